@@ -1,0 +1,62 @@
+"""What a neural network costs (parameters, memory, arithmetic, time, energy, silicon) and why, without running it.
+
+import costmodel as cm
+
+trace = cm.trace(cm.networks.vgg16(), (32, 1, 224, 224), train=True)
+costs = cm.count(trace)
+prediction = cm.predict(costs, cm.device("h200"))
+
+Names are loaded on first use: importing costmodel imports neither torch nor pandas.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "CostModelError": "costmodel.errors",
+    "Trace": "costmodel.graph",
+    "trace": "costmodel.tracer",
+    "rule": "costmodel.rules",
+    "Work": "costmodel.rules",
+    "Cost": "costmodel.cost",
+    "Costs": "costmodel.cost",
+    "count": "costmodel.cost",
+    "remember": "costmodel.memory",
+    "device": "costmodel.devices",
+    "predict": "costmodel.roofline",
+    "validate": "costmodel.validation",
+}
+_MODULES = {"networks": "costmodel.networks", "plot": "costmodel.report.plots"}
+
+__all__ = [
+    "Cost",
+    "CostModelError",
+    "Costs",
+    "Trace",
+    "Work",
+    "count",
+    "device",
+    "networks",
+    "plot",
+    "predict",
+    "remember",
+    "rule",
+    "trace",
+    "validate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in _MODULES:
+        return importlib.import_module(_MODULES[name])
+    raise AttributeError(f"module 'costmodel' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,262 @@
+"""The data that flows: tensors, operations and the trace of one run. Plain frozen values without a torch object.
+
+A `Trace` is what everything else reads: costs, memory, loop nests. It is written by `costmodel.trace`, survives a round
+trip through JSON (`Trace.to_json`, `Trace.from_json`) and needs no torch to be read.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from costmodel.errors import InputError
+
+FORWARD, BACKWARD, OPTIMIZER = PHASES = ("forward", "backward", "optimizer")
+
+LOSS_LAYER, OPTIMIZER_LAYER = "(loss)", "(optimizer)"
+"""Where a training step's operations stand that no module made."""
+
+ROLES = ("parameter", "buffer", "input", "activation", "gradient", "optimizer state", "temporary")
+
+DTYPE_BYTES = {
+    "float64": 8, "float32": 4, "float16": 2, "bfloat16": 2,
+    "float8_e4m3fn": 1, "float8_e5m2": 1, "float8_e4m3fnuz": 1, "float8_e5m2fnuz": 1,
+    "complex32": 4, "complex64": 8, "complex128": 16,
+    "int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint64": 8, "uint32": 4, "uint16": 2, "uint8": 1, "bool": 1,
+    "qint8": 1, "quint8": 1, "qint32": 4,
+}  # fmt: skip
+
+SCHEMA = "costmodel/trace/1"
+
+
+class TensorSpec(NamedTuple):
+    """A tensor without its values."""
+
+    shape: tuple[int, ...]
+    """Its sizes, in elements."""
+
+    dtype: str
+    """Its element type, by torch's name: "float32"."""
+
+    strides: tuple[int, ...]
+    """Elements from one index to the next, a dimension each; 0 where an expanded dimension repeats one element."""
+
+    storage: int
+    """The storage that it is a view of: an index into `Trace.storages`. Two specs with one storage share memory."""
+
+    offset: int = 0
+    """Its first element's place in the storage, in elements."""
+
+    @property
+    def elements(self) -> int:
+        """How many elements it shows, repeated ones included."""
+        return math.prod(self.shape)
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one element."""
+        return DTYPE_BYTES[self.dtype]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that reading it once touches: an expanded dimension (stride 0) holds its element only once."""
+        if 0 in self.strides:
+            distinct = math.prod(n for n, stride in zip(self.shape, self.strides, strict=True) if stride or n == 0)
+            return distinct * DTYPE_BYTES[self.dtype]
+        return math.prod(self.shape) * DTYPE_BYTES[self.dtype]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One operator call, as the dispatcher saw it."""
+
+    operator: str
+    """The operator's name without its overload: "aten.convolution"."""
+
+    layer: str
+    """Dotted path of the innermost module that made the call ("" is the network itself); in the backward phase the
+    module whose forward it differentiates, in the optimizer phase the module that owns the parameter."""
+
+    phase: str
+    """"forward", "backward" or "optimizer"."""
+
+    inputs: Mapping[str, TensorSpec]
+    """The tensor arguments by their name in the operator's schema; members of a list argument are "name.0", "name.1"."""
+
+    outputs: tuple[TensorSpec, ...]
+    """The tensors it returned, or wrote in place when it returned none."""
+
+    attributes: Mapping[str, Any]
+    """The other arguments by name, where they are numbers, truth values, texts or lists of them."""
+
+    view: bool = False
+    """Whether the outputs only look at an input's memory in another way: nothing is moved."""
+
+    overload: str = "default"
+    """The operator's overload: "Tensor", "dim_IntList", "out" ..."""
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """A block of memory: when it came to be, when its last holder let go, and what it was for."""
+
+    nbytes: int
+    """Its size as requested from the allocator."""
+
+    role: str
+    """One of ROLES."""
+
+    birth: int
+    """Index of the operation that made it; -1 if it was there before the first."""
+
+    death: int | None
+    """Index of the operation after which nobody held it; None if it outlived the last."""
+
+    name: str = ""
+    """The parameter's or buffer's name, or the layer that made it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A parameter or buffer of a module, once per storage: a shared one belongs to the first module that holds it."""
+
+    name: str
+    """Dotted path of the tensor: "features.0.weight"."""
+
+    layer: str
+    """Dotted path of the module that holds it."""
+
+    tensor: TensorSpec
+    trainable: bool = True
+    buffer: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """A module of the network."""
+
+    path: str
+    """Dotted path; "" is the network itself."""
+
+    type: str
+    """Its class's name: "Conv2d"."""
+
+    leaf: bool
+    """Whether it has no module inside."""
+
+    calls: int = 0
+    """How often its forward ran."""
+
+    output_shape: tuple[int, ...] | None = None
+    """Shape of the first tensor that its last call returned."""
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What its class was told where that matters for its formulas: in_channels, kernel_size, p ..."""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One run of a network, written down."""
+
+    model: str
+    """The network's name."""
+
+    operations: tuple[Operation, ...]
+    storages: tuple[Storage, ...]
+    modules: tuple[Module, ...]
+    """Every module: in the order of their first calls, then those never called."""
+
+    parameters: tuple[Parameter, ...]
+    """Parameters and buffers, shared ones once."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    dtype: str
+    """The floating-point type that the network ran in."""
+
+    train: bool = False
+    """Whether backward and optimizer step were run."""
+
+    target: str = "cuda"
+    """Whose way of running operators was recorded: "cuda" or "cpu"."""
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Loss, optimizer and its options, as they were asked for."""
+
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """The versions of torch and torchvision that dispatched the operators."""
+
+    @cached_property
+    def phases(self) -> tuple[str, ...]:
+        """The phases that occur, in order."""
+        present = {operation.phase for operation in self.operations}
+        return tuple(phase for phase in PHASES if phase in present)
+
+    @cached_property
+    def module_by_path(self) -> Mapping[str, Module]:
+        """The modules by their dotted path."""
+        return {module.path: module for module in self.modules}
+
+    def of_phase(self, phase: str) -> Iterator[Operation]:
+        """The operations of one phase."""
+        return (operation for operation in self.operations if operation.phase == phase)
+
+    def to_json(self) -> str:
+        """The trace as a JSON document (schema costmodel/trace/1)."""
+        return json.dumps({"schema": SCHEMA} | asdict(self), separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Trace:
+        """The trace that `to_json` wrote. Raises InputError if the text is not such a document."""
+        try:
+            document = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise InputError(f"this is not a JSON document: {error}.") from None
+        if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+            raise InputError(f"this is not a trace: its schema should be {SCHEMA!r}.")
+        try:
+            return _trace(document)
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"this trace is damaged: {error!r}.") from None
+
+
+def _trace(document: dict[str, Any]) -> Trace:
+    document = {f.name: document[f.name] for f in fields(Trace)}
+    document["operations"] = tuple(
+        Operation(**operation | {
+            "inputs": {name: _spec(tensor) for name, tensor in operation["inputs"].items()},
+            "outputs": _specs(operation["outputs"]),
+            "attributes": {name: _frozen(value) for name, value in operation["attributes"].items()},
+        })
+        for operation in document["operations"]
+    )  # fmt: skip
+    document["storages"] = tuple(Storage(**storage) for storage in document["storages"])
+    document["modules"] = tuple(
+        Module(**module | {
+            "output_shape": _frozen(module["output_shape"]),
+            "settings": {name: _frozen(value) for name, value in module["settings"].items()},
+        })
+        for module in document["modules"]
+    )  # fmt: skip
+    document["parameters"] = tuple(Parameter(**p | {"tensor": _spec(p["tensor"])}) for p in document["parameters"])
+    return Trace(**document | {"inputs": _specs(document["inputs"]), "outputs": _specs(document["outputs"])})
+
+
+def _spec(values: list[Any]) -> TensorSpec:
+    shape, dtype, strides, storage, offset = values
+    if dtype not in DTYPE_BYTES:
+        raise ValueError(f"unknown dtype {dtype!r}")
+    return TensorSpec(tuple(shape), dtype, tuple(strides), storage, offset)
+
+
+def _specs(values: list[list[Any]]) -> tuple[TensorSpec, ...]:
+    return tuple(_spec(value) for value in values)
+
+
+def _frozen(value: Any) -> Any:
+    """Lists, which JSON makes of tuples, as tuples again."""
+    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value

@@ -1,0 +1,84 @@
+"""What an operator costs: one short function an operator, from shapes to multiply-accumulates and vector FLOPs.
+
+A rule takes an `Operation` and returns its `Work`. It is registered under the operator's name as text ("aten.addmm"), so
+that it does not depend on a version of torch, and a name has one rule: a second registration raises.
+
+    @rule("mylib.scale", kind="elementwise")
+    def scale(op: Operation) -> Work:
+        return Work(vector_flops=op.outputs[0].elements)
+
+Conventions. One MAC is one multiply-accumulate of a contraction (a bias is vector work). One vector FLOP is one addition,
+multiplication, division, comparison or elementary function (exp, tanh, sqrt ...) on one element, as the operator's
+mathematical definition writes it. Copying, indexing and random numbers move bytes and compute nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from types import MappingProxyType
+
+from costmodel.errors import InputError
+from costmodel.graph import Operation
+
+KINDS = (
+    "conv", "linear", "attention", "norm", "activation", "pool", "dropout", "elementwise", "reshape", "loss", "optimizer",
+    "other",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What one operation computes, and what it moves where that is not simply its inputs and outputs."""
+
+    macs: int = 0
+    """Multiply-accumulates of contractions."""
+
+    vector_flops: int = 0
+    """Everything else that it computes."""
+
+    read_bytes: int | None = None
+    """Bytes read, if not each distinct input once."""
+
+    write_bytes: int | None = None
+    """Bytes written, if not each distinct output once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """An operator's kind, and the function that says what it costs."""
+
+    kind: str
+    work: Callable[[Operation], Work]
+
+
+_RULES: dict[str, Rule] = {}
+
+
+def rule(*operators: str, kind: str) -> Callable[[Callable[[Operation], Work]], Callable[[Operation], Work]]:
+    """Register the decorated function as the rule of `operators`. Raises InputError if one of them has a rule."""
+    if kind not in KINDS:
+        raise InputError(f"unknown kind {kind!r}: use one of {', '.join(KINDS)}.")
+
+    def register(work: Callable[[Operation], Work]) -> Callable[[Operation], Work]:
+        for operator in operators:
+            if operator in _RULES:
+                raise InputError(f"{operator} has a rule already: a name has one rule.")
+            _RULES[operator] = Rule(kind, work)
+        return work
+
+    return register
+
+
+def rules() -> Mapping[str, Rule]:
+    """Every rule by its operator's name."""
+    _load()
+    return MappingProxyType(_RULES)
+
+
+@cache
+def _load() -> None:
+    for name in ("conv", "matmul", "attention", "normalization", "pooling", "pointwise", "movement", "optimizer", "vision"):
+        importlib.import_module(f"costmodel.rules.{name}")

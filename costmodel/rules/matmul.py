@@ -1,0 +1,26 @@
+"""Matrix products: an (m x k) times a (k x n) matrix takes m k n multiply-accumulates.
+
+A fully connected layer is one of these, with m the batch. What is added to the product (a bias) is one vector FLOP an
+output element.
+"""
+
+from __future__ import annotations
+
+from costmodel.graph import Operation
+from costmodel.rules import Work, rule
+
+
+@rule("aten.mm", "aten.bmm", "aten.mv", "aten.dot", "aten.vdot", "aten._scaled_mm", "aten._int_mm", kind="linear")
+def product(op: Operation) -> Work:
+    """Output elements times the summed dimension, the last of the first factor."""
+    first = next(iter(op.inputs.values()))
+    return Work(macs=op.outputs[0].elements * first.shape[-1])
+
+
+@rule("aten.addmm", "aten._addmm_activation", "aten.baddbmm", "aten.addmv", "aten.addbmm", kind="linear")
+def product_and_sum(op: Operation) -> Work:
+    """A product with something added. `addbmm` sums over its batch, which the first factor's size holds."""
+    first = next(op.inputs[name] for name in ("mat1", "batch1", "mat") if name in op.inputs)
+    output = op.outputs[0]
+    summed = first.shape[-1] * (first.shape[0] if op.operator == "aten.addbmm" else 1)
+    return Work(macs=output.elements * summed, vector_flops=output.elements)

@@ -1,0 +1,106 @@
+"""What a network is fed: shapes, specs or real tensors in; meta (or random) tensors out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from costmodel.errors import InputError
+
+DTYPES: Mapping[str, torch.dtype] = {
+    str(value).removeprefix("torch."): value for value in vars(torch).values() if isinstance(value, torch.dtype)
+}
+_SHORT = {"fp64": "float64", "fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "half": "float16"}
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The shape and element type of one input; a type of None is the network's own."""
+
+    sizes: tuple[int, ...]
+    dtype: str | None = None
+
+
+def parse_shape(text: str) -> Shape:
+    """Sizes and an optional element type from a command line: "3x224x224", "128:int64".
+
+    Raises InputError with the form to write.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:[x,]\d+)*)\s*(?::\s*(\w+))?\s*", text)
+    if match is None:
+        raise InputError(f"cannot read the input {text!r}: write sizes without the batch, like 3x224x224 or 128:int64.")
+    sizes = tuple(int(size) for size in re.split("[x,]", match[1]))
+    if 0 in sizes:
+        raise InputError(f"the input {text!r} has a size of zero: every size must be at least 1.")
+    return Shape(sizes, dtype_name(match[2]) if match[2] else None)
+
+
+def dtype_name(name: str | torch.dtype) -> str:
+    """The full name of an element type. Raises InputError for a name that torch does not have."""
+    full = str(name).removeprefix("torch.")
+    full = _SHORT.get(full, full)
+    if full not in DTYPES:
+        raise InputError(f"unknown dtype {name!r}: use float32, float16, bfloat16, float64, int64, ...")
+    return full
+
+
+def floating_dtype(name: str | torch.dtype | None) -> torch.dtype | None:
+    """The torch dtype of that name, which must be a floating-point one for a network to run in it."""
+    if name is None:
+        return None
+    dtype = DTYPES[dtype_name(name)]
+    if not dtype.is_floating_point:
+        raise InputError(f"a network cannot run in {name}: use float32, float16, bfloat16 or float64.")
+    return dtype
+
+
+def materialize(inputs: Any, dtype: torch.dtype, meta: bool, adopt: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """Positional and keyword arguments for a forward, `(args, kwargs)`.
+
+    `inputs` is a shape (a tuple of sizes, batch included), a tensor, a `Shape`, a sequence of those for several inputs,
+    or a mapping from the forward's argument names to them. Anything else inside a sequence or a mapping (numbers, flags,
+    nested lists of tensors) is handed on. `adopt` turns a tensor of the user's into the one to run with.
+    """
+
+    def make(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return adopt(value)
+        if isinstance(value, Shape):
+            return _tensor(value.sizes, DTYPES[value.dtype] if value.dtype else dtype, meta)
+        if _is_shape(value):
+            return _tensor(tuple(value), dtype, meta)
+        if isinstance(value, (list, tuple)):
+            return type(value)(make(item) for item in value)
+        if isinstance(value, Mapping):
+            return {key: make(item) for key, item in value.items()}
+        return value
+
+    if isinstance(inputs, Mapping):
+        return (), {str(key): make(value) for key, value in inputs.items()}
+    if isinstance(inputs, (torch.Tensor, Shape)) or _is_shape(inputs):
+        return (make(inputs),), {}
+    if isinstance(inputs, Sequence) and not isinstance(inputs, str) and len(inputs):
+        return tuple(make(value) for value in inputs), {}
+    raise InputError(
+        f"cannot use {inputs!r} as inputs: give a shape like (1, 3, 224, 224), a tensor, a list of those, "
+        "or a dict from the forward's argument names to those."
+    )
+
+
+def _is_shape(value: Any) -> bool:
+    return isinstance(value, (tuple, list, torch.Size)) and len(value) > 0 and all(type(size) is int for size in value)
+
+
+def _tensor(sizes: tuple[int, ...], dtype: torch.dtype, meta: bool) -> torch.Tensor:
+    if any(size < 0 for size in sizes):
+        raise InputError(f"an input of shape {sizes} has a negative size.")
+    if meta:
+        return torch.empty(sizes, dtype=dtype, device="meta")
+    generator = torch.Generator().manual_seed(0)
+    if dtype.is_floating_point:
+        return torch.rand(sizes, generator=generator).to(dtype)
+    return torch.zeros(sizes, dtype=dtype)
