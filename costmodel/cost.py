@@ -1,7 +1,7 @@
 """A trace's costs: MACs, FLOPs and bytes of each operation, and their sums by operation, layer, block, kind and phase.
 
-FLOPs = 2 x MACs + vector FLOPs. Read and write bytes count each distinct tensor that an operation takes or makes once, at
-its own dtype; a view moves nothing. An operation without a rule is not zero: it is listed in `Costs.unmodelled`.
+FLOPs = 2 x MACs + vector FLOPs. Read and write bytes count each distinct tensor that an operation takes or makes once,
+at its own dtype; a view moves nothing. An operation without a rule is not zero: it is listed in `Costs.unmodelled`.
 """
 
 from __future__ import annotations

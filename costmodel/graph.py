@@ -85,7 +85,7 @@ class Operation:
     """"forward", "backward" or "optimizer"."""
 
     inputs: Mapping[str, TensorSpec]
-    """The tensor arguments by their name in the operator's schema; members of a list argument are "name.0", "name.1"."""
+    """The tensor arguments by their name in the operator's schema; those of a list argument are "name.0", "name.1"."""
 
     outputs: tuple[TensorSpec, ...]
     """The tensors it returned, or wrote in place when it returned none."""

@@ -1,14 +1,15 @@
 """nn.Module + inputs -> Trace, on torch's meta device: no weight is allocated and no arithmetic is done.
 
-A twin of the module (see `twin`) is run once under a dispatch mode (see `recorder`) that writes down each operation. For a
-training step, loss, backward and optimizer are run on the meta tensors as well, so that what autograd keeps alive comes
-from autograd itself.
+A twin of the module (see `twin`) is run once under a dispatch mode (see `recorder`) that notes each operation. For
+a training step, loss, backward and optimizer are run on the meta tensors as well, so that what autograd keeps alive
+comes from autograd itself.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import gc
 import importlib.metadata
 import itertools
 import math
@@ -23,7 +24,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 
 from costmodel.errors import CostModelError, InputError, TraceError, nearest
 from costmodel.graph import BACKWARD, FORWARD, LOSS_LAYER, OPTIMIZER, OPTIMIZER_LAYER, Module, Parameter, Trace
-from costmodel.tracer.cuda import CudaOperators
+from costmodel.tracer.cuda import cuda_operators
 from costmodel.tracer.inputs import Shape, floating_dtype, materialize, parse_shape
 from costmodel.tracer.recorder import Recorder
 from costmodel.tracer.twin import meta_tensor, meta_twin, real_twin
@@ -31,6 +32,7 @@ from costmodel.tracer.twin import meta_tensor, meta_twin, real_twin
 __all__ = ["OPTIMIZERS", "Shape", "parse_shape", "trace"]
 
 Loss = Callable[[Any], torch.Tensor]
+_Paths = list[tuple[str, nn.Module]]
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 OPTIMIZERS: Mapping[str, type[torch.optim.Optimizer]] = {
@@ -38,11 +40,11 @@ OPTIMIZERS: Mapping[str, type[torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
 }
-_SETTINGS = (
-    "in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "in_features", "out_features",
-    "num_features", "normalized_shape", "num_embeddings", "embedding_dim", "embed_dim", "num_heads", "hidden_size",
-    "input_size", "output_size", "p", "inplace",
-)  # fmt: skip
+_SETTINGS = frozenset({
+    "in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "in_features",
+    "out_features", "num_features", "normalized_shape", "num_embeddings", "embedding_dim", "embed_dim", "num_heads",
+    "hidden_size", "input_size", "output_size", "p", "inplace",
+})  # fmt: skip
 
 
 def trace(
@@ -85,7 +87,8 @@ def trace(
     model = getattr(model, "_orig_mod", model)  # what torch.compile wrapped
     wanted = floating_dtype(dtype)
     network = _weighty_twin(model, wanted) if run else meta_twin(model, wanted)
-    network.train(train)
+    if any(module.training != train for module in network.modules()):
+        network.train(train)
     dtype_run = wanted or _own_dtype(network)
     args, kwargs = materialize(inputs, dtype_run, not run, lambda tensor: _adopt(tensor, wanted, not run))
     step = _Training(loss, optimizer, optimizer_options or {}, target) if train else None
@@ -95,22 +98,26 @@ def trace(
             _take_shapes(network, args, kwargs)
             if step:
                 step.prepare(network)
-        parameters = _parameters(network, recorder)
+        modules = list(network.named_modules())
+        parameters = _parameters(modules, recorder)
         input_specs = tuple(recorder.assign(tensor, "input", "input") for tensor in _tensors((args, kwargs)))
         if step:
             step.assign_state(recorder)
-        spies = _spy_on(network, recorder)
+        spies = _spy_on(modules, recorder)
         with recorder, _explained(recorder, network):
             outputs = network(*args, **kwargs)
             if step:
                 step.run(network, outputs, recorder)
+    for _, module in modules:
+        # A spy holds its module: without this the twin would wait for the garbage collector.
+        module.__dict__.pop("forward", None)
     for index in recorder.born_in(FORWARD):
         recorder.assign_storage(index, "temporary" if train else "activation")
     return Trace(
         model=name or type(model).__name__,
         operations=tuple(recorder.operations),
         storages=recorder.storages(),
-        modules=_modules(network, spies),
+        modules=_modules(modules, spies),
         parameters=parameters,
         inputs=input_specs,
         outputs=tuple(recorder.spec(tensor) for tensor in _tensors(outputs)),
@@ -201,29 +208,26 @@ class _Spy:
         return output
 
 
-def _spy_on(network: nn.Module, recorder: Recorder) -> dict[str, _Spy]:
+def _spy_on(modules: _Paths, recorder: Recorder) -> list[_Spy]:
     """Put a spy into each module of the twin, which nobody else has; shared modules go by their first path."""
     clock = itertools.count()
-    spies = {}
-    for path, module in network.named_modules():
-        spies[path] = spy = _Spy(path, module, recorder, clock)
-        module.__dict__["forward"] = spy
+    spies = []
+    for path, module in modules:
+        spy = module.__dict__["forward"] = _Spy(path, module, recorder, clock)
+        spies.append(spy)
     return spies
 
 
-def _modules(network: nn.Module, spies: Mapping[str, _Spy]) -> tuple[Module, ...]:
-    modules = []
-    for path, module in network.named_modules():
-        spy = spies.get(path)
-        settings = {name: module.__dict__[name] for name in _SETTINGS if _is_plain(module.__dict__.get(name))}
+def _modules(modules: _Paths, spies: list[_Spy]) -> tuple[Module, ...]:
+    """In the order of their first calls, then those never called."""
+    found = []
+    for (path, module), spy in zip(modules, spies, strict=True):
+        state = module.__dict__
+        settings = {name: state[name] for name in sorted(_SETTINGS & state.keys()) if _is_plain(state[name])}
         leaf = not any(child is not None for child in module._modules.values())
-        name = type(module).__name__
-        if spy is None:  # a module that the forward itself put in
-            modules.append((math.inf, Module(path, name, leaf, settings=settings)))
-        else:
-            order = math.inf if spy.first_call is None else spy.first_call
-            modules.append((order, Module(path, name, leaf, spy.calls, spy.output_shape, settings)))
-    return tuple(module for _, module in sorted(modules, key=lambda entry: entry[0]))
+        order = math.inf if spy.first_call is None else spy.first_call
+        found.append((order, Module(path, type(module).__name__, leaf, spy.calls, spy.output_shape, settings)))
+    return tuple(module for _, module in sorted(found, key=lambda entry: entry[0]))
 
 
 def _is_plain(value: Any) -> bool:
@@ -232,11 +236,11 @@ def _is_plain(value: Any) -> bool:
     return isinstance(value, (bool, int, float, str))
 
 
-def _parameters(network: nn.Module, recorder: Recorder) -> tuple[Parameter, ...]:
+def _parameters(modules: _Paths, recorder: Recorder) -> tuple[Parameter, ...]:
     """Parameters and buffers with the first module that holds each."""
     seen: set[int] = set()
     found = []
-    for path, module in network.named_modules():
+    for path, module in modules:
         for table, buffer in ((module._parameters, False), (module._buffers, True)):
             for key, tensor in table.items():
                 if tensor is None or id(tensor) in seen:
@@ -312,7 +316,9 @@ def _cross_entropy(outputs: Any) -> torch.Tensor:
 
     scores = [tensor for tensor in _floating(outputs) if tensor.dim() >= 2]
     if not scores:
-        raise InputError("the network's output has no classes for a cross entropy: use loss='sum' or your own function.")
+        raise InputError(
+            "the network's output has no classes for a cross entropy: use loss='sum' or a function of yours."
+        )
     return _total(against_classes(tensor) for tensor in scores)
 
 
@@ -348,15 +354,24 @@ def _name_of(value: Any) -> str | None:
 
 @contextmanager
 def _way_of(target: str, train: bool) -> Iterator[None]:
-    """Run as the target would, whatever modes the caller is in; every switch is put back."""
-    fast_path = torch.backends.mha.get_fastpath_enabled()
+    """Run as the target would, whatever modes the caller is in; every switch is put back.
+
+    The garbage collector rests meanwhile: a cycle that holds tensors would die at another moment in every run.
+    """
+    fast_path, collecting = torch.backends.mha.get_fastpath_enabled(), gc.isenabled()
+    gc.disable()
     torch.backends.mha.set_fastpath_enabled(False)  # it hides a whole attention layer from autograd's operators
     try:
-        with torch.inference_mode(False), torch.set_grad_enabled(train):
-            with CudaOperators() if target == "cuda" else nullcontext():
-                yield
+        with (
+            torch.inference_mode(False),
+            torch.set_grad_enabled(train),
+            cuda_operators() if target == "cuda" else nullcontext(),
+        ):
+            yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
+        if collecting:
+            gc.enable()
 
 
 @contextmanager

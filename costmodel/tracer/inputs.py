@@ -62,8 +62,8 @@ def materialize(inputs: Any, dtype: torch.dtype, meta: bool, adopt: Callable[[to
     """Positional and keyword arguments for a forward, `(args, kwargs)`.
 
     `inputs` is a shape (a tuple of sizes, batch included), a tensor, a `Shape`, a sequence of those for several inputs,
-    or a mapping from the forward's argument names to them. Anything else inside a sequence or a mapping (numbers, flags,
-    nested lists of tensors) is handed on. `adopt` turns a tensor of the user's into the one to run with.
+    or a mapping from the forward's argument names to them. Anything else inside a sequence or a mapping (numbers,
+    flags, nested lists of tensors) is handed on. `adopt` turns a tensor of the user's into the one to run with.
     """
 
     def make(value: Any) -> Any:

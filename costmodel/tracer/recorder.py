@@ -7,6 +7,7 @@ what a device would be asked to run. It neither computes nor prints; `operations
 from __future__ import annotations
 
 import functools
+import itertools
 import weakref
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -18,9 +19,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from costmodel.errors import TraceError
 from costmodel.graph import BACKWARD, FORWARD, Operation, Storage, TensorSpec
+from costmodel.tracer.shapes import MAKERS
 
 # Factories whose result may be large and whose values no control flow should hang on; arange and its like stay real.
 _TO_META = frozenset({"zeros", "ones", "full", "empty", "empty_strided", "rand", "randn", "randint", "randperm", "eye"})
+_Specs = dict[str, TensorSpec]
 _NEEDS_VALUES = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
 _ACCUMULATE_GRAD = 2**64 - 1
 """The sequence number that autograd gives to the nodes that add a gradient to its parameter."""
@@ -33,6 +36,8 @@ class _Schema:
     name: str
     overload: str
     arguments: tuple[str, ...]
+    tensors: frozenset[str]
+    """The arguments that are tensors, or None."""
     defaults: dict[str, Any]
     view: bool
     """It returns another look at an input's memory."""
@@ -50,21 +55,23 @@ def _schema(func: Any) -> _Schema:
     schema = func._schema
     namespace, name = schema.name.split("::")
     arguments = tuple(argument.name for argument in schema.arguments)
-    defaults = {a.name: _attribute(a.default_value) for a in schema.arguments if a.has_default_value()}
+    tensors = frozenset(a.name for a in schema.arguments if "Tensor" in str(a.type))
+    given = {a.name: a.default_value for a in schema.arguments if a.has_default_value() and a.name not in tensors}
+    defaults = {name: _attribute(value) for name, value in given.items()}
     written = tuple(a.name for a in schema.arguments if a.alias_info is not None and a.alias_info.is_write)
     aliased = any(r.alias_info is not None for r in schema.returns)
-    takes_tensors = any("Tensor" in str(argument.type) for argument in schema.arguments)
     return _Schema(
         name=f"{namespace}.{name}",
         overload=func._overloadname,
         arguments=arguments,
+        tensors=tensors,
         defaults={key: value for key, value in defaults.items() if value is not _NO_ATTRIBUTE},
         view=(aliased and not written) or name in ("_unsafe_view", "_reshape_alias", "lift_fresh"),
-        fresh=namespace == "aten" and takes_tensors and not aliased and not written and name not in _ALIASING,
+        fresh=namespace == "aten" and bool(tensors) and not aliased and not written and name not in _ALIASING,
         writes=written,
         composite=_decomposes(func),
         needs_values=any(tag in func.tags for tag in _NEEDS_VALUES),
-        factory=namespace == "aten" and name in _TO_META and not takes_tensors,
+        factory=namespace == "aten" and name in _TO_META and not tensors,
     )
 
 
@@ -138,6 +145,11 @@ class Recorder(TorchDispatchMode):
 
     # What torch calls.
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Spare every operation a detour through torch's compiler, which this mode has nothing to do with."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run one operator and write it down."""
         kwargs = kwargs or {}
@@ -151,39 +163,55 @@ class Recorder(TorchDispatchMode):
                 return taken_apart
         if self.meta and schema.factory:
             kwargs = {**kwargs, "device": torch.device("meta")}
-        tensors, attributes, signature, mixed = self._read(schema, args, kwargs)
-        if self.meta and mixed:
-            args, kwargs, tensors = self._all_meta(schema, args, kwargs, tensors)
-        on_meta = self.meta and any(tensor.is_meta for tensor in tensors.values())
-        if on_meta and schema.needs_values:
-            raise self._needs_values(schema)
+        tensors, attributes = _read(schema, args, kwargs)
+        on_meta = False
+        if self.meta and tensors:
+            metas = sum(tensor.is_meta for tensor in tensors.values())
+            on_meta = metas > 0
+            if on_meta and metas < len(tensors):
+                args, kwargs, tensors = self._all_meta(schema, args, kwargs, tensors)
+            if on_meta and schema.needs_values:
+                raise self._needs_values(schema)
 
         # Inputs first: an operation may free or replace what it was given.
         inputs = {name: self.spec(tensor) for name, tensor in tensors.items()}
-        if on_meta and schema.fresh:
-            key = (func, *signature)
-            try:
-                made = self._made.get(key)
-            except TypeError:  # an argument that cannot be hashed
-                made, key = None, None
-            if made is not None:
-                result: Any = _make(made)
-            else:
-                result = func(*args, **kwargs)
-                if key is not None and _is_fresh(result, tensors.values()):
-                    self._made[key] = _recipe(result)
-        else:
-            result = func(*args, **kwargs)
+        result = self._result(func, schema, args, kwargs, inputs, attributes) if on_meta else func(*args, **kwargs)
 
         layer = self._layer()
         self.operations.append(_PLACEHOLDER)  # so that storages born now know their operation
         self._now_layer = layer
-        outputs = self._specs(result)
-        if schema.writes:
-            outputs = outputs or tuple(inputs[name] for name in inputs if name.partition(".")[0] in schema.writes)
+        outputs = (self.spec(result),) if isinstance(result, torch.Tensor) else self._specs(result)
+        if schema.writes and not outputs:
+            outputs = tuple(inputs[name] for name in inputs if name.partition(".")[0] in schema.writes)
         self.operations[-1] = Operation(
             schema.name, layer, self.phase, inputs, outputs, attributes, schema.view, schema.overload
         )
+        return result
+
+    def _result(
+        self,
+        func: Any,
+        schema: _Schema,
+        args: Any,
+        kwargs: Any,
+        inputs: dict[str, TensorSpec],
+        attributes: dict[str, Any],
+    ) -> Any:
+        """What the operator returns for meta tensors: made at once, made again, or asked of torch."""
+        maker = MAKERS.get(func)
+        made = maker(*args, **kwargs) if maker is not None else None
+        if made is not None:
+            return made
+        if not schema.fresh:
+            return func(*args, **kwargs)
+        specs = tuple((name, spec.shape, spec.dtype, spec.strides) for name, spec in inputs.items())
+        key = (func, specs, tuple(attributes.items()))
+        recipe = self._made.get(key)
+        if recipe is not None:
+            return _make(recipe)
+        result = func(*args, **kwargs)
+        if _is_fresh(result, self._index_of):
+            self._made[key] = _recipe(result)
         return result
 
     # Tensors and storages.
@@ -196,7 +224,9 @@ class Recorder(TorchDispatchMode):
         try:
             storage = tensor.untyped_storage()
         except (NotImplementedError, RuntimeError):
-            raise TraceError(f"layer {self.layers[-1]!r} uses a {tensor.layout} tensor: only dense ones can be traced.") from None
+            raise TraceError(
+                f"layer {self.layers[-1]!r} uses a {tensor.layout} tensor: only dense ones can be traced."
+            ) from None
         address = storage._cdata
         index = self._index_of.get(address)
         if index is None:
@@ -208,7 +238,9 @@ class Recorder(TorchDispatchMode):
     def _register(self, storage: Any, address: int) -> int:
         index = self._index_of[address] = len(self._births)
         newborn = bool(self.operations) and self.operations[-1] is _PLACEHOLDER
-        self._births.append((storage.nbytes(), len(self.operations) - 1 if newborn else -1, self._now_layer if newborn else ""))
+        self._births.append(
+            (storage.nbytes(), len(self.operations) - 1 if newborn else -1, self._now_layer if newborn else "")
+        )
 
         def gone(_: Any) -> None:
             self._deaths[index] = len(self.operations) - 1
@@ -227,34 +259,9 @@ class Recorder(TorchDispatchMode):
 
     # Arguments.
 
-    def _read(self, schema: _Schema, args: Any, kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], list[Any], bool]:
-        """Tensors by argument name, the other arguments, a hashable signature of both, whether real meets meta."""
-        tensors: dict[str, torch.Tensor] = {}
-        attributes = dict(schema.defaults)
-        signature: list[Any] = []
-        metas = 0
-        named = list(zip(schema.arguments, args, strict=False))
-        if kwargs:
-            named.extend(kwargs.items())
-        for name, value in named:
-            if isinstance(value, torch.Tensor):
-                tensors[name] = value
-                metas += value.is_meta
-                signature.append((name, value.shape, value.dtype, value.stride()))
-            elif isinstance(value, (list, tuple)) and value and any(isinstance(item, torch.Tensor) for item in value):
-                for position, item in enumerate(value):
-                    if isinstance(item, torch.Tensor):
-                        tensors[f"{name}.{position}"] = item
-                        metas += item.is_meta
-                        signature.append((name, position, item.shape, item.dtype, item.stride()))
-            else:
-                attribute = _attribute(value)
-                signature.append((name, attribute if attribute is not _NO_ATTRIBUTE else value))
-                if attribute is not _NO_ATTRIBUTE:
-                    attributes[name] = attribute
-        return tensors, attributes, signature, 0 < metas < len(tensors)
-
-    def _all_meta(self, schema: _Schema, args: Any, kwargs: Any, tensors: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
+    def _all_meta(
+        self, schema: _Schema, args: Any, kwargs: Any, tensors: dict[str, Any]
+    ) -> tuple[Any, Any, dict[str, Any]]:
         """Real tensors (constants that the forward made) as meta tensors, where an operation mixes them with those."""
         for name, tensor in tensors.items():
             if name in schema.writes and not tensor.is_meta:
@@ -302,14 +309,39 @@ class Recorder(TorchDispatchMode):
 
 _PLACEHOLDER = Operation("", "", FORWARD, {}, (), {})
 _NO_ATTRIBUTE: Any = object()
-_PLAIN = (bool, int, float, str, type(None))
+_PLAIN = frozenset({bool, int, float, str, type(None)})
+
+
+def _read(schema: _Schema, args: Any, kwargs: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The tensors among the arguments by name, and the other arguments as JSON knows them."""
+    tensors: dict[str, torch.Tensor] = {}
+    attributes = schema.defaults.copy()
+    named: Any = zip(schema.arguments, args, strict=False)
+    for name, value in itertools.chain(named, kwargs.items()) if kwargs else named:
+        kind = type(value)
+        if kind in _PLAIN:
+            if value is not None or name not in schema.tensors:
+                attributes[name] = value
+        elif isinstance(value, torch.Tensor):
+            tensors[name] = value
+        elif kind in (list, tuple) and value and any(isinstance(item, torch.Tensor) for item in value):
+            for position, item in enumerate(value):
+                if isinstance(item, torch.Tensor):
+                    tensors[f"{name}.{position}"] = item
+        else:
+            attribute = _attribute(value)
+            if attribute is not _NO_ATTRIBUTE:
+                attributes[name] = attribute
+    return tensors, attributes
 
 
 def _attribute(value: Any) -> Any:
     """The argument as JSON knows it: lists become tuples, torch's types their names."""
-    if isinstance(value, _PLAIN):
+    if type(value) in _PLAIN:
         return value
     if isinstance(value, (list, tuple)):
+        if _PLAIN.issuperset(map(type, value)):
+            return tuple(value)
         items = tuple(_attribute(item) for item in value)
         return _NO_ATTRIBUTE if _NO_ATTRIBUTE in items else items
     if isinstance(value, (torch.dtype, torch.layout, torch.memory_format)):
@@ -319,19 +351,19 @@ def _attribute(value: Any) -> Any:
     return _NO_ATTRIBUTE
 
 
-def _is_fresh(result: Any, inputs: Any) -> bool:
-    """Whether every tensor of the result is a meta tensor that fills a storage of its own."""
-    results = result if isinstance(result, (tuple, list)) else (result,)
-    taken = {tensor.untyped_storage()._cdata for tensor in inputs}
-    for tensor in results:
+def _is_fresh(result: Any, known: dict[int, int]) -> bool:
+    """Whether every tensor of the result is a meta tensor that fills a new storage of its own."""
+    taken: set[int] = set()
+    for tensor in result if isinstance(result, (tuple, list)) else (result,):
         if tensor is None:
             continue
         if not isinstance(tensor, torch.Tensor) or not tensor.is_meta or tensor.storage_offset():
             return False
         storage = tensor.untyped_storage()
-        if storage._cdata in taken or storage.nbytes() != tensor.numel() * tensor.element_size():
+        address = storage._cdata
+        if address in known or address in taken or storage.nbytes() != tensor.numel() * tensor.element_size():
             return False
-        taken.add(storage._cdata)
+        taken.add(address)
     return True
 
 

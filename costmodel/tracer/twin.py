@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import types
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,7 @@ _ATOMIC = frozenset(
     {type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size, types.FunctionType}
     | {type, types.ModuleType, types.BuiltinFunctionType, torch.memory_format}
 )
+_CONTAINERS = frozenset({list, dict, set, OrderedDict})
 _TENSOR_TABLES = ("_parameters", "_buffers")
 
 
@@ -61,19 +63,22 @@ def _copy_module(module: nn.Module, memo: dict[int, Any], meta: Callable[[torch.
     known = memo.get(id(module))
     if known is not None:
         return known
-    cls = type(module)
+    cls: type[nn.Module] = type(module)
     if _copies_itself(cls) or module._forward_pre_hooks or module._forward_hooks:
         # Hooks may hold bound methods of the module and handles to remove themselves (lazy modules do both).
         for child in module._modules.values():
             if child is not None:
                 _copy_module(child, memo, meta)
         return copy.deepcopy(module, memo)
-    twin = cls.__new__(cls)
+    twin: nn.Module = object.__new__(cls)
     memo[id(module)] = twin
-    state: dict[str, Any] = {}
+    state = module.__dict__.copy()
     for name, value in module.__dict__.items():
-        if type(value) in _ATOMIC:
-            state[name] = value
+        kind = type(value)
+        if kind in _ATOMIC:
+            continue
+        if kind in _CONTAINERS and not value:  # most modules have a dozen empty tables of hooks
+            state[name] = kind()
         elif name in _TENSOR_TABLES:
             state[name] = {key: None if tensor is None else memo[id(tensor)] for key, tensor in value.items()}
         elif name == "_modules":
@@ -105,8 +110,6 @@ def _copy_value(value: Any, memo: dict[int, Any], meta: Callable[[torch.Tensor],
         copied = kind(_copy_value(item, memo, meta) for item in value)
     elif kind is dict:
         copied = {key: _copy_value(item, memo, meta) for key, item in value.items()}
-    elif isinstance(value, dict) and not value:
-        copied = kind()
     else:
         try:
             return copy.deepcopy(value, memo)
