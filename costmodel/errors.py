@@ -38,8 +38,8 @@ class HardwareError(CostModelError):
 def nearest(word: str, choices: Iterable[str], limit: int = 3) -> str:
     """The choices closest to a misspelt `word`, as a phrase to put behind an error message (or an empty text).
 
-    >>> nearest("vgg61", ["vgg16", "vgg19", "lenet"])
-    ' Did you mean vgg16, vgg19?'
+    >>> nearest("vgg1", ["vgg16", "vgg19x", "lenet"])
+    ' Did you mean vgg16, vgg19x?'
     """
     by_lower = {choice.lower(): choice for choice in choices}
     found = difflib.get_close_matches(word.lower(), by_lower, n=limit, cutoff=0.6)

@@ -26,7 +26,7 @@ from costmodel.errors import CostModelError, InputError, TraceError, nearest
 from costmodel.graph import BACKWARD, FORWARD, LOSS_LAYER, OPTIMIZER, OPTIMIZER_LAYER, Module, Parameter, Trace
 from costmodel.tracer.cuda import cuda_operators
 from costmodel.tracer.inputs import Shape, floating_dtype, materialize, parse_shape
-from costmodel.tracer.recorder import Recorder
+from costmodel.tracer.recorder import Recorder, Rehearsal
 from costmodel.tracer.twin import meta_tensor, meta_twin, real_twin
 
 __all__ = ["OPTIMIZERS", "Shape", "parse_shape", "trace"]
@@ -86,15 +86,15 @@ def trace(
         raise InputError(f"unknown target {target!r}: use 'cuda' or 'cpu'.")
     model = getattr(model, "_orig_mod", model)  # what torch.compile wrapped
     wanted = floating_dtype(dtype)
-    network = _weighty_twin(model, wanted) if run else meta_twin(model, wanted)
-    if any(module.training != train for module in network.modules()):
-        network.train(train)
-    dtype_run = wanted or _own_dtype(network)
-    args, kwargs = materialize(inputs, dtype_run, not run, lambda tensor: _adopt(tensor, wanted, not run))
     step = _Training(loss, optimizer, optimizer_options or {}, target) if train else None
     recorder = Recorder(meta=not run)
     with _way_of(target if not run else "cpu", train):
-        with Recorder(meta=not run) as unrecorded, _explained(unrecorded, network):
+        network = _weighty_twin(model, wanted) if run else meta_twin(model, wanted)
+        if any(module.training != train for module in network.modules()):
+            network.train(train)
+        dtype_run = wanted or _own_dtype(network)
+        args, kwargs = materialize(inputs, dtype_run, not run, lambda tensor: _adopt(tensor, wanted, not run))
+        with Rehearsal(meta=not run) as rehearsal, _explained(rehearsal):
             _take_shapes(network, args, kwargs)
             if step:
                 step.prepare(network)
@@ -104,10 +104,12 @@ def trace(
         if step:
             step.assign_state(recorder)
         spies = _spy_on(modules, recorder)
-        with recorder, _explained(recorder, network):
+        with recorder, _explained(recorder):
             outputs = network(*args, **kwargs)
             if step:
                 step.run(network, outputs, recorder)
+    if not recorder.operations:
+        raise InputError("this network runs no operator on its inputs: there is nothing to analyse.")
     for _, module in modules:
         # A spy holds its module: without this the twin would wait for the garbage collector.
         module.__dict__.pop("forward", None)
@@ -197,8 +199,9 @@ class _Spy:
         recorder.layers.append(self.path)
         try:
             output = self.forward(*args, **kwargs)
-        except BaseException:
-            recorder.failed_in = self.path if recorder.failed_in is None else recorder.failed_in
+        except Exception:
+            if recorder.failed_in is None:
+                recorder.failed_in = _describe(self.path, self.forward.__self__, (args, kwargs))
             raise
         finally:
             recorder.layers.pop()
@@ -206,6 +209,14 @@ class _Spy:
         if first is not None:
             self.output_shape = tuple(first.shape)
         return output
+
+
+def _describe(path: str, module: nn.Module, arguments: Any) -> str:
+    """A layer and what it was given, for an error message."""
+    shapes = ", ".join("x".join(map(str, tensor.shape)) or "a number" for tensor in _tensors(arguments)) or "no tensor"
+    settings = module.extra_repr() if "\n" not in module.extra_repr() else "..."
+    name = f"layer {path!r}" if path else "the network"
+    return f"{name}, {type(module).__name__}({settings}) given {shapes},"
 
 
 def _spy_on(modules: _Paths, recorder: Recorder) -> list[_Spy]:
@@ -375,15 +386,14 @@ def _way_of(target: str, train: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _explained(recorder: Recorder, network: nn.Module) -> Iterator[None]:
+def _explained(recorder: Recorder) -> Iterator[None]:
     """Turn whatever a network raises into one sentence that says where and what to do."""
     try:
         yield
     except CostModelError:
         raise
     except Exception as error:
-        where = recorder.failed_in
-        place = f"layer {where!r}" if where else "the network"
+        place = recorder.failed_in or "the network"
         text = str(error).strip().partition("\n")[0]
         reason = f"{type(error).__name__}: {text}" if text else type(error).__name__
         if recorder.meta and "meta" in text.lower():
@@ -391,6 +401,8 @@ def _explained(recorder: Recorder, network: nn.Module) -> Iterator[None]:
                 f"{place} needs values that a static trace does not have ({reason}): "
                 "trace it by running it on the CPU (--run, or run=True)."
             ) from error
+        if "indices" in text and "Long" in text:
+            reason += " Give whole numbers: an input like 128:int64."
         phase = {FORWARD: "forward", BACKWARD: "backward", OPTIMIZER: "optimizer step"}[recorder.phase]
         raise TraceError(f"the {phase} of {place} raised {reason}") from error
 

@@ -96,8 +96,8 @@ def _is_shape(value: Any) -> bool:
 
 
 def _tensor(sizes: tuple[int, ...], dtype: torch.dtype, meta: bool) -> torch.Tensor:
-    if any(size < 0 for size in sizes):
-        raise InputError(f"an input of shape {sizes} has a negative size.")
+    if any(size < 1 for size in sizes):
+        raise InputError(f"the input's shape {sizes} has a size below 1: batch and sizes must be at least 1.")
     if meta:
         return torch.empty(sizes, dtype=dtype, device="meta")
     generator = torch.Generator().manual_seed(0)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn.parameter import UninitializedTensorMixin
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from costmodel.errors import TraceError
@@ -111,7 +112,7 @@ class Recorder(TorchDispatchMode):
         self.layer_of_parameter: dict[int, str] = {}
         """The module that holds a parameter, by the parameter's id."""
         self.failed_in: str | None = None
-        """The innermost module whose forward raised."""
+        """The innermost module whose forward raised, in words."""
 
     # What the tracer tells the recorder.
 
@@ -170,12 +171,15 @@ class Recorder(TorchDispatchMode):
             on_meta = metas > 0
             if on_meta and metas < len(tensors):
                 args, kwargs, tensors = self._all_meta(schema, args, kwargs, tensors)
-            if on_meta and schema.needs_values:
-                raise self._needs_values(schema)
 
         # Inputs first: an operation may free or replace what it was given.
         inputs = {name: self.spec(tensor) for name, tensor in tensors.items()}
-        result = self._result(func, schema, args, kwargs, inputs, attributes) if on_meta else func(*args, **kwargs)
+        try:
+            result = self._result(func, schema, args, kwargs, inputs, attributes) if on_meta else func(*args, **kwargs)
+        except (RuntimeError, NotImplementedError):
+            if on_meta and schema.needs_values:
+                raise self._needs_values(schema) from None
+            raise
 
         layer = self._layer()
         self.operations.append(_PLACEHOLDER)  # so that storages born now know their operation
@@ -305,6 +309,16 @@ class Recorder(TorchDispatchMode):
             f"layer {self.layers[-1] or '(the network itself)'!r} needs the values of a tensor ({schema.name}), "
             "which a static trace does not have: trace it by running it on the CPU (--run, or run=True)."
         )
+
+
+class Rehearsal(Recorder):
+    """A recorder for the run in which lazy modules take their shapes: it lets alone what has none yet."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run one operator, and write it down if its tensors have shapes."""
+        if any(isinstance(value, UninitializedTensorMixin) for value in args):
+            return func(*args, **(kwargs or {}))
+        return super().__torch_dispatch__(func, types, args, kwargs)
 
 
 _PLACEHOLDER = Operation("", "", FORWARD, {}, (), {})

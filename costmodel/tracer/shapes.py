@@ -17,6 +17,9 @@ aten = torch.ops.aten
 Made: TypeAlias = torch.Tensor | tuple[torch.Tensor, ...] | None
 
 
+_LAST = torch.channels_last
+
+
 def _new(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
     return torch.empty(shape, dtype=like.dtype, device="meta")
 
@@ -29,7 +32,7 @@ def _plain(*tensors: torch.Tensor) -> bool:
 
 def _one_layout(tensor: torch.Tensor) -> bool:
     """Whether contiguous can only mean rows and columns innermost, not channels last as well."""
-    return not (tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last))
+    return not (tensor.dim() == 4 and tensor.is_contiguous(memory_format=_LAST))
 
 
 def _unary(self: torch.Tensor, *_: Any, **__: Any) -> Made:
@@ -73,9 +76,11 @@ def _convolution(
     output_padding: list[int],
     groups: int,
 ) -> Made:
-    if transposed or input.dim() != 4 or weight.dim() != 4 or not _plain(input, weight):
+    """The output has its channels last if the input or the weight has, as cuDNN and oneDNN do it (not torch's meta)."""
+    if transposed or input.dim() != 4 or weight.dim() != 4 or input.dtype != weight.dtype or not input.numel():
         return None
-    if not _one_layout(input) or not (_one_layout(weight) or weight.shape[2:] == (1, 1)):
+    channels_last = [not tensor.is_contiguous() for tensor in (input, weight)]
+    if any(last and not t.is_contiguous(memory_format=_LAST) for t, last in zip((input, weight), channels_last)):  # noqa: B905
         return None
     n, channels, *size = input.shape
     k, per_group, *window = weight.shape
@@ -88,7 +93,10 @@ def _convolution(
         for x, f, step, pad, gap in zip(size, window, stride, padding, dilation, strict=True)
         if step > 0 and x + 2 * pad >= gap * (f - 1) + 1
     ]
-    return _new((n, k, *out), input) if len(out) == 2 else None
+    if len(out) != 2:
+        return None
+    layout = _LAST if any(channels_last) else torch.contiguous_format
+    return torch.empty((n, k, *out), dtype=input.dtype, device="meta", memory_format=layout)
 
 
 def _max_pool(
@@ -128,15 +136,14 @@ def _adaptive_average(self: torch.Tensor, output_size: list[int]) -> Made:
 def _batch_norm(
     input: torch.Tensor, weight: Any, bias: Any, mean: Any, var: Any, training: bool, momentum: float, eps: float
 ) -> Made:
-    """Output, and in training the batch's mean and inverse deviation, which are empty otherwise."""
-    if input.dim() < 2 or not _plain(input) or not _one_layout(input):
+    """Output, and mean and inverse deviation of each channel."""
+    if input.dim() < 2 or input.dtype != torch.float32 or not _plain(input) or not _one_layout(input):
         return None
     channels = input.shape[1:2]
     for tensor in (weight, bias, mean, var):
         if tensor is None or tensor.shape != channels or tensor.dtype != input.dtype:
             return None
-    saved = channels if training else (0,)
-    return _new(input.shape, input), _new(saved, input), _new(saved, input)
+    return _new(input.shape, input), _new(channels, input), _new(channels, input)
 
 
 def _layer_norm(input: torch.Tensor, shape: list[int], weight: Any, bias: Any, eps: float) -> Made:
@@ -193,8 +200,8 @@ _BINARY = ("add", "sub", "mul", "div")
 
 def _overloads(name: str) -> list[Any]:
     packet = getattr(aten, name, None)
-    wanted = ("default", "Tensor", "Scalar")
-    return [getattr(packet, overload) for overload in packet.overloads() if overload in wanted] if packet else []
+    found = [getattr(packet, o) for o in packet.overloads() if o in ("default", "Tensor", "Scalar")] if packet else []
+    return [operator for operator in found if str(operator._schema.arguments[0].type) == "Tensor"]
 
 
 def _makers() -> dict[Any, Callable[..., Made]]:

@@ -1,0 +1,334 @@
+"""Costs x Device -> Prediction: how long each operation takes at least, and what binds it.
+
+Three things take time in an operation, and a perfect run overlaps them:
+
+    contraction = 2 x MACs / peak of the precision path that the operation takes
+    vector      = vector FLOPs / peak of the vector units
+    memory      = (read + write bytes) / memory bandwidth
+
+    compute = max(contraction, vector), or their sum where both run on the same units
+    bound   = max(compute, memory)
+
+Source: Williams, Waterman and Patterson, "Roofline: an insightful visual performance model for multicore
+architectures", Communications of the ACM 52(4), 2009. A layer's, a phase's and the network's bound is the sum of its
+operations': operations run one after another, and each takes its tensors from memory and puts them back. That is the
+convention of unfused execution; what fuses operations, or still finds a tensor in a cache, may beat it.
+
+Which precision path an operation takes follows PyTorch's defaults
+(https://docs.pytorch.org/docs/stable/notes/cuda.html#tensorfloat-32-tf32-on-ampere-and-later-devices):
+- float32 convolutions, and recurrent networks, which cuDNN runs as well, may use TF32
+  (`torch.backends.cudnn.allow_tf32` is True), float32 matrix products may not
+  (`torch.backends.cuda.matmul.allow_tf32` is False);
+- float32 attention runs on TF32 tensor cores by three products for one (the memory-efficient kernel of
+  aten/src/ATen/native/transformers/cuda/mem_eff_attention), so TF32's peak bounds it, and by far;
+- 16-bit and 8-bit contractions and, where there are such, float64 contractions run on tensor cores;
+- float16 where there is no path for it computes in float32, as cuBLAS does when it is asked to accumulate in float32;
+  so does every 16-bit type on a CPU. Any other path that a device lacks is an error;
+- vector FLOPs run on the vector units in float32 (PyTorch's pointwise kernels compute 16-bit types in float32), or
+  in float64 if a tensor is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from html import escape
+from typing import TYPE_CHECKING
+
+from costmodel.cost import Cost, Costs, OperationCost, block_of
+from costmodel.devices import Device
+from costmodel.errors import InputError, nearest
+from costmodel.graph import Operation
+from costmodel.units import percent, seconds, si
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CONVENTION = "bound of unfused execution from memory: each operation takes the longer of its arithmetic and its traffic"
+"""What the bound means, in one line for tables and plots."""
+
+_PATH_OF_DTYPE = {
+    "float64": "fp64", "complex128": "fp64", "float16": "fp16", "complex32": "fp16", "bfloat16": "bf16",
+    "float8_e4m3fn": "fp8", "float8_e5m2": "fp8", "float8_e4m3fnuz": "fp8", "float8_e5m2fnuz": "fp8",
+    "int8": "int8", "uint8": "int8", "qint8": "int8", "quint8": "int8",
+}  # fmt: skip
+"""Every other type computes in float32."""
+
+_RECURRENT = ("RNN", "LSTM", "GRU")
+
+
+@dataclass(frozen=True, slots=True)
+class OperationPrediction:
+    """How long one operation takes at least."""
+
+    operation: Operation
+    kind: str
+    cost: Cost
+    path: str
+    """The precision path of its contraction; that of its vector work if it has none; "" if it computes nothing."""
+
+    compute_seconds: float
+    memory_seconds: float
+    estimate_seconds: float | None = None
+    """What a calibrated device is expected to take; None as long as predictions know peaks only."""
+
+    @property
+    def bound_seconds(self) -> float:
+        """The longer of arithmetic and memory traffic."""
+        return max(self.compute_seconds, self.memory_seconds)
+
+    @property
+    def binding(self) -> str:
+        """What bounds it: "compute", "memory", or "none" where nothing happens."""
+        if not self.bound_seconds:
+            return "none"
+        return "compute" if self.compute_seconds > self.memory_seconds else "memory"
+
+
+@dataclass(frozen=True, slots=True)
+class GroupPrediction:
+    """How long the operations of a layer, a kind, a phase ... take at least, one after another."""
+
+    name: str
+    kind: str
+    cost: Cost
+    path: str
+    """The precision path of its largest operation."""
+
+    compute_seconds: float
+    memory_seconds: float
+    bound_seconds: float
+    """The sum over its operations: not less than the longer of the two above."""
+
+    binding: str
+    """What bounds the operations that take most of its time."""
+
+    estimate_seconds: float | None = None
+
+    @property
+    def flops_per_second(self) -> float:
+        """The rate at which it computes if it takes no longer than its bound; 0 where nothing happens."""
+        return self.cost.flops / self.bound_seconds if self.bound_seconds else 0.0
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """How long a trace's operations take at least on a device."""
+
+    costs: Costs
+    device: Device
+    operations: tuple[OperationPrediction, ...]
+
+    @cached_property
+    def bound_seconds(self) -> float:
+        """The sum of the operations' bounds."""
+        return sum(row.bound_seconds for row in self.operations)
+
+    @cached_property
+    def estimate_seconds(self) -> float | None:
+        """The sum of the operations' estimates; None if one has none."""
+        return _estimate(self.operations)
+
+    @property
+    def basis(self) -> str:
+        """What `seconds` is: "estimate" where there is one, else "bound"."""
+        return "bound" if self.estimate_seconds is None else "estimate"
+
+    @property
+    def seconds(self) -> float:
+        """The estimate, or the bound of a device that is not calibrated."""
+        return self.bound_seconds if self.estimate_seconds is None else self.estimate_seconds
+
+    @cached_property
+    def layers(self) -> tuple[GroupPrediction, ...]:
+        """One row a layer, in the order of execution, as in `Costs.layers`; the rows add up to the totals."""
+        groups = self._grouped(lambda row: row.operation.layer)
+        return tuple(_group(layer.name, groups.get(layer.name, []), layer.kind) for layer in self.costs.layers)
+
+    def phase(self, phase: str) -> Prediction:
+        """The prediction of one phase alone."""
+        rows = tuple(row for row in self.operations if row.operation.phase == phase)
+        return Prediction(self.costs.phase(phase), self.device, rows)
+
+    def by(self, key: str, depth: int | None = None) -> dict[str, GroupPrediction]:
+        """Sums by "operator", "layer", "block", "kind", "phase", "path" or "binding", in the order of first occurrence.
+
+        A block is the module that a layer stands in; with `depth`, the layer's path cut to that many components.
+        """
+        if key not in _KEYS:
+            raise InputError(f"cannot sum by {key!r}: use one of {', '.join(_KEYS)}.{nearest(key, _KEYS)}")
+        name_of = _KEYS[key]
+        if key == "block":
+            leaves = {module.path for module in self.costs.trace.modules if module.leaf}
+            name_of = lambda row: block_of(row.operation.layer, row.operation.layer in leaves, depth)  # noqa: E731
+        return {name: _group(name, rows) for name, rows in self._grouped(name_of).items()}
+
+    def speedup_over(self, other: Prediction) -> float:
+        """How many times faster this one is than `other`.
+
+        Raises InputError where a bound would be compared with an estimate, or nothing takes any time.
+        """
+        if self.basis != other.basis:
+            raise InputError(f"a {self.basis} and a {other.basis} do not compare: calibrate both devices, or neither.")
+        if not self.seconds or not other.seconds:
+            raise InputError("there is nothing to compare: a network without operations takes no time.")
+        return other.seconds / self.seconds
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a layer, in base units; `share` is the layer's part of the whole time."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            [
+                {
+                    "name": layer.name,
+                    "kind": layer.kind,
+                    "path": layer.path,
+                    "flops": layer.cost.flops,
+                    "read_bytes": layer.cost.read_bytes,
+                    "write_bytes": layer.cost.write_bytes,
+                    "arithmetic_intensity": layer.cost.arithmetic_intensity,
+                    "compute_seconds": layer.compute_seconds,
+                    "memory_seconds": layer.memory_seconds,
+                    "bound_seconds": layer.bound_seconds,
+                    "estimate_seconds": layer.estimate_seconds,
+                    "share": _share(layer.bound_seconds, self.bound_seconds),
+                    "binding": layer.binding,
+                }
+                for layer in self.layers
+            ]
+        )
+
+    def _repr_html_(self) -> str:
+        """A small table for notebooks: the layers that take longest."""
+        longest = sorted(self.layers, key=lambda layer: -layer.bound_seconds)[:10]
+        rows = [
+            (
+                layer.name,
+                layer.kind,
+                layer.path,
+                si(layer.cost.flops, "FLOP"),
+                seconds(layer.bound_seconds),
+                percent(_share(layer.bound_seconds, self.bound_seconds)),
+                layer.binding,
+            )
+            for layer in longest
+            if layer.bound_seconds
+        ]
+        title = f"{self.costs.trace.model} on {self.device.title}: at least {seconds(self.bound_seconds)}"
+        heads = ("layer", "kind", "path", "work", "bound", "share", "bound by")
+        note = f"The {len(rows)} layers that take longest. {CONVENTION[0].upper()}{CONVENTION[1:]}."
+        return (
+            f"<table><caption>{escape(title)}</caption><thead>{_html_row('th', heads)}</thead>"
+            f"<tbody>{''.join(_html_row('td', row) for row in rows)}</tbody></table><small>{escape(note)}</small>"
+        )
+
+    def _grouped(self, name_of: Callable[[OperationPrediction], str]) -> dict[str, list[OperationPrediction]]:
+        groups: dict[str, list[OperationPrediction]] = {}
+        for row in self.operations:
+            groups.setdefault(name_of(row), []).append(row)
+        return groups
+
+
+_KEYS: Mapping[str, Callable[[OperationPrediction], str]] = {
+    "operator": lambda row: row.operation.operator,
+    "layer": lambda row: row.operation.layer,
+    "block": lambda row: row.operation.layer,
+    "kind": lambda row: row.kind,
+    "phase": lambda row: row.operation.phase,
+    "path": lambda row: row.path,
+    "binding": lambda row: row.binding,
+}
+
+
+def predict(
+    costs: Costs, device: Device, *, allow_tf32_conv: bool = True, allow_tf32_matmul: bool = False
+) -> Prediction:
+    """How long each operation of a trace takes at least on a device.
+
+    The two switches are PyTorch's, with its defaults: whether float32 convolutions and matrix products may use TF32.
+    Raises InputError if the device lacks a precision path that the network needs.
+    """
+
+    def row(entry: OperationCost) -> OperationPrediction:
+        operation, cost = entry.operation, entry.cost
+        by_cudnn = entry.kind == "conv" or _type_of_module(costs, operation.layer) in _RECURRENT
+        may_use_tf32 = entry.kind == "attention" or (allow_tf32_conv if by_cudnn else allow_tf32_matmul)
+        vector_path = _vector_path(operation, device) if cost.vector_flops else ""
+        path = _contraction_path(operation, device, may_use_tf32) if cost.macs else vector_path
+        contraction = 2 * cost.macs / device.peaks[path] if cost.macs else 0.0
+        vector = cost.vector_flops / device.peaks[vector_path] if cost.vector_flops else 0.0
+        compute = contraction + vector if path == vector_path else max(contraction, vector)
+        return OperationPrediction(
+            operation, entry.kind, cost, path, compute, cost.moved_bytes / device.memory_bandwidth
+        )
+
+    return Prediction(costs, device, tuple(row(entry) for entry in costs.operations))
+
+
+def _contraction_path(operation: Operation, device: Device, may_use_tf32: bool) -> str:
+    dtype = next((tensor.dtype for tensor in operation.inputs.values()), "float32")
+    path = _PATH_OF_DTYPE.get(dtype, "fp32")
+    if path == "fp32":
+        return "tf32" if may_use_tf32 and "tf32" in device.peaks else "fp32"
+    if path == "fp64" and "fp64_tensor" in device.peaks:
+        return "fp64_tensor"
+    if path not in device.peaks and (path == "fp16" or (path == "bf16" and device.kind == "cpu")):
+        return "fp32"
+    return _checked(path, device)
+
+
+def _vector_path(operation: Operation, device: Device) -> str:
+    tensors = (*operation.inputs.values(), *operation.outputs)
+    double = any(_PATH_OF_DTYPE.get(tensor.dtype) == "fp64" for tensor in tensors)
+    return _checked("fp64" if double else "fp32", device)
+
+
+def _checked(path: str, device: Device) -> str:
+    if path not in device.peaks:
+        raise InputError(
+            f"{device.title} has no {path} arithmetic, only {', '.join(device.peaks)}: use another dtype or device."
+        )
+    return path
+
+
+def _type_of_module(costs: Costs, path: str) -> str:
+    module = costs.trace.module_by_path.get(path)
+    return module.type if module else ""
+
+
+def _group(name: str, rows: list[OperationPrediction], kind: str | None = None) -> GroupPrediction:
+    """The sum of some operations. Its kind is given, or that of its largest operation."""
+    largest = max(rows, key=lambda row: (row.cost.macs, row.cost.flops, row.cost.moved_bytes), default=None)
+    by_binding = dict.fromkeys(("compute", "memory"), 0.0)
+    for row in rows:
+        if row.binding != "none":
+            by_binding[row.binding] += row.bound_seconds
+    bound = sum(by_binding.values())
+    return GroupPrediction(
+        name,
+        kind if kind is not None else largest.kind if largest else "other",
+        Cost.sum(row.cost for row in rows),
+        largest.path if largest else "",
+        sum(row.compute_seconds for row in rows),
+        sum(row.memory_seconds for row in rows),
+        bound,
+        max(by_binding, key=lambda binding: by_binding[binding]) if bound else "none",
+        _estimate(rows),
+    )
+
+
+def _estimate(rows: Iterable[OperationPrediction]) -> float | None:
+    """The sum of the estimates; None if there are none, or one is missing."""
+    estimates = [row.estimate_seconds for row in rows]
+    known = [estimate for estimate in estimates if estimate is not None]
+    return sum(known) if known and len(known) == len(estimates) else None
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0
+
+
+def _html_row(cell: str, values: Iterable[str]) -> str:
+    return f"<tr>{''.join(f'<{cell}>{escape(value)}</{cell}>' for value in values)}</tr>"

@@ -1,0 +1,109 @@
+"""The house rules that can be read off the imports: they run downward, and torch stays where it belongs."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import costmodel
+
+ROOT = Path(costmodel.__file__).parent
+
+LAYERS = [
+    {"errors"},
+    {"units"},
+    {"display"},
+    {"graph", "devices"},
+    {"rules"},
+    {"cost"},
+    {"memory", "roofline", "chip"},
+    {"tracer"},
+    {"networks"},
+    {"peers", "hardware"},
+    {"validation"},
+    {"report"},
+    {"bench"},
+    {"cli"},
+    {"__main__"},
+]
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+MAY_IMPORT_TORCH = {"tracer", "networks", "peers", "hardware"}
+HEAVY = {"torch", "torchvision", "fvcore", "pandas", "matplotlib", "numpy"}
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imports(path: Path, top_level_only: bool = False) -> set[str]:
+    """Dotted names of the modules that a file imports, also inside functions but not under TYPE_CHECKING."""
+    tree = ast.parse(path.read_text())
+    found: set[str] = set()
+
+    def visit(node: ast.AST, inside: bool) -> None:
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            return
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+            found.update(f"{node.module}.{alias.name}" for alias in node.names if node.module == "costmodel")
+        deeper = inside or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        if not (top_level_only and deeper):
+            for child in ast.iter_child_nodes(node):
+                visit(child, deeper)
+
+    visit(tree, False)
+    return found
+
+
+FILES = sorted(path for path in ROOT.rglob("*.py") if path.name != "__init__.py" or path.parent != ROOT)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_run_downward(path: Path) -> None:
+    here = part_of(path)
+    for name in imports(path):
+        if name.startswith("costmodel.") and name != "costmodel.__version__":
+            there = name.split(".")[1]
+            assert there in LEVEL, f"{there} has no place in the order of layers"
+            assert there == here or LEVEL[there] < LEVEL[here], f"{here} imports {there}, which is not below it"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_torch_stays_where_it_belongs(path: Path) -> None:
+    if part_of(path) not in MAY_IMPORT_TORCH:
+        assert not {name.split(".")[0] for name in imports(path)} & {"torch", "torchvision", "fvcore"}
+
+
+def test_every_file_has_a_place() -> None:
+    assert {part_of(path) for path in FILES} <= set(LEVEL)
+
+
+def run(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def test_importing_costmodel_imports_nothing_heavy() -> None:
+    loaded = run("import sys, costmodel; print(*(name.split('.')[0] for name in sys.modules))").split()
+    assert not HEAVY & set(loaded)
+
+
+def test_reading_a_trace_needs_no_torch() -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "import costmodel.cost, costmodel.memory, costmodel.roofline, costmodel.devices, costmodel.chip\n"
+        "print(len(costmodel.rules.rules()) > 50)"
+    )
+    assert run(code).strip() == "True"
+
+
+def test_every_public_name_is_there() -> None:
+    for name in costmodel.__all__:
+        assert getattr(costmodel, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'vgg'"):
+        costmodel.vgg  # noqa: B018

@@ -1,0 +1,110 @@
+"""Costs add up, whichever way they are summed, and the unknown is never zero in silence."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from costmodel.cost import Cost, Costs, block_of, count
+from costmodel.errors import InputError
+from costmodel.tracer import trace
+
+
+@pytest.fixture(scope="module")
+def costs() -> Costs:
+    with torch.device("meta"):
+        model = torchvision.models.resnet18()
+    return count(trace(model, (2, 3, 64, 64), train=True))
+
+
+@pytest.mark.parametrize("key", ["operator", "layer", "block", "kind", "phase"])
+def test_every_sum_is_the_total(costs: Costs, key: str) -> None:
+    assert Cost.sum(costs.by(key).values()) == costs.total
+    assert Cost.sum(layer.cost for layer in costs.layers) == costs.total
+    assert sum((costs.phase(phase).total for phase in costs.trace.phases), Cost()) == costs.total
+
+
+def test_layers_hold_all_parameters_once(costs: Costs) -> None:
+    assert sum(layer.parameters for layer in costs.layers) == costs.parameters == 11_689_512  # torchvision's num_params
+    assert sum(layer.parameter_bytes for layer in costs.layers) == costs.parameter_bytes == 4 * 11_689_512
+
+
+def test_layers_say_what_they_are(costs: Costs) -> None:
+    layers = {layer.name: layer for layer in costs.layers}
+    assert (layers["conv1"].kind, layers["conv1"].type) == ("conv", "Conv2d")
+    assert (layers["bn1"].kind, layers["fc"].kind, layers["maxpool"].kind) == ("norm", "linear", "pool")
+    assert (layers["(loss)"].kind, layers["(optimizer)"].kind) == ("loss", "optimizer")
+    assert layers["layer1.0"].type == "BasicBlock"  # adds the shortcut itself
+
+
+def test_blocks() -> None:
+    assert block_of("layer1.0.conv1", leaf=True) == "layer1.0"
+    assert block_of("layer1.0", leaf=False) == "layer1.0"
+    assert block_of("fc", leaf=True) == ""
+    assert block_of("layer1.0.conv1", leaf=True, depth=1) == "layer1"
+
+
+def test_an_unknown_key_names_the_nearest(costs: Costs) -> None:
+    with pytest.raises(InputError, match="Did you mean layer"):
+        costs.by("layers")
+
+
+def test_a_tensor_used_twice_is_read_once() -> None:
+    class Square(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x @ x
+
+    total = count(trace(Square(), (4, 4))).total
+    assert (total.macs, total.read_bytes, total.write_bytes) == (64, 64, 64)
+
+
+def test_views_move_nothing() -> None:
+    class Views(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.view(-1).reshape(4, 4).t()[1:].unsqueeze(0).expand(3, 3, 4)
+
+    assert count(trace(Views(), (2, 8))).total == Cost()
+
+
+def test_flops_are_two_macs_and_the_vector_work() -> None:
+    cost = Cost(macs=10, vector_flops=3, read_bytes=5, write_bytes=18)
+    assert cost.flops == 23
+    assert cost.arithmetic_intensity == 1.0
+    assert Cost().arithmetic_intensity == 0.0
+    assert cost + cost == Cost.sum([cost, cost]) == Cost(20, 6, 10, 36)
+
+
+def test_an_operator_without_a_rule_is_reported() -> None:
+    traced = trace(nn.Sequential(nn.Linear(2, 2), nn.ReLU()), (1, 2))
+    strange = tuple(
+        dataclasses.replace(o, operator="my.relu") if o.operator == "aten.relu" else o for o in traced.operations
+    )
+    costs = count(dataclasses.replace(traced, operations=strange))
+    (missing,) = costs.unmodelled
+    assert missing == ("my.relu", 1, ("1",))
+    assert costs.total.read_bytes > 0  # its traffic is known all the same
+    assert not count(traced).unmodelled
+
+
+def test_frames_hold_base_units(costs: Costs) -> None:
+    frame = costs.to_frame()
+    assert frame["flops"].sum() == costs.total.flops
+    assert frame.nlargest(1, "parameters")["name"].item() == "layer4.0.conv2"
+
+
+def test_an_uncalled_layer_keeps_its_parameters() -> None:
+    class Spare(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used, self.spare = nn.Linear(2, 2), nn.Linear(3, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.used(x)
+
+    costs = count(trace(Spare(), (1, 2)))
+    assert costs.parameters == 6 + 12
+    assert [layer.name for layer in costs.layers] == ["used", "spare"]

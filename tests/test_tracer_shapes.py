@@ -1,0 +1,164 @@
+"""Every maker of `costmodel.tracer.shapes` against torch's own answer, over many shapes and layouts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from costmodel.tracer.shapes import MAKERS
+
+aten = torch.ops.aten
+sizes = st.integers(1, 5)
+layouts = st.sampled_from(["contiguous", "channels_last", "transposed"])
+dtypes = st.sampled_from([torch.float32, torch.bfloat16, torch.int64])
+
+
+def laid_out(shape: tuple[int, ...], layout: str, dtype: torch.dtype = torch.float32, device: str = "meta") -> Any:
+    if layout == "channels_last" and len(shape) == 4:
+        return torch.zeros(shape, dtype=dtype, device=device).contiguous(memory_format=torch.channels_last)
+    if layout == "transposed" and len(shape) > 1:
+        return torch.zeros((*shape[:-2], shape[-1], shape[-2]), dtype=dtype, device=device).transpose(-1, -2)
+    return torch.zeros(shape, dtype=dtype, device=device)
+
+
+def look(result: Any) -> Any:
+    if isinstance(result, (tuple, list)):
+        return [look(item) for item in result]
+    # where a size is 1 its stride leads nowhere
+    steps = tuple(stride if size > 1 else 0 for size, stride in zip(result.shape, result.stride(), strict=True))
+    return (tuple(result.shape), steps, result.dtype, result.storage_offset())
+
+
+def agree(operator: Any, *args: Any) -> bool:
+    """Whether a maker answered; if it did, its answer must be torch's, and torch must have one."""
+    made = MAKERS[operator](*args)
+    if made is not None:
+        assert look(made) == look(operator(*args))
+    return made is not None
+
+
+POINTWISE = [op for op in MAKERS if op._schema.name.split("::")[1].rstrip("_") in ("relu", "gelu", "hardtanh", "tanh")]
+BINARY = [op for op in MAKERS if op._schema.name.split("::")[1].rstrip("_") in ("add", "mul", "div", "sub")]
+
+
+def test_the_table_holds_what_networks_run() -> None:
+    names = {op._schema.name for op in MAKERS}
+    assert {"aten::relu_", "aten::addmm", "aten::convolution", "aten::native_batch_norm", "aten::add_"} <= names
+    assert len(POINTWISE) >= 6
+    assert len(BINARY) >= 12
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(sizes, min_size=0, max_size=4), layouts, st.sampled_from([torch.float32, torch.bfloat16]))
+def test_unary(shape: list[int], layout: str, dtype: torch.dtype) -> None:
+    for operator in POINTWISE:
+        answered = agree(operator, laid_out(tuple(shape), layout, dtype))
+        assert answered or layout != "contiguous" or len(shape) == 4
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(sizes, min_size=1, max_size=4), layouts, layouts, dtypes, dtypes, st.booleans())
+def test_binary(
+    shape: list[int], first: str, second: str, dtype: torch.dtype, other: torch.dtype, broadcast: bool
+) -> None:
+    a = laid_out(tuple(shape), first, dtype)
+    b = laid_out((1, *shape[1:]) if broadcast else tuple(shape), second, other)
+    for operator in BINARY:
+        fits_in_place = not operator._schema.name.endswith("_") or torch.can_cast(torch.result_type(a, b), a.dtype)
+        if (
+            operator._overloadname == "Tensor"
+            and fits_in_place
+            and (dtype.is_floating_point or "div" not in str(operator))
+        ):
+            agree(operator, a, b)
+        elif operator._overloadname == "Scalar" and dtype.is_floating_point:
+            agree(operator, a, 2.5)
+
+
+@settings(max_examples=100, deadline=None)
+@given(sizes, sizes, sizes, layouts, layouts, dtypes)
+def test_matrix_products(m: int, k: int, n: int, first: str, second: str, dtype: torch.dtype) -> None:
+    a, b = laid_out((m, k), first, dtype), laid_out((k, n), second, dtype)
+    assert agree(aten.mm.default, a, b)
+    assert agree(aten.addmm.default, laid_out((n,), "contiguous", dtype), a, b)
+    assert MAKERS[aten.mm.default](a, laid_out((k + 1, n), second, dtype)) is None
+    assert MAKERS[aten.addmm.default](laid_out((n + 1,), "contiguous", dtype), a, b) is None
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    *(sizes, sizes, sizes, st.integers(3, 9), st.integers(1, 3), st.integers(1, 3), st.integers(1, 3)),
+    *(st.integers(0, 2), st.integers(1, 2), layouts, layouts, st.booleans()),
+)
+def test_convolution_against_the_real_one(
+    n: int, channels: int, k: int, side: int, window: int, groups: int, stride: int, padding: int, dilation: int,
+    first: str, second: str, bias: bool,
+) -> None:  # fmt: skip
+    def arguments(device: str) -> tuple[Any, ...]:
+        x = laid_out((n, channels * groups, side, side + 1), first, device=device)
+        weight = laid_out((k * groups, channels, window, window), second, device=device)
+        offset = laid_out((k * groups,), "contiguous", device=device) if bias else None
+        return (x, weight, offset, [stride] * 2, [padding] * 2, [dilation] * 2, False, [0, 0], groups)
+
+    made = MAKERS[aten.convolution.default](*arguments("meta"))
+    if side + 2 * padding < dilation * (window - 1) + 1:
+        assert made is None
+        return
+    assert made is not None or first == "transposed" or second == "transposed"
+    if made is not None:
+        real = aten.convolution.default(*arguments("cpu"))
+        assert made.shape == real.shape
+        assert made.is_contiguous(memory_format=torch.channels_last) >= (
+            first == "channels_last" and real.is_contiguous(memory_format=torch.channels_last)
+        )
+
+
+def test_convolution_refuses_what_does_not_fit() -> None:
+    x, weight = torch.empty(1, 3, 8, 8, device="meta"), torch.empty(4, 2, 3, 3, device="meta")
+    assert MAKERS[aten.convolution.default](x, weight, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1) is None
+    assert MAKERS[aten.convolution.default](x, weight, None, [0, 0], [0, 0], [1, 1], False, [0, 0], 1) is None
+
+
+@settings(max_examples=100, deadline=None)
+@given(sizes, sizes, st.integers(1, 9), st.integers(1, 3), st.integers(0, 2), st.integers(0, 1), layouts, st.booleans())
+def test_pooling(n: int, c: int, side: int, window: int, stride: int, padding: int, layout: str, ceil: bool) -> None:
+    x = laid_out((n, c, side, side + 2), layout)
+    steps = [stride] if stride else []
+    made = MAKERS[aten.max_pool2d_with_indices.default](x, [window], steps, [padding], [1], ceil)
+    if made is not None:
+        assert look(made) == look(aten.max_pool2d_with_indices.default(x, [window], steps, [padding], [1], ceil))
+    agree(aten._adaptive_avg_pool2d.default, x, [window, window])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(sizes, min_size=2, max_size=4), layouts, st.booleans())
+def test_normalisation(shape: list[int], layout: str, training: bool) -> None:
+    x = laid_out(tuple(shape), layout)
+    channel = [torch.empty(shape[1], device="meta") for _ in range(4)]
+    if x.numel() > shape[1]:  # torch refuses to normalise one value a channel
+        assert (
+            agree(aten.native_batch_norm.default, x, *channel, training, 0.1, 1e-5)
+            or layout != "contiguous"
+            or x.dim() == 4
+        )
+    last = [torch.empty(shape[-1], device="meta") for _ in range(2)]
+    agree(aten.native_layer_norm.default, x, [shape[-1]], *last, 1e-5)
+    agree(aten._softmax.default, x, -1, False)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(sizes, min_size=1, max_size=4), st.lists(sizes, min_size=1, max_size=3), st.integers(0, 3), layouts)
+def test_cat(shape: list[int], along: list[int], dim: int, layout: str) -> None:
+    dim %= len(shape)
+    tensors = [laid_out((*shape[:dim], size, *shape[dim + 1 :]), layout) for size in along]
+    agree(aten.cat.default, tensors, dim)
+    assert MAKERS[aten.cat.default]([*tensors, laid_out((*shape, 2), layout)], dim) is None
+
+
+@pytest.mark.parametrize("operator", [aten.relu.default, aten.relu_.default], ids=str)
+def test_whole_numbers_are_left_to_torch(operator: Any) -> None:
+    assert MAKERS[operator](torch.zeros(3, dtype=torch.int64, device="meta")) is None
