@@ -1,15 +1,15 @@
 """What an operator costs: one short function an operator, from shapes to multiply-accumulates and vector FLOPs.
 
-A rule takes an `Operation` and returns its `Work`. It is registered under the operator's name as text ("aten.addmm"), so
-that it does not depend on a version of torch, and a name has one rule: a second registration raises.
+A rule takes an `Operation` and returns its `Work`. It is registered under the operator's name as text ("aten.addmm"),
+so that it does not depend on a version of torch, and a name has one rule: a second registration raises.
 
     @rule("mylib.scale", kind="elementwise")
     def scale(op: Operation) -> Work:
         return Work(vector_flops=op.outputs[0].elements)
 
-Conventions. One MAC is one multiply-accumulate of a contraction (a bias is vector work). One vector FLOP is one addition,
-multiplication, division, comparison or elementary function (exp, tanh, sqrt ...) on one element, as the operator's
-mathematical definition writes it. Copying, indexing and random numbers move bytes and compute nothing.
+Conventions. One MAC is one multiply-accumulate of a contraction (a bias is vector work). One vector FLOP is one
+addition, multiplication, division, comparison or elementary function (exp, tanh, sqrt ...) on one element, as the
+operator's mathematical definition writes it. Copying, indexing and random numbers move bytes and compute nothing.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from costmodel.errors import InputError
 from costmodel.graph import Operation
 
 KINDS = (
-    "conv", "linear", "attention", "norm", "activation", "pool", "dropout", "elementwise", "reshape", "loss", "optimizer",
-    "other",
+    "conv", "linear", "attention", "norm", "activation", "pool", "dropout", "elementwise", "reshape", "loss",
+    "optimizer", "other",
 )  # fmt: skip
 
 
@@ -80,5 +80,15 @@ def rules() -> Mapping[str, Rule]:
 
 @cache
 def _load() -> None:
-    for name in ("conv", "matmul", "attention", "normalization", "pooling", "pointwise", "movement", "optimizer", "vision"):
+    for name in (
+        "conv",
+        "matmul",
+        "attention",
+        "normalization",
+        "pooling",
+        "pointwise",
+        "movement",
+        "optimizer",
+        "vision",
+    ):
         importlib.import_module(f"costmodel.rules.{name}")

@@ -1,0 +1,157 @@
+"""From the text that names a network to the network: ours, torchvision's, or anybody's by import path or file."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from costmodel.errors import InputError
+from costmodel.networks import imported, own, zoo
+from costmodel.tracer import Shape, parse_shape
+
+_TORCHVISION = "torchvision:"
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network that was found, with what it is fed."""
+
+    name: str
+    """Its name in full: "alexnet", "torchvision:vgg16", "pkg.mod:callable"."""
+
+    title: str
+    """Its name for people: "AlexNet (book)"."""
+
+    module: nn.Module = field(repr=False)
+    """Without weights (meta tensors; lazy layers stay lazy), or with real ones where `find` was asked for them."""
+
+    input_shapes: tuple[Shape, ...]
+    """Its inputs without the batch; empty if nobody said what it takes."""
+
+    needs_run: bool = False
+    """Whether it is a detection model: fed a list of images, with control flow that depends on values, so that only a
+    real run can trace it."""
+
+    def inputs(self, batch: int = 1, shapes: Sequence[Shape | str] | None = None) -> tuple[Any, ...]:
+        """What `costmodel.tracer.trace` takes for `batch` samples of the network's own shapes, or of those given.
+
+        Raises InputError for a batch below 1, and for a network that does not say what it takes.
+        """
+        if type(batch) is not int or batch < 1:
+            raise InputError(f"a batch of {batch!r} cannot be run: it must be a whole number of at least 1.")
+        chosen = _parsed(shapes) or self.input_shapes
+        if not chosen:
+            raise InputError(f"{self.name} does not say what it takes: give --input CxHxW, one for each input.")
+        if self.needs_run:
+            return ([*chosen] * batch,)
+        return tuple(Shape((batch, *shape.sizes), shape.dtype) for shape in chosen)
+
+
+class NetworkInfo(NamedTuple):
+    """A line in the list of networks."""
+
+    name: str
+    """What `find` takes."""
+
+    title: str
+    """Its name for people."""
+
+    group: str
+    """"book", "variants", "torchvision classification" ..."""
+
+    input: str
+    """Its inputs without the batch: "1x224x224"; several with a comma between."""
+
+    classes: int | None
+    """How many classes it tells apart; None if it has none."""
+
+
+def find(
+    spec: str, *, classes: int | None = None, real: bool = False, shapes: Sequence[Shape | str] | None = None
+) -> Network:
+    """The network that a text names.
+
+    Args:
+        spec: a name of ours ("vgg16", "alexnet-gap"), "torchvision:NAME", "package.module:callable" or
+            "path/file.py:callable". Case matters only in the last two.
+        classes: how many classes it tells apart; the network's own number if None.
+        real: with weights, on the CPU and from a fixed seed, in place of meta tensors.
+        shapes: its inputs without the batch, in place of its own.
+
+    Raises InputError, with the nearest names, if there is no such network.
+    """
+    if classes is not None and (type(classes) is not int or classes < 1):
+        raise InputError(f"{classes!r} classes cannot be told apart: it must be a whole number of at least 1.")
+    spec, wanted = spec.strip(), _parsed(shapes)
+    if spec.lower().startswith(_TORCHVISION):
+        return _torchvision(spec.lower().removeprefix(_TORCHVISION), classes, real, wanted)
+    if ":" in spec:
+        module, declared = imported.load(spec, classes, real)
+        return Network(spec, spec, module, wanted or declared)
+    return _own(spec, classes, real, wanted)
+
+
+def names() -> list[NetworkInfo]:
+    """The networks that have a name: ours, ours with cheaper heads, torchvision's."""
+    listed = []
+    for name in (*own.NAMES, *own.VARIANTS):
+        base, kind = own.split(name) or (name, "")
+        group = "variants" if kind else "book"
+        listed.append(
+            NetworkInfo(name, own.title(base, kind), group, _text(own.input_shapes(base)), own.class_count(base))
+        )
+    for name in (*zoo.names(), *zoo.VARIANTS):
+        base, kind = zoo.split(name)
+        group = "torchvision variants" if kind else f"torchvision {zoo.purpose(base)}"
+        shapes = _text(zoo.input_shapes(base))
+        listed.append(NetworkInfo(_TORCHVISION + name, zoo.title(base, kind), group, shapes, zoo.class_count(base)))
+    return listed
+
+
+def _own(spec: str, classes: int | None, real: bool, wanted: tuple[Shape, ...]) -> Network:
+    name = spec.lower().replace("_", "-")
+    parts = own.split(name)
+    if parts is None:
+        raise InputError(_unknown(spec))
+    base, kind = parts
+    shapes = wanted or own.input_shapes(base)
+    return Network(name, own.title(base, kind), own.make(base, kind, classes, real, shapes), shapes)
+
+
+def _torchvision(name: str, classes: int | None, real: bool, wanted: tuple[Shape, ...]) -> Network:
+    base, kind = zoo.split(name)
+    if base.startswith("quantized_"):
+        raise InputError(
+            f"{_TORCHVISION}{name} runs integer kernels that cannot be traced: "
+            f"take {_TORCHVISION}{base.removeprefix('quantized_')}."
+        )
+    if base not in zoo.names():
+        raise InputError(_unknown(_TORCHVISION + name))
+    shapes = wanted or zoo.input_shapes(base)
+    module = zoo.make(base, kind, classes, real, shapes)
+    return Network(_TORCHVISION + name, zoo.title(base, kind), module, shapes, zoo.purpose(base) == zoo.DETECTION)
+
+
+def _unknown(spec: str) -> str:
+    """What to say to a name that nobody has: the nearest ones, torchvision's also where its prefix is missing."""
+    word = spec.lower().removeprefix(_TORCHVISION)
+    if word.endswith(".py") or "/" in word or "." in word:
+        return f"{spec!r} does not say what to take from there: write {spec}:NAME, NAME a network or what makes one."
+    full = {name: _TORCHVISION + name for name in (*zoo.names(), *zoo.VARIANTS)}
+    if word == spec.lower():
+        full |= {name: name for name in (*own.NAMES, *own.VARIANTS)}
+    near = [full[name] for name in difflib.get_close_matches(word, full, n=3, cutoff=0.6)]
+    hint = f"did you mean {', '.join(near)}?" if near else "`costmodel models` lists those with a name."
+    return f"there is no network {spec!r}: {hint}"
+
+
+def _parsed(shapes: Sequence[Shape | str] | None) -> tuple[Shape, ...]:
+    return tuple(parse_shape(shape) if isinstance(shape, str) else shape for shape in shapes or ())
+
+
+def _text(shapes: Sequence[Shape]) -> str:
+    return ", ".join("x".join(map(str, shape.sizes)) for shape in shapes)
