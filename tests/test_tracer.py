@@ -116,7 +116,7 @@ class TestWhatIsWrittenDown:
         assert macs(Branching(), (3, 4)) == 3 * (3 * 16)
 
     def test_attention_is_one_operator_on_cuda_and_the_same_work_on_cpu(self) -> None:
-        attention = nn.MultiheadAttention(16, 4, batch_first=True)
+        attention = nn.MultiheadAttention(32, 4, batch_first=True)
 
         class Self(nn.Module):
             def __init__(self) -> None:
@@ -126,13 +126,13 @@ class TestWhatIsWrittenDown:
             def forward(self, x: torch.Tensor) -> torch.Tensor:
                 return self.attention(x, x, x, need_weights=False)[0]
 
-        # projections 16 -> 48 and 16 -> 16, then q k^T and the product with v: 2 x 4 heads x 5 x 5 x 4
-        expected = 2 * 5 * 16 * 48 + 2 * 5 * 16 * 16 + 2 * (2 * 4 * 5 * 5 * 4)
+        # projections 32 -> 96 and 32 -> 32, then q k^T and the product with v: 2 x 4 heads x 5 x 5 x 8
+        expected = 2 * 5 * 32 * 96 + 2 * 5 * 32 * 32 + 2 * (2 * 4 * 5 * 5 * 8)
         for dtype, operator in (("float32", "efficient"), ("bfloat16", "flash")):
-            traced = trace(Self(), (2, 5, 16), dtype=dtype)
+            traced = trace(Self(), (2, 5, 32), dtype=dtype)
             assert any(operator in name for name in operators(traced))
             assert count(traced).total.macs == expected
-        assert macs(Self(), (2, 5, 16), target="cpu") == expected
+        assert macs(Self(), (2, 5, 32), target="cpu") == expected
 
     def test_lstm(self) -> None:
         # 6 steps, batch 2, four gates of 8: input 3 and state 8

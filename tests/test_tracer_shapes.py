@@ -104,10 +104,11 @@ def test_convolution_against_the_real_one(
         offset = laid_out((k * groups,), "contiguous", device=device) if bias else None
         return (x, weight, offset, [stride] * 2, [padding] * 2, [dilation] * 2, False, [0, 0], groups)
 
-    made = MAKERS[aten.convolution.default](*arguments("meta"))
     if side + 2 * padding < dilation * (window - 1) + 1:
-        assert made is None
+        with pytest.raises(RuntimeError, match="greater than actual input size"):
+            MAKERS[aten.convolution.default](*arguments("meta"))
         return
+    made = MAKERS[aten.convolution.default](*arguments("meta"))
     assert made is not None or first == "transposed" or second == "transposed"
     if made is not None:
         real = aten.convolution.default(*arguments("cpu"))
@@ -162,3 +163,11 @@ def test_cat(shape: list[int], along: list[int], dim: int, layout: str) -> None:
 @pytest.mark.parametrize("operator", [aten.relu.default, aten.relu_.default], ids=str)
 def test_whole_numbers_are_left_to_torch(operator: Any) -> None:
     assert MAKERS[operator](torch.zeros(3, dtype=torch.int64, device="meta")) is None
+
+
+@pytest.mark.parametrize("spatial", [1, 3])
+def test_convolutions_of_other_dimensions(spatial: int) -> None:
+    x, weight = torch.zeros(2, 3, *[9] * spatial), torch.zeros(4, 3, *[3] * spatial)
+    rest = (None, [2] * spatial, [1] * spatial, [2] * spatial, False, [0] * spatial, 1)
+    made = MAKERS[aten.convolution.default](x.to("meta"), weight.to("meta"), *rest)
+    assert look(made) == look(aten.convolution.default(x, weight, *rest))

@@ -2,8 +2,8 @@
 
 Per element that is a subtraction, a multiplication by the inverse deviation, a multiplication and an addition. Where
 the statistics are computed from the same data (in training, and always in layer and group norm), the mean takes an
-addition and the variance a subtraction, a square and an addition more. What is done once a channel or row (a square root, a
-division) is counted too: 3 for each statistic, and 4 for each running statistic that is updated (x + m (y - x)).
+addition and the variance a subtraction, a square and an addition more. What is done once a channel or row (a square
+root, a division) is counted too: 3 for each statistic, and 3 for each running one that is updated (x + m (y - x)).
 
 The backward is that of Ioffe and Szegedy (arXiv:1502.03167): with n = (x - mean) * inverse, dx = inverse / N * weight *
 (N dy - sum(dy) - n sum(dy n)), where sum(dy) is the bias's gradient and sum(dy n) the weight's.

@@ -401,7 +401,7 @@ def _explained(recorder: Recorder) -> Iterator[None]:
                 f"{place} needs values that a static trace does not have ({reason}): "
                 "trace it by running it on the CPU (--run, or run=True)."
             ) from error
-        if "indices" in text and "Long" in text:
+        if "indices" in text and "long" in text.lower():
             reason += " Give whole numbers: an input like 128:int64."
         phase = {FORWARD: "forward", BACKWARD: "backward", OPTIMIZER: "optimizer step"}[recorder.phase]
         raise TraceError(f"the {phase} of {place} raised {reason}") from error

@@ -76,27 +76,34 @@ def _convolution(
     output_padding: list[int],
     groups: int,
 ) -> Made:
-    """The output has its channels last if the input or the weight has, as cuDNN and oneDNN do it (not torch's meta)."""
-    if transposed or input.dim() != 4 or weight.dim() != 4 or input.dtype != weight.dtype or not input.numel():
+    """The output has its channels last if the input or the weight has, as cuDNN and oneDNN do it (not torch's meta).
+
+    Raises RuntimeError for a window larger than the input, which older meta kernels let pass.
+    """
+    spatial = len(stride)
+    if transposed or not input.dim() == weight.dim() == spatial + 2 or input.dtype != weight.dtype or not input.numel():
         return None
-    channels_last = [not tensor.is_contiguous() for tensor in (input, weight)]
-    if any(last and not t.is_contiguous(memory_format=_LAST) for t, last in zip((input, weight), channels_last)):  # noqa: B905
+    last = [not tensor.is_contiguous() for tensor in (input, weight)]
+    if any(last) and (spatial != 2 or not all(_dense(tensor) for tensor in (input, weight))):
         return None
     n, channels, *size = input.shape
     k, per_group, *window = weight.shape
-    if channels != per_group * groups or k % groups or len(stride) != 2 or len(padding) != 2 or len(dilation) != 2:
+    if channels != per_group * groups or k % groups or min(stride) < 1:
         return None
     if bias is not None and (bias.shape != (k,) or bias.dtype != input.dtype):
         return None
-    out = [
-        (x + 2 * pad - gap * (f - 1) - 1) // step + 1
-        for x, f, step, pad, gap in zip(size, window, stride, padding, dilation, strict=True)
-        if step > 0 and x + 2 * pad >= gap * (f - 1) + 1
-    ]
-    if len(out) != 2:
-        return None
-    layout = _LAST if any(channels_last) else torch.contiguous_format
+    room = [x + 2 * p - d * (f - 1) - 1 for x, p, d, f in zip(size, padding, dilation, window, strict=True)]
+    if min(room) < 0:
+        raise RuntimeError(
+            f"Kernel size can't be greater than actual input size: {window} on {size}, padding {padding}"
+        )
+    out = [left // step + 1 for left, step in zip(room, stride, strict=True)]
+    layout = _LAST if any(last) else torch.contiguous_format
     return torch.empty((n, k, *out), dtype=input.dtype, device="meta", memory_format=layout)
+
+
+def _dense(tensor: torch.Tensor) -> bool:
+    return tensor.is_contiguous() or tensor.is_contiguous(memory_format=_LAST)
 
 
 def _max_pool(

@@ -1,0 +1,98 @@
+"""A trace's memory: which bytes are alive when, when they peak, and who holds them then.
+
+A storage is alive from the operation that makes it to the operation after which its last holder lets go; an operation's
+outputs stand beside everything that is alive while it runs. These are requested bytes: what tensors ask for, before an
+allocator rounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from typing import TYPE_CHECKING, NamedTuple
+
+from costmodel.graph import ROLES, Operation, Storage, Trace
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Holder(NamedTuple):
+    """Bytes that one tensor holds at the peak."""
+
+    name: str
+    """The parameter's or buffer's name, or the layer that made it."""
+
+    role: str
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The live bytes of a trace."""
+
+    trace: Trace
+
+    @cached_property
+    def timeline(self) -> Mapping[str, tuple[int, ...]]:
+        """Live bytes while each operation runs, by role."""
+        return {role: self._live(role) for role in ROLES if any(s.role == role for s in self.trace.storages)}
+
+    @cached_property
+    def live_bytes(self) -> tuple[int, ...]:
+        """Live bytes while each operation runs."""
+        return tuple(map(sum, zip(*self.timeline.values(), strict=True)))
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most bytes alive at once."""
+        return max(self.live_bytes, default=0)
+
+    @property
+    def peak_index(self) -> int:
+        """The first operation at which the most bytes are alive."""
+        return self.live_bytes.index(self.peak_bytes)
+
+    @property
+    def peak_operation(self) -> Operation:
+        """The operation that runs at the peak: its layer and phase say where."""
+        return self.trace.operations[self.peak_index]
+
+    @property
+    def by_role(self) -> Mapping[str, int]:
+        """The peak's bytes by role."""
+        return {role: live[self.peak_index] for role, live in self.timeline.items()}
+
+    def holders(self) -> tuple[Holder, ...]:
+        """Who holds the bytes at the peak, largest first."""
+        alive = (storage for storage in self.trace.storages if _alive(storage, self.peak_index))
+        held = [Holder(storage.name, storage.role, storage.nbytes) for storage in alive if storage.nbytes]
+        return tuple(sorted(held, key=lambda holder: -holder.nbytes))
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row an operation: where it runs, and the live bytes by role while it does."""
+        import pandas as pd
+
+        where = [(o.phase, o.layer, o.operator) for o in self.trace.operations]
+        return pd.DataFrame(where, columns=["phase", "layer", "operator"]).assign(**self.timeline)
+
+    def _live(self, role: str) -> tuple[int, ...]:
+        """Bytes of one role, from what each operation adds and what the one before it let go."""
+        count = len(self.trace.operations)
+        change = [0] * (count + 1)
+        for storage in self.trace.storages:
+            if storage.role == role and (storage.death is None or storage.death >= 0):
+                change[max(0, storage.birth)] += storage.nbytes
+                change[count if storage.death is None else storage.death + 1] -= storage.nbytes
+        return tuple(accumulate(change[:count]))
+
+
+def remember(trace: Trace) -> Memory:
+    """The live bytes of a trace over its operations."""
+    return Memory(trace)
+
+
+def _alive(storage: Storage, index: int) -> bool:
+    return storage.birth <= index and (storage.death is None or storage.death >= index)
