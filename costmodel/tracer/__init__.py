@@ -7,44 +7,28 @@ comes from autograd itself.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import gc
 import importlib.metadata
 import itertools
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional
 from torch.nn.modules.lazy import LazyModuleMixin
 
-from costmodel.errors import CostModelError, InputError, TraceError, nearest
-from costmodel.graph import BACKWARD, FORWARD, LOSS_LAYER, OPTIMIZER, OPTIMIZER_LAYER, Module, Parameter, Trace
+from costmodel.errors import CostModelError, InputError, TraceError
+from costmodel.graph import BACKWARD, FORWARD, OPTIMIZER, Parameter, Trace
 from costmodel.tracer.cuda import cuda_operators
-from costmodel.tracer.inputs import Shape, floating_dtype, materialize, parse_shape
+from costmodel.tracer.inputs import Shape, floating_dtype, materialize, parse_shape, tensors_in
 from costmodel.tracer.recorder import Recorder, Rehearsal
+from costmodel.tracer.spies import Paths, dismiss, modules_of, spy_on
+from costmodel.tracer.training import OPTIMIZERS, Loss, MakeOptimizer, TrainingStep
 from costmodel.tracer.twin import meta_tensor, meta_twin, real_twin
 
 __all__ = ["OPTIMIZERS", "Shape", "parse_shape", "trace"]
-
-Loss = Callable[[Any], torch.Tensor]
-_Paths = list[tuple[str, nn.Module]]
-MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
-
-OPTIMIZERS: Mapping[str, type[torch.optim.Optimizer]] = {
-    "sgd": torch.optim.SGD,
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-}
-_SETTINGS = frozenset({
-    "in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "in_features",
-    "out_features", "num_features", "normalized_shape", "num_embeddings", "embedding_dim", "embed_dim", "num_heads",
-    "hidden_size", "input_size", "output_size", "p", "inplace",
-})  # fmt: skip
 
 
 def trace(
@@ -86,7 +70,7 @@ def trace(
         raise InputError(f"unknown target {target!r}: use 'cuda' or 'cpu'.")
     model = getattr(model, "_orig_mod", model)  # what torch.compile wrapped
     wanted = floating_dtype(dtype)
-    step = _Training(loss, optimizer, optimizer_options or {}, target) if train else None
+    step = TrainingStep(loss, optimizer, optimizer_options or {}, target) if train else None
     recorder = Recorder(meta=not run)
     with _way_of(target if not run else "cpu", train):
         network = _weighty_twin(model, wanted) if run else meta_twin(model, wanted)
@@ -100,29 +84,30 @@ def trace(
                 step.prepare(network)
         modules = list(network.named_modules())
         parameters = _parameters(modules, recorder)
-        input_specs = tuple(recorder.assign(tensor, "input", "input") for tensor in _tensors((args, kwargs)))
+        input_specs = tuple(recorder.assign(tensor, "input", "input") for tensor in tensors_in((args, kwargs)))
         if step:
             step.assign_state(recorder)
-        spies = _spy_on(modules, recorder)
+        spies = spy_on(modules, recorder)
         with recorder, _explained(recorder):
             outputs = network(*args, **kwargs)
+            output_specs = tuple(recorder.spec(tensor) for tensor in tensors_in(outputs))
             if step:
-                step.run(network, outputs, recorder)
+                value = step.take_loss(outputs, recorder)
+                del outputs  # as a training loop lets go of them: loss(network(images), labels)
+                step.step(value, network, recorder)
     if not recorder.operations:
         raise InputError("this network runs no operator on its inputs: there is nothing to analyse.")
-    for _, module in modules:
-        # A spy holds its module: without this the twin would wait for the garbage collector.
-        module.__dict__.pop("forward", None)
+    dismiss(modules)
     for index in recorder.born_in(FORWARD):
         recorder.assign_storage(index, "temporary" if train else "activation")
     return Trace(
         model=name or type(model).__name__,
         operations=tuple(recorder.operations),
         storages=recorder.storages(),
-        modules=_modules(modules, spies),
+        modules=modules_of(modules, spies),
         parameters=parameters,
         inputs=input_specs,
-        outputs=tuple(recorder.spec(tensor) for tensor in _tensors(outputs)),
+        outputs=output_specs,
         dtype=str(dtype_run).removeprefix("torch."),
         train=train,
         target=target if not run else "cpu",
@@ -131,123 +116,7 @@ def trace(
     )
 
 
-class _Training:
-    """What a training step does beyond the forward: loss, backward, optimizer step."""
-
-    def __init__(
-        self, loss: str | Loss, optimizer: str | MakeOptimizer | None, options: Mapping[str, Any], target: str
-    ) -> None:
-        self.loss = _loss(loss)
-        self.make_optimizer = _optimizer(optimizer, options, target)
-        self.optimizer: torch.optim.Optimizer | None = None
-        self.settings = {"loss": _name_of(loss), "optimizer": _name_of(optimizer), **options}
-
-    def prepare(self, network: nn.Module) -> None:
-        """Make the optimizer and take its first step, so that the state of the steady state is there."""
-        trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        if not trainable:
-            raise InputError("no parameter of this network requires a gradient: there is nothing to train.")
-        self.optimizer = self.make_optimizer(trainable) if self.make_optimizer else None
-        if self.optimizer is not None:
-            for parameter in trainable:
-                parameter.grad = torch.zeros_like(parameter)
-            self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
-
-    def assign_state(self, recorder: Recorder) -> None:
-        """Tell the recorder which storages are the optimizer's."""
-        for state in self.optimizer.state.values() if self.optimizer else ():
-            for tensor in _tensors(state):
-                recorder.assign(tensor, "optimizer state", OPTIMIZER_LAYER)
-
-    def run(self, network: nn.Module, outputs: Any, recorder: Recorder) -> None:
-        """Loss, backward and optimizer step, after the forward."""
-        recorder.layers.append(LOSS_LAYER)
-        value = self.loss(outputs)
-        recorder.layers.pop()
-        if not (isinstance(value, torch.Tensor) and value.numel() == 1 and value.requires_grad):
-            raise InputError("the loss is not a single number that depends on a trainable parameter.")
-        for index in recorder.alive():
-            recorder.assign_storage(index, "activation")
-        recorder.phase = BACKWARD
-        value.backward()
-        for parameter in network.parameters():
-            if parameter.grad is not None:
-                recorder.assign(parameter.grad, "gradient", recorder.layer_of_parameter.get(id(parameter)))
-        if self.optimizer is not None:
-            recorder.phase = OPTIMIZER
-            recorder.layers.append(OPTIMIZER_LAYER)
-            self.optimizer.step()
-            recorder.layers.pop()
-
-
-class _Spy:
-    """Stands before a module's forward: tells the recorder where it is, and notes what came out."""
-
-    def __init__(self, path: str, module: nn.Module, recorder: Recorder, clock: Iterator[int]) -> None:
-        self.path, self.forward = path, module.forward
-        self.recorder, self.clock = recorder, clock
-        self.calls = 0
-        self.first_call: int | None = None
-        self.output_shape: tuple[int, ...] | None = None
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        recorder = self.recorder
-        self.calls += 1
-        if self.first_call is None:
-            self.first_call = next(self.clock)
-        recorder.layers.append(self.path)
-        try:
-            output = self.forward(*args, **kwargs)
-        except Exception:
-            if recorder.failed_in is None:
-                recorder.failed_in = _describe(self.path, self.forward.__self__, (args, kwargs))
-            raise
-        finally:
-            recorder.layers.pop()
-        first = output if isinstance(output, torch.Tensor) else next(_tensors(output), None)
-        if first is not None:
-            self.output_shape = tuple(first.shape)
-        return output
-
-
-def _describe(path: str, module: nn.Module, arguments: Any) -> str:
-    """A layer and what it was given, for an error message."""
-    shapes = ", ".join("x".join(map(str, tensor.shape)) or "a number" for tensor in _tensors(arguments)) or "no tensor"
-    settings = module.extra_repr() if "\n" not in module.extra_repr() else "..."
-    name = f"layer {path!r}" if path else "the network"
-    return f"{name}, {type(module).__name__}({settings}) given {shapes},"
-
-
-def _spy_on(modules: _Paths, recorder: Recorder) -> list[_Spy]:
-    """Put a spy into each module of the twin, which nobody else has; shared modules go by their first path."""
-    clock = itertools.count()
-    spies = []
-    for path, module in modules:
-        spy = module.__dict__["forward"] = _Spy(path, module, recorder, clock)
-        spies.append(spy)
-    return spies
-
-
-def _modules(modules: _Paths, spies: list[_Spy]) -> tuple[Module, ...]:
-    """In the order of their first calls, then those never called."""
-    found = []
-    for (path, module), spy in zip(modules, spies, strict=True):
-        state = module.__dict__
-        settings = {name: state[name] for name in sorted(_SETTINGS & state.keys()) if _is_plain(state[name])}
-        leaf = not any(child is not None for child in module._modules.values())
-        order = math.inf if spy.first_call is None else spy.first_call
-        found.append((order, Module(path, type(module).__name__, leaf, spy.calls, spy.output_shape, settings)))
-    return tuple(module for _, module in sorted(found, key=lambda entry: entry[0]))
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, tuple):
-        return bool(value) and all(isinstance(item, int) for item in value)
-    return isinstance(value, (bool, int, float, str))
-
-
-def _parameters(modules: _Paths, recorder: Recorder) -> tuple[Parameter, ...]:
+def _parameters(modules: Paths, recorder: Recorder) -> tuple[Parameter, ...]:
     """Parameters and buffers with the first module that holds each."""
     seen: set[int] = set()
     found = []
@@ -288,79 +157,6 @@ def _adopt(tensor: torch.Tensor, dtype: torch.dtype | None, meta: bool) -> torch
         return meta_tensor(tensor.detach(), dtype).requires_grad_(tensor.requires_grad)
     floating = dtype if tensor.dtype.is_floating_point else None
     return tensor.detach().clone().to(device="cpu", dtype=floating).requires_grad_(tensor.requires_grad)
-
-
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    """The tensors inside outputs or arguments, depth first."""
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _tensors(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _tensors(item)
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        for field in dataclasses.fields(value):
-            yield from _tensors(getattr(value, field.name))
-
-
-def _loss(loss: str | Loss) -> Loss:
-    if callable(loss):
-        return loss
-    if loss == "cross_entropy":
-        return _cross_entropy
-    if loss == "sum":
-        return lambda outputs: _total(tensor.sum() for tensor in _floating(outputs))
-    raise InputError(f"unknown loss {loss!r}: use 'cross_entropy', 'sum' or a function.{nearest(loss, _LOSSES)}")
-
-
-_LOSSES = ("cross_entropy", "sum")
-
-
-def _cross_entropy(outputs: Any) -> torch.Tensor:
-    """Cross entropy of every output of at least two dimensions against class indices (dimension 1 is the classes)."""
-
-    def against_classes(scores: torch.Tensor) -> torch.Tensor:
-        target = torch.zeros(scores.shape[:1] + scores.shape[2:], dtype=torch.int64, device=scores.device)
-        return functional.cross_entropy(scores, target)
-
-    scores = [tensor for tensor in _floating(outputs) if tensor.dim() >= 2]
-    if not scores:
-        raise InputError(
-            "the network's output has no classes for a cross entropy: use loss='sum' or a function of yours."
-        )
-    return _total(against_classes(tensor) for tensor in scores)
-
-
-def _floating(outputs: Any) -> list[torch.Tensor]:
-    return [tensor for tensor in _tensors(outputs) if tensor.is_floating_point() and tensor.requires_grad]
-
-
-def _total(values: Iterable[torch.Tensor]) -> torch.Tensor:
-    return functools.reduce(torch.add, values)
-
-
-def _optimizer(optimizer: str | MakeOptimizer | None, options: Mapping[str, Any], target: str) -> MakeOptimizer | None:
-    if optimizer is None:
-        return None
-    if not isinstance(optimizer, str):
-        return optimizer
-    if optimizer not in OPTIMIZERS:
-        raise InputError(
-            f"unknown optimizer {optimizer!r}: use {', '.join(OPTIMIZERS)}.{nearest(optimizer, OPTIMIZERS)}"
-        )
-    make = OPTIMIZERS[optimizer]
-    settings = {"lr": 1e-3, "foreach": target == "cuda", **options}
-    try:
-        make([nn.Parameter(torch.zeros(1))], **settings)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{optimizer} does not take these options: {error}.") from None
-    return lambda parameters: make(parameters, **settings)
-
-
-def _name_of(value: Any) -> str | None:
-    return value if isinstance(value, str) or value is None else getattr(value, "__name__", type(value).__name__)
 
 
 @contextmanager

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,6 +90,21 @@ def materialize(inputs: Any, dtype: torch.dtype, meta: bool, adopt: Callable[[to
         f"cannot use {inputs!r} as inputs: give a shape like (1, 3, 224, 224), a tensor, a list of those, "
         "or a dict from the forward's argument names to those."
     )
+
+
+def tensors_in(value: Any) -> Iterator[torch.Tensor]:
+    """The tensors inside outputs or arguments, depth first."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from tensors_in(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from tensors_in(item)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            yield from tensors_in(getattr(value, field.name))
 
 
 def _is_shape(value: Any) -> bool:

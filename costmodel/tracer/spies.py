@@ -1,0 +1,98 @@
+"""Which module runs when: a spy before each module's forward tells the recorder, and notes what came out."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from costmodel.graph import Module
+from costmodel.tracer.inputs import tensors_in
+from costmodel.tracer.recorder import Recorder
+
+Paths = list[tuple[str, nn.Module]]
+"""The modules of a network with their dotted paths, each under its first."""
+
+_SETTINGS = frozenset({
+    "in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "in_features",
+    "out_features", "num_features", "normalized_shape", "num_embeddings", "embedding_dim", "embed_dim", "num_heads",
+    "hidden_size", "input_size", "output_size", "p", "inplace",
+})  # fmt: skip
+"""What of a module's settings its formulas need."""
+
+
+class Spy:
+    """Stands before a module's forward."""
+
+    def __init__(self, path: str, module: nn.Module, recorder: Recorder, clock: Iterator[int]) -> None:
+        self.path, self.module, self.forward = path, module, module.forward
+        self.recorder, self.clock = recorder, clock
+        self.calls = 0
+        self.first_call: int | None = None
+        self.output_shape: tuple[int, ...] | None = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The module's forward."""
+        recorder = self.recorder
+        self.calls += 1
+        if self.first_call is None:
+            self.first_call = next(self.clock)
+        recorder.layers.append(self.path)
+        try:
+            output = self.forward(*args, **kwargs)
+        except Exception:
+            if recorder.failed_in is None:
+                recorder.failed_in = _describe(self.path, self.module, (args, kwargs))
+            raise
+        finally:
+            recorder.layers.pop()
+        first = output if isinstance(output, torch.Tensor) else next(tensors_in(output), None)
+        if first is not None:
+            self.output_shape = tuple(first.shape)
+        return output
+
+
+def _describe(path: str, module: nn.Module, arguments: Any) -> str:
+    """A layer and what it was given, for an error message."""
+    shapes = ", ".join("x".join(map(str, tensor.shape)) or "a number" for tensor in tensors_in(arguments))
+    settings = module.extra_repr() if "\n" not in module.extra_repr() else "..."
+    name = f"layer {path!r}" if path else "the network"
+    return f"{name}, {type(module).__name__}({settings}) given {shapes or 'no tensor'},"
+
+
+def spy_on(modules: Paths, recorder: Recorder) -> list[Spy]:
+    """Put a spy into each module of a twin, which nobody else has."""
+    clock = itertools.count()
+    spies = []
+    for path, module in modules:
+        spy = module.__dict__["forward"] = Spy(path, module, recorder, clock)
+        spies.append(spy)
+    return spies
+
+
+def dismiss(modules: Paths) -> None:
+    """Take the spies out: a spy holds its module, and the twin would have to wait for the garbage collector."""
+    for _, module in modules:
+        module.__dict__.pop("forward", None)
+
+
+def modules_of(modules: Paths, spies: list[Spy]) -> tuple[Module, ...]:
+    """In the order of their first calls, then those never called."""
+    found = []
+    for (path, module), spy in zip(modules, spies, strict=True):
+        state = module.__dict__
+        settings = {name: state[name] for name in sorted(_SETTINGS & state.keys()) if _is_plain(state[name])}
+        leaf = not any(child is not None for child in module._modules.values())
+        order = math.inf if spy.first_call is None else spy.first_call
+        found.append((order, Module(path, type(module).__name__, leaf, spy.calls, spy.output_shape, settings)))
+    return tuple(module for _, module in sorted(found, key=lambda entry: entry[0]))
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return bool(value) and all(isinstance(item, int) for item in value)
+    return isinstance(value, (bool, int, float, str))
