@@ -98,12 +98,11 @@ def trace(
     if not recorder.operations:
         raise InputError("this network runs no operator on its inputs: there is nothing to analyse.")
     dismiss(modules)
-    for index in recorder.born_in(FORWARD):
-        recorder.assign_storage(index, "temporary" if train else "activation")
+    recorder.storages.assign_others("temporary" if train else "activation", alive=False)
     return Trace(
         model=name or type(model).__name__,
         operations=tuple(recorder.operations),
-        storages=recorder.storages(),
+        storages=recorder.storages.listed(),
         modules=modules_of(modules, spies),
         parameters=parameters,
         inputs=input_specs,

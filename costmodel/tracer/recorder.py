@@ -6,12 +6,7 @@ what a device would be asked to run. It neither computes nor prints; `operations
 
 from __future__ import annotations
 
-import functools
-import itertools
-import weakref
 from bisect import bisect_right
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,71 +14,14 @@ from torch.nn.parameter import UninitializedTensorMixin
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from costmodel.errors import TraceError
-from costmodel.graph import BACKWARD, FORWARD, Operation, Storage, TensorSpec
+from costmodel.graph import BACKWARD, FORWARD, Operation, TensorSpec
+from costmodel.tracer.schema import Schema, read_arguments, schema_of
 from costmodel.tracer.shapes import MAKERS
+from costmodel.tracer.storages import Storages
 
-# Factories whose result may be large and whose values no control flow should hang on; arange and its like stay real.
-_TO_META = frozenset({"zeros", "ones", "full", "empty", "empty_strided", "rand", "randn", "randint", "randperm", "eye"})
 _Specs = dict[str, TensorSpec]
-_NEEDS_VALUES = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
 _ACCUMULATE_GRAD = 2**64 - 1
 """The sequence number that autograd gives to the nodes that add a gradient to its parameter."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Schema:
-    """What the recorder needs to know of an operator, read once from its schema."""
-
-    name: str
-    overload: str
-    arguments: tuple[str, ...]
-    tensors: frozenset[str]
-    """The arguments that are tensors, or None."""
-    defaults: dict[str, Any]
-    view: bool
-    """It returns another look at an input's memory."""
-    fresh: bool
-    """Its outputs are new storages and depend on nothing but the specs of its inputs: they can be made from memory."""
-    writes: tuple[str, ...]
-    """The arguments that it writes in place."""
-    composite: bool
-    needs_values: bool
-    factory: bool
-
-
-@functools.cache
-def _schema(func: Any) -> _Schema:
-    schema = func._schema
-    namespace, name = schema.name.split("::")
-    arguments = tuple(argument.name for argument in schema.arguments)
-    tensors = frozenset(a.name for a in schema.arguments if "Tensor" in str(a.type))
-    given = {a.name: a.default_value for a in schema.arguments if a.has_default_value() and a.name not in tensors}
-    defaults = {name: _attribute(value) for name, value in given.items()}
-    written = tuple(a.name for a in schema.arguments if a.alias_info is not None and a.alias_info.is_write)
-    aliased = any(r.alias_info is not None for r in schema.returns)
-    return _Schema(
-        name=f"{namespace}.{name}",
-        overload=func._overloadname,
-        arguments=arguments,
-        tensors=tensors,
-        defaults={key: value for key, value in defaults.items() if value is not _NO_ATTRIBUTE},
-        view=(aliased and not written) or name in ("_unsafe_view", "_reshape_alias", "lift_fresh"),
-        fresh=namespace == "aten" and bool(tensors) and not aliased and not written and name not in _ALIASING,
-        writes=written,
-        composite=_decomposes(func),
-        needs_values=any(tag in func.tags for tag in _NEEDS_VALUES),
-        factory=namespace == "aten" and name in _TO_META and not tensors,
-    )
-
-
-_ALIASING = frozenset({"_unsafe_view", "_to_copy", "contiguous", "lift_fresh", "_reshape_alias", "set_", "resize_"})
-"""Operators whose outputs may share an input's storage, or whose device is an argument, though no schema says so."""
-
-
-def _decomposes(func: Any) -> bool:
-    """Whether the operator reaches us whole only because autograd, which takes it apart, was off (inference mode)."""
-    composite = torch._C.DispatchKey.CompositeImplicitAutograd
-    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), composite)
 
 
 class Recorder(TorchDispatchMode):
@@ -100,11 +38,7 @@ class Recorder(TorchDispatchMode):
         self.layers = [""]
         """The modules whose forward is running, the innermost last."""
         self.operations: list[Operation] = []
-        self._births: list[tuple[int, int, str]] = []
-        self._deaths: dict[int, int] = {}
-        self._roles: dict[int, tuple[str, str | None]] = {}
-        self._index_of: dict[int, int] = {}
-        self._watch: dict[int, weakref.ref[Any]] = {}
+        self.storages = Storages()
         self._made: dict[Any, Any] = {}
         self._dtypes: dict[torch.dtype, str] = {}
         self._sequence: dict[int, str] = {}
@@ -114,37 +48,11 @@ class Recorder(TorchDispatchMode):
         self.failed_in: str | None = None
         """The innermost module whose forward raised, in words."""
 
-    # What the tracer tells the recorder.
-
-    def assign(self, tensor: torch.Tensor, role: str, name: str | None = None) -> TensorSpec:
-        """Say what a tensor's storage is for, and who it belongs to."""
+    def assign(self, tensor: torch.Tensor, role: str, name: str) -> TensorSpec:
+        """Say what a tensor's storage is for, and what it is called."""
         spec = self.spec(tensor)
-        self._roles[spec.storage] = (role, name)
+        self.storages.assign(spec.storage, role, name)
         return spec
-
-    def alive(self) -> list[int]:
-        """The storages that somebody holds now."""
-        return list(self._index_of.values())
-
-    def storages(self) -> tuple[Storage, ...]:
-        """Every storage seen so far."""
-        result = []
-        for index, (nbytes, birth, layer) in enumerate(self._births):
-            role, name = self._roles.get(index, ("temporary", None))
-            result.append(Storage(nbytes, role, birth, self._deaths.get(index), layer if name is None else name))
-        return tuple(result)
-
-    def born_in(self, phase: str) -> Iterator[int]:
-        """The storages whose first operation belongs to a phase."""
-        for index, (_, birth, _) in enumerate(self._births):
-            if birth >= 0 and self.operations[birth].phase == phase:
-                yield index
-
-    def assign_storage(self, index: int, role: str) -> None:
-        """Like `assign`, for a storage whose tensor is gone; a role given before stays."""
-        self._roles.setdefault(index, (role, None))
-
-    # What torch calls.
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -154,7 +62,7 @@ class Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run one operator and write it down."""
         kwargs = kwargs or {}
-        schema = _schema(func)
+        schema = schema_of(func)
         if schema.name.startswith("profiler."):
             return func(*args, **kwargs)
         if schema.composite:
@@ -164,7 +72,7 @@ class Recorder(TorchDispatchMode):
                 return taken_apart
         if self.meta and schema.factory:
             kwargs = {**kwargs, "device": torch.device("meta")}
-        tensors, attributes = _read(schema, args, kwargs)
+        tensors, attributes = read_arguments(schema, args, kwargs)
         on_meta = False
         if self.meta and tensors:
             metas = sum(tensor.is_meta for tensor in tensors.values())
@@ -181,21 +89,21 @@ class Recorder(TorchDispatchMode):
                 raise self._needs_values(schema) from None
             raise
 
-        layer = self._layer()
-        self.operations.append(_PLACEHOLDER)  # so that storages born now know their operation
-        self._now_layer = layer
+        storages, layer = self.storages, self._layer()
+        storages.running, storages.maker = len(self.operations), layer
         outputs = (self.spec(result),) if isinstance(result, torch.Tensor) else self._specs(result)
+        storages.maker = None
         if schema.writes and not outputs:
             outputs = tuple(inputs[name] for name in inputs if name.partition(".")[0] in schema.writes)
-        self.operations[-1] = Operation(
-            schema.name, layer, self.phase, inputs, outputs, attributes, schema.view, schema.overload
+        self.operations.append(
+            Operation(schema.name, layer, self.phase, inputs, outputs, attributes, schema.view, schema.overload)
         )
         return result
 
     def _result(
         self,
         func: Any,
-        schema: _Schema,
+        schema: Schema,
         args: Any,
         kwargs: Any,
         inputs: dict[str, TensorSpec],
@@ -214,11 +122,9 @@ class Recorder(TorchDispatchMode):
         if recipe is not None:
             return _make(recipe)
         result = func(*args, **kwargs)
-        if _is_fresh(result, self._index_of):
+        if _is_fresh(result, self.storages):
             self._made[key] = _recipe(result)
         return result
-
-    # Tensors and storages.
 
     def spec(self, tensor: torch.Tensor) -> TensorSpec:
         """The tensor without its values; its storage is registered on first sight."""
@@ -231,28 +137,8 @@ class Recorder(TorchDispatchMode):
             raise TraceError(
                 f"layer {self.layers[-1]!r} uses a {tensor.layout} tensor: only dense ones can be traced."
             ) from None
-        address = storage._cdata
-        index = self._index_of.get(address)
-        if index is None:
-            index = self._register(storage, address)
+        index = self.storages.index(storage)
         return TensorSpec(tuple(tensor.shape), dtype, tensor.stride(), index, tensor.storage_offset())
-
-    _now_layer = ""
-
-    def _register(self, storage: Any, address: int) -> int:
-        index = self._index_of[address] = len(self._births)
-        newborn = bool(self.operations) and self.operations[-1] is _PLACEHOLDER
-        self._births.append(
-            (storage.nbytes(), len(self.operations) - 1 if newborn else -1, self._now_layer if newborn else "")
-        )
-
-        def gone(_: Any) -> None:
-            self._deaths[index] = len(self.operations) - 1
-            self._index_of.pop(address, None)
-            self._watch.pop(index, None)
-
-        self._watch[index] = weakref.ref(storage, gone)
-        return index
 
     def _specs(self, result: Any) -> tuple[TensorSpec, ...]:
         if isinstance(result, torch.Tensor):
@@ -261,10 +147,8 @@ class Recorder(TorchDispatchMode):
             return tuple(spec for item in result for spec in self._specs(item))
         return ()
 
-    # Arguments.
-
     def _all_meta(
-        self, schema: _Schema, args: Any, kwargs: Any, tensors: dict[str, Any]
+        self, schema: Schema, args: Any, kwargs: Any, tensors: dict[str, Any]
     ) -> tuple[Any, Any, dict[str, Any]]:
         """Real tensors (constants that the forward made) as meta tensors, where an operation mixes them with those."""
         for name, tensor in tensors.items():
@@ -282,8 +166,6 @@ class Recorder(TorchDispatchMode):
         args = tuple(swap(value) for value in args)
         kwargs = {name: swap(value) for name, value in kwargs.items()}
         return args, kwargs, {name: swapped[id(tensor)] for name, tensor in tensors.items()}
-
-    # Layers.
 
     def _layer(self) -> str:
         if len(self.layers) > 1 or self.phase != BACKWARD:
@@ -304,7 +186,7 @@ class Recorder(TorchDispatchMode):
             layer = self._sequence[self._sequence_order[max(0, place - 1)]] if self._sequence_order else ""
         return layer
 
-    def _needs_values(self, schema: _Schema) -> TraceError:
+    def _needs_values(self, schema: Schema) -> TraceError:
         return TraceError(
             f"layer {self.layers[-1] or '(the network itself)'!r} needs the values of a tensor ({schema.name}), "
             "which a static trace does not have: trace it by running it on the CPU (--run, or run=True)."
@@ -321,51 +203,7 @@ class Rehearsal(Recorder):
         return super().__torch_dispatch__(func, types, args, kwargs)
 
 
-_PLACEHOLDER = Operation("", "", FORWARD, {}, (), {})
-_NO_ATTRIBUTE: Any = object()
-_PLAIN = frozenset({bool, int, float, str, type(None)})
-
-
-def _read(schema: _Schema, args: Any, kwargs: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """The tensors among the arguments by name, and the other arguments as JSON knows them."""
-    tensors: dict[str, torch.Tensor] = {}
-    attributes = schema.defaults.copy()
-    named: Any = zip(schema.arguments, args, strict=False)
-    for name, value in itertools.chain(named, kwargs.items()) if kwargs else named:
-        kind = type(value)
-        if kind in _PLAIN:
-            if value is not None or name not in schema.tensors:
-                attributes[name] = value
-        elif isinstance(value, torch.Tensor):
-            tensors[name] = value
-        elif kind in (list, tuple) and value and any(isinstance(item, torch.Tensor) for item in value):
-            for position, item in enumerate(value):
-                if isinstance(item, torch.Tensor):
-                    tensors[f"{name}.{position}"] = item
-        else:
-            attribute = _attribute(value)
-            if attribute is not _NO_ATTRIBUTE:
-                attributes[name] = attribute
-    return tensors, attributes
-
-
-def _attribute(value: Any) -> Any:
-    """The argument as JSON knows it: lists become tuples, torch's types their names."""
-    if type(value) in _PLAIN:
-        return value
-    if isinstance(value, (list, tuple)):
-        if _PLAIN.issuperset(map(type, value)):
-            return tuple(value)
-        items = tuple(_attribute(item) for item in value)
-        return _NO_ATTRIBUTE if _NO_ATTRIBUTE in items else items
-    if isinstance(value, (torch.dtype, torch.layout, torch.memory_format)):
-        return str(value).removeprefix("torch.")
-    if isinstance(value, torch.device):
-        return value.type
-    return _NO_ATTRIBUTE
-
-
-def _is_fresh(result: Any, known: dict[int, int]) -> bool:
+def _is_fresh(result: Any, known: Storages) -> bool:
     """Whether every tensor of the result is a meta tensor that fills a new storage of its own."""
     taken: set[int] = set()
     for tensor in result if isinstance(result, (tuple, list)) else (result,):
@@ -374,10 +212,10 @@ def _is_fresh(result: Any, known: dict[int, int]) -> bool:
         if not isinstance(tensor, torch.Tensor) or not tensor.is_meta or tensor.storage_offset():
             return False
         storage = tensor.untyped_storage()
-        address = storage._cdata
-        if address in known or address in taken or storage.nbytes() != tensor.numel() * tensor.element_size():
+        fills = storage.nbytes() == tensor.numel() * tensor.element_size()
+        if known.is_known(storage) or storage._cdata in taken or not fills:
             return False
-        taken.add(address)
+        taken.add(storage._cdata)
     return True
 
 

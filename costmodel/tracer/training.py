@@ -68,8 +68,7 @@ class TrainingStep:
 
     def step(self, loss: torch.Tensor, network: nn.Module, recorder: Recorder) -> None:
         """Backward and optimizer step."""
-        for index in recorder.alive():
-            recorder.assign_storage(index, "activation")
+        recorder.storages.assign_others("activation")
         recorder.phase = BACKWARD
         loss.backward()
         for name, parameter in network.named_parameters():

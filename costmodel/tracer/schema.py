@@ -1,0 +1,113 @@
+"""What an operator's schema says: names and defaults of its arguments, and how its outputs relate to its inputs."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+# Factories whose result may be large and whose values no control flow should hang on; arange and its like stay real.
+_TO_META = frozenset({"zeros", "ones", "full", "empty", "empty_strided", "rand", "randn", "randint", "randperm", "eye"})
+_NEEDS_VALUES = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """What the recorder needs to know of an operator, read once from its schema."""
+
+    name: str
+    overload: str
+    arguments: tuple[str, ...]
+    tensors: frozenset[str]
+    """The arguments that are tensors, or None."""
+    defaults: dict[str, Any]
+    view: bool
+    """It returns another look at an input's memory."""
+    fresh: bool
+    """Its outputs are new storages and depend on nothing but the specs of its inputs: they can be made from memory."""
+    writes: tuple[str, ...]
+    """The arguments that it writes in place."""
+    composite: bool
+    needs_values: bool
+    factory: bool
+
+
+@functools.cache
+def schema_of(func: Any) -> Schema:
+    schema = func._schema
+    namespace, name = schema.name.split("::")
+    arguments = tuple(argument.name for argument in schema.arguments)
+    tensors = frozenset(a.name for a in schema.arguments if "Tensor" in str(a.type))
+    given = {a.name: a.default_value for a in schema.arguments if a.has_default_value() and a.name not in tensors}
+    defaults = {name: _attribute(value) for name, value in given.items()}
+    written = tuple(a.name for a in schema.arguments if a.alias_info is not None and a.alias_info.is_write)
+    aliased = any(r.alias_info is not None for r in schema.returns)
+    return Schema(
+        name=f"{namespace}.{name}",
+        overload=func._overloadname,
+        arguments=arguments,
+        tensors=tensors,
+        defaults={key: value for key, value in defaults.items() if value is not _NO_ATTRIBUTE},
+        view=(aliased and not written) or name in ("_unsafe_view", "_reshape_alias", "lift_fresh"),
+        fresh=namespace == "aten" and bool(tensors) and not aliased and not written and name not in _ALIASING,
+        writes=written,
+        composite=_decomposes(func),
+        needs_values=any(tag in func.tags for tag in _NEEDS_VALUES),
+        factory=namespace == "aten" and name in _TO_META and not tensors,
+    )
+
+
+_ALIASING = frozenset({"_unsafe_view", "_to_copy", "contiguous", "lift_fresh", "_reshape_alias", "set_", "resize_"})
+"""Operators whose outputs may share an input's storage, or whose device is an argument, though no schema says so."""
+
+
+def _decomposes(func: Any) -> bool:
+    """Whether the operator reaches us whole only because autograd, which takes it apart, was off (inference mode)."""
+    composite = torch._C.DispatchKey.CompositeImplicitAutograd
+    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), composite)
+
+
+_NO_ATTRIBUTE: Any = object()
+_PLAIN = frozenset({bool, int, float, str, type(None)})
+
+
+def read_arguments(schema: Schema, args: Any, kwargs: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The tensors among the arguments by name, and the other arguments as JSON knows them."""
+    tensors: dict[str, torch.Tensor] = {}
+    attributes = schema.defaults.copy()
+    named: Any = zip(schema.arguments, args, strict=False)
+    for name, value in itertools.chain(named, kwargs.items()) if kwargs else named:
+        kind = type(value)
+        if kind in _PLAIN:
+            if value is not None or name not in schema.tensors:
+                attributes[name] = value
+        elif isinstance(value, torch.Tensor):
+            tensors[name] = value
+        elif kind in (list, tuple) and value and any(isinstance(item, torch.Tensor) for item in value):
+            for position, item in enumerate(value):
+                if isinstance(item, torch.Tensor):
+                    tensors[f"{name}.{position}"] = item
+        else:
+            attribute = _attribute(value)
+            if attribute is not _NO_ATTRIBUTE:
+                attributes[name] = attribute
+    return tensors, attributes
+
+
+def _attribute(value: Any) -> Any:
+    """The argument as JSON knows it: lists become tuples, torch's types their names."""
+    if type(value) in _PLAIN:
+        return value
+    if isinstance(value, (list, tuple)):
+        if _PLAIN.issuperset(map(type, value)):
+            return tuple(value)
+        items = tuple(_attribute(item) for item in value)
+        return _NO_ATTRIBUTE if _NO_ATTRIBUTE in items else items
+    if isinstance(value, (torch.dtype, torch.layout, torch.memory_format)):
+        return str(value).removeprefix("torch.")
+    if isinstance(value, torch.device):
+        return value.type
+    return _NO_ATTRIBUTE
