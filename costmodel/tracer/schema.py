@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 # Factories whose result may be large and whose values no control flow should hang on; arange and its like stay real.
+
 _TO_META = frozenset({"zeros", "ones", "full", "empty", "empty_strided", "rand", "randn", "randint", "randperm", "eye"})
 _NEEDS_VALUES = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
 
@@ -37,6 +38,7 @@ class Schema:
 
 @functools.cache
 def schema_of(func: Any) -> Schema:
+    """The schema of an operator, as torch hands operators to a dispatch mode."""
     schema = func._schema
     namespace, name = schema.name.split("::")
     arguments = tuple(argument.name for argument in schema.arguments)

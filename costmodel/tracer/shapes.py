@@ -83,9 +83,6 @@ def _convolution(
     spatial = len(stride)
     if transposed or not input.dim() == weight.dim() == spatial + 2 or input.dtype != weight.dtype or not input.numel():
         return None
-    last = [not tensor.is_contiguous() for tensor in (input, weight)]
-    if any(last) and (spatial != 2 or not all(_dense(tensor) for tensor in (input, weight))):
-        return None
     n, channels, *size = input.shape
     k, per_group, *window = weight.shape
     if channels != per_group * groups or k % groups or min(stride) < 1:
@@ -97,6 +94,9 @@ def _convolution(
         raise RuntimeError(
             f"Kernel size can't be greater than actual input size: {window} on {size}, padding {padding}"
         )
+    last = [not tensor.is_contiguous() for tensor in (input, weight)]
+    if any(last) and (spatial != 2 or not all(_dense(tensor) for tensor in (input, weight))):
+        return None
     out = [left // step + 1 for left, step in zip(room, stride, strict=True)]
     layout = _LAST if any(last) else torch.contiguous_format
     return torch.empty((n, k, *out), dtype=input.dtype, device="meta", memory_format=layout)
