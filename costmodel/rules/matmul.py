@@ -6,6 +6,8 @@ output element.
 
 from __future__ import annotations
 
+import math
+
 from costmodel.graph import Operation
 from costmodel.rules import Work, rule
 
@@ -24,3 +26,21 @@ def product_and_sum(op: Operation) -> Work:
     output = op.outputs[0]
     summed = first.shape[-1] * (first.shape[0] if op.operator == "aten.addbmm" else 1)
     return Work(macs=output.elements * summed, vector_flops=output.elements)
+
+
+@rule("aten._trilinear", kind="linear")
+def product_of_three(op: Operation) -> Work:
+    """Three tensors, each with sizes of 1 put in, multiplied and summed: two multiplications and an addition a triple.
+
+    A bilinear layer is one: x W y, with N x O x I x J triples.
+    """
+    shapes = [_expanded(op.inputs[f"i{n}"].shape, op.attributes[f"expand{n}"]) for n in (1, 2, 3)]
+    triples = math.prod(max(sizes) for sizes in zip(*shapes, strict=True))
+    return Work(macs=triples, vector_flops=triples)
+
+
+def _expanded(shape: tuple[int, ...], places: tuple[int, ...]) -> list[int]:
+    sizes = list(shape)
+    for place in places:
+        sizes.insert(place, 1)
+    return sizes

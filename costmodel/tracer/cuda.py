@@ -1,8 +1,8 @@
 """What PyTorch does on CUDA and would not do on meta tensors: the operators that it fuses there.
 
 Composite operators look at the device of their input before they choose how to run, and on meta tensors they choose
-the way of the CPU. For a trace of the CUDA target two functions are therefore replaced while the trace runs, for meta
-tensors only:
+the way of the CPU. For a trace of the CUDA target two functions of `torch.nn.functional` are therefore replaced
+while the trace runs, for meta tensors only (who imported them by name keeps the CPU's way, with the same MACs):
 - attention is one operator: flash for 16-bit types, memory-efficient for float32 and wherever a mask is given, as in
   aten/src/ATen/native/transformers/cuda/sdp_utils.cpp (what neither takes runs the plain mathematics there as well);
 - dropout is one operator that keeps a bool mask (aten/src/ATen/native/Dropout.cpp, is_fused_kernel_acceptable).

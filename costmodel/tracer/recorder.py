@@ -109,7 +109,9 @@ class Recorder(TorchDispatchMode):
         inputs: dict[str, TensorSpec],
         attributes: dict[str, Any],
     ) -> Any:
-        """What the operator returns for meta tensors: made at once, made again, or asked of torch."""
+        """What the operator returns for meta tensors: nothing, made at once, made again, or asked of torch."""
+        if schema.silent:
+            return None
         maker = MAKERS.get(func)
         made = maker(*args, **kwargs) if maker is not None else None
         if made is not None:

@@ -31,6 +31,8 @@ class Schema:
     """Its outputs are new storages and depend on nothing but the specs of its inputs: they can be made from memory."""
     writes: tuple[str, ...]
     """The arguments that it writes in place."""
+    silent: bool
+    """It writes in place and returns nothing: optimizers' operators on lists of tensors."""
     composite: bool
     needs_values: bool
     factory: bool
@@ -56,6 +58,7 @@ def schema_of(func: Any) -> Schema:
         view=(aliased and not written) or name in ("_unsafe_view", "_reshape_alias", "lift_fresh"),
         fresh=namespace == "aten" and bool(tensors) and not aliased and not written and name not in _ALIASING,
         writes=written,
+        silent=bool(written) and not schema.returns,
         composite=_decomposes(func),
         needs_values=any(tag in func.tags for tag in _NEEDS_VALUES),
         factory=namespace == "aten" and name in _TO_META and not tensors,

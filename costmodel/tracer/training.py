@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+import importlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -41,8 +43,10 @@ class TrainingStep:
         trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
         if not trainable:
             raise InputError("no parameter of this network requires a gradient: there is nothing to train.")
-        self.optimizer = self.make_optimizer(trainable) if self.make_optimizer else None
-        if self.optimizer is not None:
+        if self.make_optimizer is None:
+            return
+        with _fused_on_meta():
+            self.optimizer = self.make_optimizer(trainable)
             for parameter in trainable:
                 parameter.grad = torch.zeros_like(parameter)
             self.optimizer.step()
@@ -79,6 +83,18 @@ class TrainingStep:
             recorder.layers.append(OPTIMIZER_LAYER)
             self.optimizer.step()
             recorder.layers.pop()
+
+
+@contextmanager
+def _fused_on_meta() -> Iterator[None]:
+    """While this lasts, optimizers let parameters on the meta device pass for their fused kernels, as on CUDA."""
+    module: Any = importlib.import_module("torch.optim.optimizer")
+    supported = module._get_fused_kernels_supported_devices
+    module._get_fused_kernels_supported_devices = lambda: [*supported(), "meta"]
+    try:
+        yield
+    finally:
+        module._get_fused_kernels_supported_devices = supported
 
 
 class CrossEntropy:

@@ -1,0 +1,343 @@
+"""What operators cost, derived by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional
+
+from costmodel.cost import Cost, Costs, count
+from costmodel.errors import InputError
+from costmodel.graph import BACKWARD, FORWARD, Operation
+from costmodel.rules import Work, rule, rules
+from costmodel.tracer import Shape, trace
+
+
+class Call(nn.Module):
+    """A network of one call."""
+
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *tensors: torch.Tensor) -> Any:
+        return self.function(*tensors)
+
+
+def forward(model: Any, *inputs: Any, **options: Any) -> Cost:
+    model = model if isinstance(model, nn.Module) else Call(model)
+    return count(trace(model, list(inputs), **options)).total
+
+
+def training(model: nn.Module, *inputs: Any, **options: Any) -> Costs:
+    return count(trace(model, list(inputs), train=True, loss="sum", **options))
+
+
+class TestConvolution:
+    def test_forward(self) -> None:
+        # 6 outputs of 3 x 5 x 5 products and a bias, at (9 - 5) / 2 + 1 = 3 by 4 places, for 2 images of 9 x 11
+        cost = forward(nn.Conv2d(3, 6, 5, stride=2), (2, 3, 9, 11))
+        assert cost.macs == 2 * 6 * 3 * 4 * (3 * 5 * 5)
+        assert cost.vector_flops == 2 * 6 * 3 * 4
+        assert cost.read_bytes == 4 * (2 * 3 * 9 * 11 + 6 * 3 * 25 + 6)
+        assert cost.write_bytes == 4 * 2 * 6 * 3 * 4
+
+    def test_groups_divide(self) -> None:
+        whole = forward(nn.Conv2d(8, 16, 3), (1, 8, 10, 10)).macs
+        assert forward(nn.Conv2d(8, 16, 3, groups=4), (1, 8, 10, 10)).macs * 4 == whole
+        # depthwise: 9 products for each of 8 channels at 8 x 8 places
+        assert forward(nn.Conv2d(8, 8, 3, groups=8), (1, 8, 10, 10)).macs == 8 * 8 * 8 * 9
+
+    def test_dilation_costs_what_its_outputs_cost(self) -> None:
+        # the window reaches over 1 + 2 * 2 = 5: 6 x 6 places
+        assert forward(nn.Conv2d(2, 3, 3, dilation=2), (1, 2, 10, 10)).macs == 3 * 6 * 6 * 2 * 9
+
+    @pytest.mark.parametrize("dimensions", [1, 2, 3])
+    def test_transposed_counts_input_places(self, dimensions: int) -> None:
+        layer = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)[dimensions - 1](4, 6, 3, stride=2)
+        assert forward(layer, (2, 4, *[5] * dimensions)).macs == 2 * 5**dimensions * 4 * 6 * 3**dimensions
+
+    def test_one_and_three_dimensions(self) -> None:
+        assert forward(nn.Conv1d(4, 8, 3), (2, 4, 10)).macs == 2 * 8 * 8 * 4 * 3
+        assert forward(nn.Conv3d(2, 4, 3), (1, 2, 5, 6, 7)).macs == 4 * (3 * 4 * 5) * 2 * 27
+
+    def test_an_image_without_a_batch(self) -> None:
+        assert forward(nn.Conv2d(3, 6, 5), (3, 9, 9)).macs == 6 * 5 * 5 * 75
+
+    @pytest.mark.parametrize("groups", [1, 2, 4])
+    def test_backward_is_twice_the_forward_whatever_the_groups(self, groups: int) -> None:
+        # torch's own flop counter says 3 and 5 times at 2 and 4 groups
+        costs = training(nn.Sequential(nn.Conv2d(4, 4, 1), nn.Conv2d(4, 8, 3, groups=groups)), (2, 4, 8, 8))
+        conv = {layer.name: layer for layer in costs.phase(BACKWARD).layers}["1"].cost
+        assert conv.macs == 2 * (2 * 8 * 6 * 6 * (4 // groups) * 9)
+        assert conv.vector_flops == 2 * 8 * 6 * 6  # the bias's gradient
+
+    def test_the_first_layer_needs_no_gradient_of_its_input(self) -> None:
+        costs = training(nn.Conv2d(3, 4, 3), (1, 3, 8, 8))
+        assert costs.phase(BACKWARD).total.macs == costs.phase(FORWARD).total.macs
+
+    @settings(max_examples=30, deadline=None)
+    @given(st.integers(1, 5), st.integers(1, 4), st.integers(1, 4), st.integers(1, 3), st.integers(0, 2))
+    def test_properties(self, batch: int, channels: int, filters: int, window: int, padding: int) -> None:
+        layer = nn.Conv2d(channels, filters, window, padding=padding, device="meta")
+        one, many = forward(layer, (1, channels, 6, 6)), forward(layer, (batch, channels, 6, 6))
+        assert (many.macs, many.vector_flops) == (batch * one.macs, batch * one.vector_flops)
+        transposed = nn.ConvTranspose2d(filters, channels, window, padding=padding, device="meta")
+        side = 6 + 2 * padding - window + 1
+        assert forward(transposed, (1, filters, side, side)).macs == one.macs
+
+    @settings(max_examples=20, deadline=None)
+    @given(st.integers(1, 4), st.integers(1, 6), st.integers(1, 6))
+    def test_a_1x1_convolution_is_a_linear_layer(self, batch: int, inputs: int, outputs: int) -> None:
+        conv = forward(nn.Conv2d(inputs, outputs, 1, device="meta"), (batch, inputs, 3, 3))
+        linear = forward(nn.Linear(inputs, outputs, device="meta"), (batch * 9, inputs))
+        assert conv == linear
+
+
+class TestProducts:
+    def test_linear(self) -> None:
+        assert forward(nn.Linear(10, 20), (4, 10)) == Cost(
+            macs=4 * 10 * 20, vector_flops=4 * 20, read_bytes=4 * (40 + 200 + 20), write_bytes=4 * 80
+        )
+        assert forward(nn.Linear(10, 20, bias=False), (2, 3, 10)).macs == 6 * 10 * 20
+
+    def test_linear_backward(self) -> None:
+        # the gradient of the weight (as many MACs as the forward) and of the input (as many again)
+        costs = training(nn.Sequential(nn.Linear(5, 10), nn.Linear(10, 20)), (4, 5))
+        assert costs.phase(BACKWARD).total.macs == 4 * 5 * 10 + 2 * 4 * 10 * 20
+
+    @pytest.mark.parametrize(
+        ("function", "shapes", "macs"),
+        [
+            (torch.matmul, [(3, 4), (4, 5)], 60),
+            (torch.matmul, [(7, 3, 4), (7, 4, 5)], 420),
+            (torch.matmul, [(3, 4), (4,)], 12),
+            (torch.dot, [(9,), (9,)], 9),
+            (lambda a, b: torch.einsum("bij,bkj->bik", a, b), [(2, 3, 4), (2, 5, 4)], 2 * 3 * 5 * 4),
+            (lambda a, b, c: torch.baddbmm(a, b, c), [(2, 3, 5), (2, 3, 4), (2, 4, 5)], 120),
+            (lambda a, b, c: torch.addbmm(a, b, c), [(3, 5), (2, 3, 4), (2, 4, 5)], 120),
+            (lambda a, b, c: torch.addmv(a, b, c), [(3,), (3, 4), (4,)], 12),
+            (nn.Bilinear(3, 4, 5), [(2, 3), (2, 4)], 2 * 3 * 4 * 5),
+        ],
+    )
+    def test_products(self, function: Any, shapes: list[tuple[int, ...]], macs: int) -> None:
+        assert forward(function, *shapes).macs == macs
+
+
+class TestAttention:
+    # batch 2, 4 heads, 6 queries, 10 keys, size 8
+    SHAPES = ((2, 4, 6, 8), (2, 4, 10, 8), (2, 4, 10, 8))
+    SCORES = 2 * 4 * 6 * 10
+
+    @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+    def test_fused(self, dtype: str) -> None:
+        cost = forward(lambda q, k, v: functional.scaled_dot_product_attention(q, k, v), *self.SHAPES, dtype=dtype)
+        assert cost.macs == self.SCORES * (8 + 8)
+        assert cost.vector_flops == self.SCORES * 6
+
+    def test_it_moves_its_inputs_and_outputs_but_no_scores(self) -> None:
+        cost = forward(lambda q, k, v: functional.scaled_dot_product_attention(q, k, v), *self.SHAPES)
+        assert cost.read_bytes == 4 * (2 * 4 * 8) * (6 + 10 + 10)
+        assert 4 * 2 * 4 * 8 * 6 <= cost.write_bytes <= 4 * 2 * 4 * 8 * 6 + 4 * 2 * 4 * 32 + 16  # and logarithms, seeds
+
+    def test_backward_makes_the_scores_again(self) -> None:
+        class Attend(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.tokens = nn.Parameter(torch.zeros(2, 4, 6, 8))
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return functional.scaled_dot_product_attention(self.tokens, x, x)
+
+        costs = training(Attend(), (2, 4, 10, 8), optimizer=None)
+        assert costs.phase(BACKWARD).total.macs == self.SCORES * (3 * 8 + 2 * 8)
+
+
+class TestVectorWork:
+    @pytest.mark.parametrize(
+        ("module", "shape", "flops"),
+        [
+            (nn.ReLU(), (4, 10), 40),
+            (nn.ReLU(inplace=True), (4, 10), 40),
+            (nn.Sigmoid(), (4, 10), 160),
+            (nn.GELU(), (4, 10), 200),
+            (nn.Softmax(-1), (4, 10), 200),
+            (nn.MaxPool2d(3, 2), (1, 2, 7, 7), 2 * 3 * 3 * 8),
+            (nn.MaxPool2d((2, 3)), (1, 2, 6, 6), 2 * 3 * 2 * 5),
+            (nn.AvgPool2d(2), (1, 2, 6, 6), 2 * 9 * 4),
+            (nn.AdaptiveAvgPool2d(2), (1, 3, 6, 6), 3 * 4 * 9),
+            (nn.AdaptiveAvgPool2d(4), (1, 1, 6, 6), (2 + 2 + 2 + 2) ** 2),  # windows 0-1, 1-2, 3-4, 4-5
+            (nn.AdaptiveAvgPool2d(1), (1, 3, 6, 6), 3 * 36),  # a mean
+            (nn.AdaptiveMaxPool2d(2), (1, 3, 6, 6), 3 * 4 * 8),
+            (nn.BatchNorm2d(3), (2, 3, 4, 4), 96 * 4 + 3 * 3),
+            (nn.BatchNorm2d(3, affine=False), (2, 3, 4, 4), 96 * 2 + 3 * 3),
+            (nn.LayerNorm(8), (5, 8), 40 * 8 + 3 * 5),
+            (nn.GroupNorm(2, 4), (3, 4, 5), 60 * 8 + 3 * 6),
+            (nn.Upsample(scale_factor=2), (1, 2, 3, 3), 0),
+            (nn.UpsamplingBilinear2d(scale_factor=2), (1, 2, 3, 3), 72 * 7),
+        ],
+    )
+    def test_by_hand(self, module: nn.Module, shape: tuple[int, ...], flops: int) -> None:
+        assert forward(module, shape).flops == flops
+
+    def test_max_pooling_writes_the_places_too(self) -> None:
+        cost = forward(nn.MaxPool2d(2), (1, 2, 6, 6))
+        assert (cost.read_bytes, cost.write_bytes) == (4 * 72, 18 * (4 + 8))
+
+    def test_batch_norm_in_training_computes_its_statistics(self) -> None:
+        costs = training(nn.BatchNorm2d(3), (2, 3, 4, 4)).phase(FORWARD)
+        norm = next(e for e in costs.operations if e.operation.operator == "aten.native_batch_norm")
+        assert norm.cost.flops == 96 * (4 + 4) + 3 * 3 + 2 * 3 * 3
+        # reads input, weight, bias, running statistics; writes output, both batch statistics and the running ones
+        assert norm.cost.read_bytes == 4 * (96 + 4 * 3)
+        assert norm.cost.write_bytes == 4 * (96 + 2 * 3 + 2 * 3)
+
+    def test_dropout_in_training(self) -> None:
+        costs = training(nn.Sequential(nn.Linear(10, 10), nn.Dropout()), (4, 10)).phase(FORWARD)
+        dropout = next(e for e in costs.operations if e.kind == "dropout")
+        assert dropout.cost.flops == 3 * 40
+        assert dropout.cost.write_bytes == 40 * (4 + 1)
+
+    def test_cross_entropy_reads_one_score_a_sample_after_its_softmax(self) -> None:
+        costs = count(trace(nn.Linear(3, 10), (4, 3), train=True))
+        loss = {e.operation.operator: e.cost for e in costs.operations if e.kind == "loss"}
+        assert loss["aten._log_softmax"].flops == 5 * 40
+        assert loss["aten.nll_loss_forward"].read_bytes == 4 * 8 + 4 * 4
+
+
+class TestMovement:
+    def test_embedding_reads_its_rows_alone(self) -> None:
+        cost = forward(nn.Embedding(1000, 16), Shape((2, 5), "int64"))
+        assert (cost.flops, cost.read_bytes, cost.write_bytes) == (0, 80 + 4 * 160, 4 * 160)
+
+    def test_cat_reads_and_writes_everything(self) -> None:
+        assert forward(lambda a, b: torch.cat([a, b]), (2, 5), (3, 5)) == Cost(read_bytes=100, write_bytes=100)
+
+    def test_filling_reads_nothing(self) -> None:
+        cost = forward(lambda x: x.new_zeros(7, 3), (2, 2))
+        assert (cost.read_bytes, cost.write_bytes) == (0, 84)
+
+    def test_empty_moves_nothing(self) -> None:
+        assert forward(lambda x: torch.empty_like(x), (2, 2)) == Cost()
+
+    def test_copying_over_does_not_read_the_destination(self) -> None:
+        assert forward(lambda a, b: a.copy_(b), (3, 4), (3, 4)) == Cost(read_bytes=48, write_bytes=48)
+
+    def test_indexing_reads_what_it_returns(self) -> None:
+        cost = forward(lambda x, i: x[i], (100, 4), Shape((3,), "int64"))
+        assert (cost.read_bytes, cost.write_bytes) == (3 * 8 + 48, 48)
+
+
+class TestOptimizers:
+    PARAMETERS = 10 * 10 + 10
+
+    def step(self, **options: Any) -> Cost:
+        costs = count(trace(nn.Linear(10, 10), (2, 10), train=True, **options))
+        assert not costs.unmodelled
+        return costs.phase("optimizer").total
+
+    def test_sgd(self) -> None:
+        # w - lr g: as `add` with a factor, one FLOP in the table of pointwise operators
+        plain = self.step()
+        assert (plain.read_bytes, plain.write_bytes) == (4 * 2 * self.PARAMETERS, 4 * self.PARAMETERS)
+        assert self.step(optimizer_options={"momentum": 0.9}).flops > plain.flops
+
+    def test_fused_steps(self) -> None:
+        adam = self.step(optimizer="adam", optimizer_options={"fused": True, "foreach": False})
+        assert adam.flops >= 13 * self.PARAMETERS
+        sgd = self.step(optimizer_options={"fused": True, "foreach": False, "momentum": 0.9})
+        assert (sgd.flops, sgd.write_bytes) == (4 * self.PARAMETERS, 4 * 2 * self.PARAMETERS)
+        # reads weights, gradients and both moments; writes weights and moments (and a step count each)
+        assert adam.read_bytes == 4 * (4 * self.PARAMETERS + 2) + 4 * 2
+        assert (
+            adam.write_bytes == 4 * (3 * self.PARAMETERS + 2) + 4 * 2
+        )  # the counts are raised by an operator of their own
+
+    def test_foreach_moves_more_than_fused(self) -> None:
+        fused = self.step(optimizer="adamw", optimizer_options={"fused": True, "foreach": False})
+        assert self.step(optimizer="adamw").moved_bytes > 2 * fused.moved_bytes
+
+
+class TestRegistry:
+    def test_a_name_has_one_rule(self) -> None:
+        with pytest.raises(InputError, match=r"aten\.mm has a rule already"):
+            rule("aten.mm", kind="linear")(lambda op: Work())
+        with pytest.raises(InputError, match="unknown kind 'matmul'"):
+            rule("my.op", kind="matmul")
+
+    def test_a_rule_of_ones_own(self) -> None:
+        @rule("test.scale", kind="elementwise")
+        def scale(op: Operation) -> Work:
+            return Work(vector_flops=op.outputs[0].elements)
+
+        assert rules()["test.scale"].work is scale
+
+
+IMAGE, SIGNAL, VOLUME, ROW = (2, 4, 16, 16), (2, 4, 16), (2, 4, 8, 8, 8), (4, 8)
+ZOO: list[tuple[nn.Module, tuple[int, ...]]] = [
+    *((layer(), IMAGE) for layer in (
+        nn.ELU, nn.Hardshrink, nn.Hardsigmoid, nn.Hardtanh, nn.Hardswish, nn.LeakyReLU, nn.LogSigmoid,
+        nn.PReLU,
+        nn.ReLU, nn.ReLU6, nn.RReLU, nn.SELU, nn.CELU, nn.GELU, nn.Sigmoid, nn.SiLU, nn.Mish, nn.Softplus, nn.Softshrink,
+        nn.Softsign, nn.Tanh, nn.Tanhshrink, nn.GLU, nn.Softmax2d,
+        nn.Dropout, nn.Dropout2d, nn.AlphaDropout, nn.FeatureAlphaDropout,
+    )),
+    (nn.Threshold(0.1, 20), IMAGE), (nn.Softmin(1), IMAGE), (nn.LogSoftmax(1), IMAGE),
+    *((layer(4), IMAGE) for layer in (nn.BatchNorm2d, nn.InstanceNorm2d, nn.LocalResponseNorm)),
+    (nn.InstanceNorm2d(4, affine=True, track_running_stats=True), IMAGE),
+    (nn.GroupNorm(2, 4), IMAGE), (nn.LayerNorm([16, 16]), IMAGE), (nn.RMSNorm(16), IMAGE),
+    (nn.MaxPool1d(2), SIGNAL), (nn.MaxPool2d(2), IMAGE), (nn.MaxPool3d(2), VOLUME), (nn.AvgPool1d(2), SIGNAL),
+    (nn.AvgPool2d(2), IMAGE), (nn.AvgPool3d(2), VOLUME), (nn.LPPool2d(2, 2), IMAGE), (nn.AdaptiveAvgPool1d(3), SIGNAL),
+    (nn.AdaptiveAvgPool2d(3), IMAGE), (nn.AdaptiveAvgPool3d(3), VOLUME), (nn.AdaptiveMaxPool1d(3), SIGNAL),
+    (nn.AdaptiveMaxPool2d(3), IMAGE), (nn.AdaptiveMaxPool3d(3), VOLUME), (nn.FractionalMaxPool2d(2, 4), IMAGE),
+    (nn.ReflectionPad2d(1), IMAGE), (nn.ReplicationPad2d(1), IMAGE), (nn.ZeroPad2d(1), IMAGE),
+    (nn.CircularPad2d(1), IMAGE),
+    (nn.ConstantPad1d(1, 2.0), SIGNAL), (nn.PixelShuffle(2), IMAGE), (nn.PixelUnshuffle(2), IMAGE),
+    (nn.ChannelShuffle(2), IMAGE), (nn.Unfold(3), IMAGE), (nn.Fold((4, 4), 2), (2, 4, 9)),
+    *((nn.Upsample(scale_factor=2, mode=mode), IMAGE) for mode in ("nearest", "bilinear", "bicubic", "nearest-exact")),
+    (nn.Upsample(scale_factor=2, mode="linear"), SIGNAL), (nn.Upsample(scale_factor=2, mode="trilinear"), VOLUME),
+    (nn.Conv2d(4, 4, 3, padding="same", padding_mode="reflect"), IMAGE), (nn.ConvTranspose2d(4, 2, 3), IMAGE),
+    (nn.KLDivLoss(reduction="batchmean"), ROW), (nn.Linear(8, 3), ROW), (nn.Bilinear(8, 8, 3), ROW), (nn.CosineSimilarity(), ROW), (nn.PairwiseDistance(), ROW),
+    (nn.LSTM(16, 8, 2, bidirectional=True), SIGNAL), (nn.GRU(16, 8, 2), SIGNAL), (nn.RNN(16, 8), SIGNAL),
+    (nn.LSTMCell(8, 5), ROW), (nn.GRUCell(8, 5), ROW), (nn.RNNCell(8, 5), ROW),
+    (nn.TransformerEncoderLayer(16, 2, 32), SIGNAL),
+    (nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 2), 2, enable_nested_tensor=False), SIGNAL),
+    (nn.TransformerDecoderLayer(16, 2, 32), SIGNAL), (nn.Transformer(16, 2, 1, 1, 32), SIGNAL),
+    *((layer(), ROW) for layer in (
+        nn.L1Loss, nn.MSELoss, nn.SmoothL1Loss, nn.HuberLoss, nn.BCELoss, nn.BCEWithLogitsLoss,
+        nn.PoissonNLLLoss, nn.SoftMarginLoss, nn.CrossEntropyLoss, nn.HingeEmbeddingLoss, nn.MultiLabelSoftMarginLoss,
+    )),
+]  # fmt: skip
+TWO_INPUTS = (nn.Bilinear, nn.CosineSimilarity, nn.PairwiseDistance, nn.TransformerDecoderLayer, nn.Transformer)
+
+
+class Trainable(nn.Module):
+    """A module behind a parameter, so that there is a gradient to compute."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module, self.scale = module, nn.Parameter(torch.ones(()))
+
+    def forward(self, x: torch.Tensor) -> Any:
+        x = torch.sigmoid(x * self.scale)
+        twice = isinstance(self.module, TWO_INPUTS) or type(self.module).__name__.endswith("Loss")
+        return self.module(x, x.detach()) if twice else self.module(x)
+
+
+@pytest.mark.parametrize(("module", "shape"), ZOO, ids=[type(module).__name__ for module, _ in ZOO])
+@pytest.mark.parametrize("target", ["cuda", "cpu"])
+def test_every_module_of_torch_has_its_rules(module: nn.Module, shape: tuple[int, ...], target: str) -> None:
+    model = Trainable(module)
+    assert count(trace(model, shape, target=target)).unmodelled == ()
+    assert count(trace(model, shape, target=target, train=True, loss="sum")).unmodelled == ()
+
+
+def test_no_rule_returns_less_than_nothing() -> None:
+    for module, shape in ZOO:
+        for entry in count(trace(Trainable(module), shape, train=True, loss="sum")).operations:
+            assert min(entry.cost.macs, entry.cost.vector_flops, entry.cost.read_bytes, entry.cost.write_bytes) >= 0
