@@ -10,11 +10,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from html import escape
 from typing import TYPE_CHECKING, NamedTuple
 
+from costmodel.display import html_table
 from costmodel.errors import InputError, nearest
 from costmodel.graph import LOSS_LAYER, OPTIMIZER, Operation, Trace
 from costmodel.rules import Rule, Work, rules
+from costmodel.units import si
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -191,6 +194,23 @@ class Costs:
             ]
         )
 
+    def _repr_html_(self) -> str:
+        """The table of layers for a notebook, folded where it is long."""
+        columns = [
+            ("layer", "layer"), ("kind", "term"), ("output", "shape"), ("parameters", "count"), ("MACs", "macs"),
+            ("FLOPs", "flops"), ("read", "bytes"), ("written", "bytes"), ("FLOP/byte", "ratio"),
+        ]  # fmt: skip
+        rows = [
+            (layer.name, layer.kind, layer.output_shape, layer.parameters, *_shown(layer.cost)) for layer in self.layers
+        ]
+        missing = [f"{m.operator} has no rule: {m.count} calls count as zero." for m in self.unmodelled]
+        notes = [*missing, f"FLOPs = {CONVENTIONS['flops']}. Bytes: {CONVENTIONS['bytes']}."]
+        footer = ("total", "", None, self.parameters, *_shown(self.total))
+        title = f"{self.trace.model}: {si(self.parameters)} parameters, {si(self.total.flops, 'FLOP')}"
+        table = html_table(title, columns, rows, footer, notes)
+        opened = " open" if len(rows) <= _UNFOLDED else ""
+        return f"<details{opened}><summary>{escape(title)}, {len(rows)} layers</summary>{table}</details>"
+
     def _grouped(self, name_of: Callable[[OperationCost], str]) -> dict[str, list[Cost]]:
         groups: dict[str, list[Cost]] = {}
         for entry in self.operations:
@@ -233,6 +253,14 @@ def _cost(operation: Operation, known: Mapping[str, Rule]) -> OperationCost:
     read = _distinct_bytes(operation.inputs.values()) if work.read_bytes is None else work.read_bytes
     write = _distinct_bytes(operation.outputs) if work.write_bytes is None else work.write_bytes
     return OperationCost(operation, kind, Cost(work.macs, work.vector_flops, read, write), found is not None)
+
+
+_UNFOLDED = 50
+"""Layers that a notebook shows without being asked."""
+
+
+def _shown(cost: Cost) -> tuple[float, ...]:
+    return (cost.macs, cost.flops, cost.read_bytes, cost.write_bytes, cost.arithmetic_intensity)
 
 
 _NOTHING = Cost()

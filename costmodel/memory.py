@@ -13,7 +13,9 @@ from functools import cached_property
 from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
+from costmodel.display import html_table
 from costmodel.graph import ROLES, Operation, Storage, Trace
+from costmodel.units import iec
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,6 +80,20 @@ class Memory:
         where = [(o.phase, o.layer, o.operator) for o in self.trace.operations]
         return pd.DataFrame(where, columns=["phase", "layer", "operator"]).assign(**self.timeline)
 
+    def _repr_html_(self) -> str:
+        """The peak's holders for a notebook, the largest first."""
+        where = self.peak_operation
+        title = (
+            f"{self.trace.model}: peak of {iec(self.peak_bytes)} in {where.operator} of {where.layer or 'the network'}"
+        )
+        held = self.holders()
+        rest = sum(holder.nbytes for holder in held[_SHOWN:])
+        rows: list[tuple[str, str, int]] = [*held[:_SHOWN]]
+        if rest:
+            rows.append((f"{len(held) - _SHOWN} more", "", rest))
+        columns = [("tensor of", "layer"), ("role", "term"), ("bytes", "bytes")]
+        return html_table(f"{title} ({where.phase})", columns, rows, ("total", "", self.peak_bytes))
+
     def _live(self, role: str) -> tuple[int, ...]:
         """Bytes of one role, from what each operation adds and what the one before it let go."""
         count = len(self.trace.operations)
@@ -87,6 +103,10 @@ class Memory:
                 change[max(0, storage.birth)] += storage.nbytes
                 change[count if storage.death is None else storage.death + 1] -= storage.nbytes
         return tuple(accumulate(change[:count]))
+
+
+_SHOWN = 12
+"""Holders that a notebook shows."""
 
 
 def remember(trace: Trace) -> Memory:

@@ -12,7 +12,8 @@ Three things take time in an operation, and a perfect run overlaps them:
 Source: Williams, Waterman and Patterson, "Roofline: an insightful visual performance model for multicore
 architectures", Communications of the ACM 52(4), 2009. A layer's, a phase's and the network's bound is the sum of its
 operations': operations run one after another, and each takes its tensors from memory and puts them back. That is the
-convention of unfused execution; what fuses operations, or still finds a tensor in a cache, may beat it.
+convention of unfused execution: what fuses operations, still finds a tensor in a cache, or multiplies less than the
+definition asks for (Winograd's convolution), may beat it.
 
 Which precision path an operation takes follows PyTorch's defaults
 (https://docs.pytorch.org/docs/stable/notes/cuda.html#tensorfloat-32-tf32-on-ampere-and-later-devices):

@@ -108,3 +108,19 @@ def test_an_uncalled_layer_keeps_its_parameters() -> None:
     costs = count(trace(Spare(), (1, 2)))
     assert costs.parameters == 6 + 12
     assert [layer.name for layer in costs.layers] == ["used", "spare"]
+
+
+def test_a_notebook_shows_the_layers_and_nothing_hostile() -> None:
+    class Hostile(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.add_module("<script>alert(1)</script>", nn.Linear(2, 3))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self._modules["<script>alert(1)</script>"](x)
+
+    html = count(trace(Hostile(), (1, 2), name="<b>net</b>"))._repr_html_()
+    assert "<script>" not in html
+    assert "<b>" not in html
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
+    assert html.startswith("<details open>")

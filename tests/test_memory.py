@@ -35,3 +35,10 @@ def test_holders_add_up_to_the_peak() -> None:
     assert sum(holder.nbytes for holder in holders) == memory.peak_bytes == sum(memory.by_role.values())
     assert holders[0].nbytes == max(holder.nbytes for holder in holders) == 4 * 2880
     assert len(memory.to_frame()) == len(memory.trace.operations)
+
+
+def test_a_notebook_shows_the_largest_holders() -> None:
+    memory = remember(trace(nn.Sequential(*(nn.Linear(5, 5) for _ in range(20))), (1, 5), name="<b>"))
+    html = memory._repr_html_()
+    assert "&lt;b&gt;: peak of" in html
+    assert "more" in html

@@ -282,9 +282,8 @@ IMAGE, SIGNAL, VOLUME, ROW = (2, 4, 16, 16), (2, 4, 16), (2, 4, 8, 8, 8), (4, 8)
 ZOO: list[tuple[nn.Module, tuple[int, ...]]] = [
     *((layer(), IMAGE) for layer in (
         nn.ELU, nn.Hardshrink, nn.Hardsigmoid, nn.Hardtanh, nn.Hardswish, nn.LeakyReLU, nn.LogSigmoid,
-        nn.PReLU,
-        nn.ReLU, nn.ReLU6, nn.RReLU, nn.SELU, nn.CELU, nn.GELU, nn.Sigmoid, nn.SiLU, nn.Mish, nn.Softplus, nn.Softshrink,
-        nn.Softsign, nn.Tanh, nn.Tanhshrink, nn.GLU, nn.Softmax2d,
+        nn.PReLU, nn.ReLU, nn.ReLU6, nn.RReLU, nn.SELU, nn.CELU, nn.GELU, nn.Sigmoid, nn.SiLU, nn.Mish, nn.Softplus,
+        nn.Softshrink, nn.Softsign, nn.Tanh, nn.Tanhshrink, nn.GLU, nn.Softmax2d,
         nn.Dropout, nn.Dropout2d, nn.AlphaDropout, nn.FeatureAlphaDropout,
     )),
     (nn.Threshold(0.1, 20), IMAGE), (nn.Softmin(1), IMAGE), (nn.LogSoftmax(1), IMAGE),
@@ -302,7 +301,8 @@ ZOO: list[tuple[nn.Module, tuple[int, ...]]] = [
     *((nn.Upsample(scale_factor=2, mode=mode), IMAGE) for mode in ("nearest", "bilinear", "bicubic", "nearest-exact")),
     (nn.Upsample(scale_factor=2, mode="linear"), SIGNAL), (nn.Upsample(scale_factor=2, mode="trilinear"), VOLUME),
     (nn.Conv2d(4, 4, 3, padding="same", padding_mode="reflect"), IMAGE), (nn.ConvTranspose2d(4, 2, 3), IMAGE),
-    (nn.KLDivLoss(reduction="batchmean"), ROW), (nn.Linear(8, 3), ROW), (nn.Bilinear(8, 8, 3), ROW), (nn.CosineSimilarity(), ROW), (nn.PairwiseDistance(), ROW),
+    (nn.KLDivLoss(reduction="batchmean"), ROW),
+    (nn.Linear(8, 3), ROW), (nn.Bilinear(8, 8, 3), ROW), (nn.CosineSimilarity(), ROW), (nn.PairwiseDistance(), ROW),
     (nn.LSTM(16, 8, 2, bidirectional=True), SIGNAL), (nn.GRU(16, 8, 2), SIGNAL), (nn.RNN(16, 8), SIGNAL),
     (nn.LSTMCell(8, 5), ROW), (nn.GRUCell(8, 5), ROW), (nn.RNNCell(8, 5), ROW),
     (nn.TransformerEncoderLayer(16, 2, 32), SIGNAL),

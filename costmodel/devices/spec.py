@@ -1,0 +1,178 @@
+"""What a device can reach at most: peaks by precision path and memory, with the source and date of every number."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from costmodel.errors import InputError, nearest
+
+PATHS: Mapping[str, str] = {
+    "fp64": "FP64",
+    "fp64_tensor": "FP64 tensor",
+    "fp32": "FP32",
+    "tf32": "TF32 tensor",
+    "fp16": "FP16 tensor",
+    "bf16": "BF16 tensor",
+    "fp8": "FP8 tensor",
+    "int8": "INT8",
+}
+"""The precision paths and what people call them; fp64 and fp32 are the vector units."""
+
+KINDS = ("gpu", "cpu")
+
+
+class Source(NamedTuple):
+    """Where numbers come from."""
+
+    title: str
+    date: str
+    """When it was published, or read where it bears no date: "2022", "2022-11" or "2022-11-30"."""
+
+    url: str = ""
+    via: str = ""
+    """Where its figures were read, if not in the document itself."""
+
+
+class Fact(NamedTuple):
+    """A number of a device, and how we know it."""
+
+    value: float
+    source: Source
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a device can reach at most. Raises InputError for numbers that cannot be."""
+
+    name: str
+    title: str
+    kind: str
+    """"gpu" or "cpu"."""
+
+    peaks: Mapping[str, float]
+    """FLOP/s by precision path (see PATHS), dense; a multiply-accumulate is two FLOPs."""
+
+    memory_bandwidth: float
+    """Bytes/s between the chip and its memory, reads and writes together."""
+
+    memory_bytes: int | None = None
+    l2_bytes: int | None = None
+    l3_bytes: int | None = None
+    units: int | None = None
+    """Streaming multiprocessors of a GPU, cores of a CPU."""
+
+    clock_hertz: float | None = None
+    launch_seconds: float | None = None
+    """What starting one operation costs, where a source says so."""
+
+    architecture: str = ""
+    aliases: tuple[str, ...] = ()
+    facts: Mapping[str, Fact] = field(default_factory=dict, compare=False, repr=False)
+    """Source, date and note of each number, by its field: "memory_bandwidth", "peaks.fp32"."""
+
+    def __post_init__(self) -> None:
+        problem = _inconsistency(self)
+        if problem:
+            raise InputError(f"{self.name}: {problem}.")
+
+    @property
+    def ridge_points(self) -> Mapping[str, float]:
+        """FLOPs per byte at which each precision path and the memory take equally long: peak / bandwidth."""
+        return {path: peak / self.memory_bandwidth for path, peak in self.peaks.items()}
+
+    @property
+    def source(self) -> str:
+        """The titles of all sources with their dates, as one text."""
+        return "; ".join(f"{source.title} ({source.date})" for source in self._sources)
+
+    @property
+    def date(self) -> str:
+        """The date of the newest source."""
+        return max((source.date for source in self._sources), default="")
+
+    def replace(self, **changes: Any) -> Device:
+        """The same device with other numbers: `h200.replace(memory_bandwidth=6.0e12)`. Its title says what changed.
+
+        Raises InputError for an unknown field or a number that cannot be.
+        """
+        known = [f.name for f in dataclasses.fields(self) if f.name != "facts"]
+        for name in changes:
+            if name not in known:
+                raise InputError(f"a device has no {name!r}: it has {', '.join(known)}.{nearest(name, known)}")
+        changed = [name for name in changes if changes[name] != getattr(self, name)]
+        facts = {name: fact for name, fact in self.facts.items() if name.partition(".")[0] not in changed}
+        title = f"{self.title} with other {', '.join(changed)}" if changed else self.title
+        return dataclasses.replace(self, **{"title": title, "facts": facts} | changes)
+
+    @property
+    def _sources(self) -> list[Source]:
+        return list(dict.fromkeys(fact.source for fact in self.facts.values()))
+
+
+_PLAUSIBLE: Mapping[str, tuple[float, float, str]] = {
+    "memory_bandwidth": (1e8, 1e15, "bytes/s"),
+    "memory_bytes": (1 << 20, 1 << 50, "bytes"),
+    "l2_bytes": (1 << 10, 1 << 40, "bytes"),
+    "l3_bytes": (1 << 10, 1 << 40, "bytes"),
+    "units": (1, 1e6, "multiprocessors or cores"),
+    "clock_hertz": (1e6, 1e11, "Hz"),
+    "launch_seconds": (1e-9, 1.0, "seconds"),
+    "peaks": (1e8, 1e19, "FLOP/s"),
+}
+"""The range of each number: what lies outside is in another unit, such as GB/s for bytes/s."""
+
+_WHOLE = ("memory_bytes", "l2_bytes", "l3_bytes", "units")
+_REQUIRED = ("memory_bandwidth",)
+NUMBERS = tuple(name for name in _PLAUSIBLE if name != "peaks")
+
+_NOT_ABOVE = (
+    ("peaks.fp64", "peaks.fp64_tensor"),
+    ("peaks.fp64", "peaks.fp32"),
+    ("peaks.tf32", "peaks.fp16"),
+    ("peaks.tf32", "peaks.bf16"),
+    ("peaks.fp16", "peaks.fp8"),
+    ("peaks.bf16", "peaks.fp8"),
+    ("l2_bytes", "l3_bytes"),
+    ("l2_bytes", "memory_bytes"),
+    ("l3_bytes", "memory_bytes"),
+)
+"""Pairs of which the first cannot be larger: narrower formats are no slower, and memory grows away from the chip."""
+
+
+def implausible(name: str, value: Any) -> str:
+    """What about one number cannot be, or an empty text."""
+    low, high, unit = _PLAUSIBLE[name.partition(".")[0]]
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return f"{name}: {value!r} is not a number: give {unit}"
+    if not math.isfinite(value) or value <= 0:
+        return f"{name}: {value} is not a positive, finite number: give {unit}"
+    if name in _WHOLE and value != int(value):
+        return f"{name}: {value} is not a whole number: give {unit}"
+    if not low <= value <= high:
+        return f"{name}: {value:g} cannot be in {unit}: give it in that unit"
+    return ""
+
+
+def _inconsistency(device: Device) -> str:
+    if device.kind not in KINDS:
+        return f"kind: {device.kind!r} is neither of {', '.join(KINDS)}{nearest(str(device.kind), KINDS).rstrip('?')}"
+    for path in device.peaks:
+        if path not in PATHS:
+            return f"peaks.{path}: unknown, use {', '.join(PATHS)}"
+    if "fp32" not in device.peaks:
+        return "peaks.fp32: missing: give the peak of the vector units in FLOP/s"
+    numbers = {name: getattr(device, name) for name in NUMBERS}
+    numbers = {name: value for name, value in numbers.items() if value is not None or name in _REQUIRED}
+    numbers |= {f"peaks.{path}": peak for path, peak in device.peaks.items()}
+    for name, value in numbers.items():
+        if problem := implausible(name, value):
+            return problem
+    for smaller, larger in _NOT_ABOVE:
+        if numbers.get(smaller, 0) > numbers.get(larger, math.inf):
+            return f"{smaller}: larger than {larger}: is one of them a figure with sparsity, or in another unit"
+    return ""

@@ -1,0 +1,12 @@
+"""Plots of results onto matplotlib axes: pass `ax=` to draw onto yours, or get axes in a figure of their own.
+
+Every function returns the axes that it drew on; nothing opens a window or changes matplotlib's settings. `save` writes
+a figure as SVG and PNG.
+"""
+
+from costmodel.report.plots.bars import layer_panels, layers, shares
+from costmodel.report.plots.rooflines import roofline
+from costmodel.report.plots.scatter import compare
+from costmodel.report.plots.style import save
+
+__all__ = ["compare", "layer_panels", "layers", "roofline", "save", "shares"]
