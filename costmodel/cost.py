@@ -17,7 +17,7 @@ from costmodel.display import html_table
 from costmodel.errors import InputError, nearest
 from costmodel.graph import LOSS_LAYER, OPTIMIZER, Operation, Trace
 from costmodel.rules import Rule, Work, rules
-from costmodel.units import si
+from costmodel.units import iec, si
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,7 +107,8 @@ class LayerCost:
     """Shape of its last call's first output."""
 
 
-class Unmodelled(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Unmodelled:
     """An operator without a rule."""
 
     operator: str
@@ -115,7 +116,7 @@ class Unmodelled(NamedTuple):
     layers: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Costs:
     """The costs of a trace."""
 
@@ -193,6 +194,10 @@ class Costs:
                 for layer in self.layers
             ]
         )
+
+    def __repr__(self) -> str:
+        work = f"{si(self.total.macs, 'MAC')}, {si(self.total.flops, 'FLOP')}, {iec(self.total.moved_bytes)} moved"
+        return f"<Costs of {self.trace.model}: {si(self.parameters)} parameters, {work}>"
 
     def _repr_html_(self) -> str:
         """The table of layers for a notebook, folded where it is long."""

@@ -17,7 +17,7 @@ from costmodel.units import iec, percent, seconds, si
 Column = tuple[str, str]
 """A column's title and its kind (see KINDS)."""
 
-TEXTS = ("text", "term", "layer", "flag", "shape")
+TEXTS = ("text", "term", "prose", "layer", "flag", "shape")
 """The kinds that are not numbers: they stand at the left of their column."""
 
 
@@ -101,6 +101,7 @@ def _line(value: Any) -> str:
 KINDS: Mapping[str, Callable[[Any], str]] = {
     "text": _line,
     "term": _line,  # a text that says nothing when shortened: a formula, a word of ours
+    "prose": _line,  # a text that may take several lines
     "layer": lambda path: _line(path) or "(network)",
     "flag": lambda value: "yes" if value else "no",
     "shape": lambda sizes: "x".join(map(str, sizes)) if isinstance(sizes, (tuple, list)) else str(sizes),

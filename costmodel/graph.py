@@ -158,7 +158,7 @@ class Module:
     """What its class was told where that matters for its formulas: in_channels, kernel_size, p ..."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Trace:
     """One run of a network, written down."""
 
@@ -189,6 +189,9 @@ class Trace:
 
     versions: Mapping[str, str] = field(default_factory=dict)
     """The versions of torch and torchvision that dispatched the operators."""
+
+    def __repr__(self) -> str:
+        return f"<Trace of {self.model}: {len(self.operations)} operations in {', '.join(self.phases)}>"
 
     @cached_property
     def phases(self) -> tuple[str, ...]:

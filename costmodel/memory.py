@@ -31,7 +31,7 @@ class Holder(NamedTuple):
     nbytes: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Memory:
     """The live bytes of a trace."""
 
@@ -79,6 +79,10 @@ class Memory:
 
         where = [(o.phase, o.layer, o.operator) for o in self.trace.operations]
         return pd.DataFrame(where, columns=["phase", "layer", "operator"]).assign(**self.timeline)
+
+    def __repr__(self) -> str:
+        where = self.peak_operation
+        return f"<Memory of {self.trace.model}: peak of {iec(self.peak_bytes)} in {where.layer or where.operator}>"
 
     def _repr_html_(self) -> str:
         """The peak's holders for a notebook, the largest first."""

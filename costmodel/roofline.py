@@ -113,7 +113,7 @@ class GroupPrediction:
         return self.cost.flops / self.bound_seconds if self.bound_seconds else 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Prediction:
     """How long a trace's operations take at least on a device."""
 
@@ -200,6 +200,10 @@ class Prediction:
                 for layer in self.layers
             ]
         )
+
+    def __repr__(self) -> str:
+        model, device = self.costs.trace.model, self.device.title
+        return f"<Prediction of {model} on {device}: {self.basis} of {seconds(self.seconds)}>"
 
     def _repr_html_(self) -> str:
         """A small table for notebooks: the layers that take longest."""

@@ -9,7 +9,7 @@ import torch
 import torchvision
 from torch import nn
 
-from costmodel.cost import Cost, Costs, block_of, count
+from costmodel.cost import Cost, Costs, Unmodelled, block_of, count
 from costmodel.errors import InputError
 from costmodel.tracer import trace
 
@@ -85,7 +85,7 @@ def test_an_operator_without_a_rule_is_reported() -> None:
     )
     costs = count(dataclasses.replace(traced, operations=strange))
     (missing,) = costs.unmodelled
-    assert missing == ("my.relu", 1, ("1",))
+    assert missing == Unmodelled("my.relu", 1, ("1",))
     assert costs.total.read_bytes > 0  # its traffic is known all the same
     assert not count(traced).unmodelled
 
