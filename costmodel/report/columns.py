@@ -1,0 +1,124 @@
+"""The columns of every table: what each name means, its unit, and what people see above it. A name means one thing.
+
+Frames, CSV and JSON carry the names below and base units; tables for people carry the titles and human units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+QUANTITY = "quantity"
+"""The kind of a value that is whatever its row's quantity is."""
+
+
+class Column(NamedTuple):
+    """One column."""
+
+    title: str
+    """What people see above it."""
+
+    kind: str
+    """What its values are: one of `costmodel.display.KINDS`, or QUANTITY."""
+
+    meaning: str
+    """What a value says, in one line."""
+
+    rank: int = 1
+    """What goes first where a table does not fit: the highest rank; 0 stays."""
+
+    adds: bool = False
+    """Whether its values add up to a total."""
+
+
+COLUMNS: Mapping[str, Column] = {
+    # what a row is about
+    "layer": Column("layer", "layer", "dotted path of the module", 0),
+    "block": Column("block", "layer", "dotted path of the module around the layers", 0),
+    "operator": Column("operator", "text", "the ATen operator", 0),
+    "phase": Column("phase", "term", "forward, backward or optimizer", 2),
+    "kind": Column("kind", "term", "what a layer does: conv, linear, norm ...", 8),
+    "part": Column("part", "text", "convolutions, fully connected layers, everything else; or all", 0),
+    "quantity": Column("quantity", "text", "the name of the column that says what a row compares", 0),
+    "type": Column("type", "text", "the module's class", 5),
+    # counts
+    "output_shape": Column("output", "shape", "shape of the layer's last output, batch first", 4),
+    "parameter_formula": Column("formula", "term", "(F²·C+1)·K or (I+1)·O with the layer's numbers", 6),
+    "operations": Column("operations", "count", "operator calls that move or compute something", 4, adds=True),
+    "parameters": Column("parameters", "count", "elements of the parameters held, shared ones once", 0, adds=True),
+    "parameter_bytes": Column("weights", "bytes", "bytes of the parameters held", 9, adds=True),
+    "macs": Column("MACs", "macs", "multiply-accumulates of contractions", 0, adds=True),
+    "flops": Column("FLOPs", "flops", "2 x MACs + vector FLOPs", 0, adds=True),
+    "read_bytes": Column("read", "bytes", "bytes of the distinct tensors that its operations take", 1, adds=True),
+    "write_bytes": Column("write", "bytes", "bytes of the distinct tensors that its operations make", 1, adds=True),
+    "moved_bytes": Column("moved", "bytes", "read and write bytes", 1, adds=True),
+    "arithmetic_intensity": Column("FLOP/B", "ratio", "FLOPs per byte moved", 2),
+    "counted": Column("counted", "term", "all, or not all if an operation has no rule and counts as nothing", 0),
+    # shares of a network's whole
+    "parameters_share": Column("of parameters", "percent", "share of all parameters", 1, adds=True),
+    "macs_share": Column("of MACs", "percent", "share of all MACs", 2, adds=True),
+    "flops_share": Column("of FLOPs", "percent", "share of all FLOPs", 1, adds=True),
+    "moved_share": Column("of bytes", "percent", "share of all read and write bytes", 1, adds=True),
+    "bound_share": Column("of bound", "percent", "share of the network's bound", 1, adds=True),
+    # predictions
+    "path": Column("path", "term", "precision path of the largest operation", 2),
+    "compute_seconds": Column("compute", "seconds", "time of the arithmetic at the path's peak", 4, adds=True),
+    "memory_seconds": Column("memory", "seconds", "time of the traffic at the memory's bandwidth", 4, adds=True),
+    "bound_seconds": Column("bound", "seconds", "what no unfused run can beat", 0, adds=True),
+    "estimate_seconds": Column("estimate", "seconds", "what a calibrated device is expected to take", 0, adds=True),
+    "binding": Column("bound by", "term", "compute or memory", 1),
+    "flops_per_second": Column("rate", "flops_per_second", "FLOPs per second at the bound", 3),
+    # comparisons
+    "a": Column("A", QUANTITY, "the first network's", 0),
+    "b": Column("B", QUANTITY, "the second network's", 0),
+    "ratio": Column("B / A", "times", "the second as a multiple of the first", 0),
+    # checks
+    "contraction_flops": Column("2 x MACs", "flops", "FLOPs of contractions alone, as some programs count", 0),
+    "source": Column("against", "text", "whose number it is: another program's, or a publication's", 0),
+    "ours": Column("ours", "count", "our number", 0),
+    "peer": Column("theirs", "count", "the other number", 0),
+    "difference": Column("difference", "count", "theirs less ours", 3),
+    "ok": Column("ok", "flag", "whether it is equal, or the difference is explained to the unit", 0),
+    "explanation": Column("explanation", "prose", "what makes the difference", 1),
+    # memory
+    "peak_bytes": Column("peak memory", "bytes", "the most bytes of tensors alive at once", 0),
+    "role": Column("role", "text", "what bytes are held for", 0),
+    "held_bytes": Column("bytes", "bytes", "bytes alive at the peak", 0, adds=True),
+    "held_share": Column("of peak", "percent", "share of the bytes alive at the peak", 1, adds=True),
+    # benchmarks
+    "model": Column("network", "text", "the network that is analysed", 0),
+    "program": Column("program", "text", "the program that analyses it", 0),
+    "version": Column("version", "text", "the program's version", 5),
+    "way": Column("given", "term", "as the README says, or on the meta device as an expert would", 1),
+    "best_seconds": Column("best", "seconds", "the shortest time", 0),
+    "median_seconds": Column("median", "seconds", "the median time", 2),
+    "quartile_range_seconds": Column("quartiles", "seconds", "from the first quartile to the third", 6),
+    "agrees": Column("agrees", "flag", "whether it reports as many multiply-accumulates as we do", 1),
+    "times_ours": Column("times ours", "times", "its best time as a multiple of ours", 0),
+    "problem": Column("problem", "text", "why there are no numbers", 3),
+    # catalogues
+    "name": Column("name", "text", "what a command takes", 0),
+    "title": Column("title", "text", "its name for people", 1),
+    "group": Column("group", "text", "where a network comes from, or what it is for", 2),
+    "input": Column("input", "text", "shapes of the inputs without the batch", 1),
+    "classes": Column("classes", "count", "how many classes it tells apart", 2),
+    "fp64": Column("FP64", "flops_per_second", "dense peak of the float64 vector units", 7),
+    "fp64_tensor": Column("FP64 tensor", "flops_per_second", "dense peak of float64 on tensor cores", 9),
+    "fp32": Column("FP32", "flops_per_second", "dense peak of the float32 vector units", 0),
+    "tf32": Column("TF32", "flops_per_second", "dense peak of TF32 on tensor cores", 2),
+    "fp16": Column("FP16", "flops_per_second", "dense peak of float16 on tensor cores", 2),
+    "bf16": Column("BF16", "flops_per_second", "dense peak of bfloat16 on tensor cores", 4),
+    "fp8": Column("FP8", "flops_per_second", "dense peak of 8-bit floating point", 8),
+    "int8": Column("INT8", "flops_per_second", "dense peak of 8-bit integers", 5),
+    "memory_bandwidth": Column("bandwidth", "bytes_per_second", "bytes per second between chip and memory", 0),
+    "memory_bytes": Column("memory", "bytes", "size of the memory", 1),
+    "l2_bytes": Column("L2", "bytes", "size of the level-2 cache", 5),
+    "launch_seconds": Column("launch", "seconds", "what starting one operation costs", 9),
+    "sources": Column("sources", "text", "where the numbers come from", 10),
+    "date": Column("date", "text", "date of the newest source", 9),
+}  # fmt: skip
+
+
+def column(name: str) -> Column:
+    """The column of that name; one that is not described is a text under its own name."""
+    return COLUMNS.get(name) or Column(name.replace("_", " "), "text", "")

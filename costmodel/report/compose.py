@@ -1,0 +1,88 @@
+"""What a report says, and in which order: the reader's questions first, the long tables last."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from costmodel.devices import Device
+from costmodel.report.exercises.words import BATCH, counted, listed, times
+from costmodel.report.model import Paragraph, Report, Section
+from costmodel.report.sections import checks, conventions, layer_tables, rooflines, side_by_side
+from costmodel.report.study import CONV, FC, Study, heaviest, same_form
+from costmodel.units import iec, percent, seconds, si
+from costmodel.validation import Validation
+
+
+def compose(
+    studies: Sequence[Study],
+    devices: Sequence[Device],
+    questions: Sequence[Section],
+    claims: Section,
+    validations: Mapping[Study, Validation],
+) -> Report:
+    """A report from what was computed about some networks; the first network and device are looked at closely."""
+    first = studies[0]
+    asked = Paragraph(
+        f"Asked of {listed([study.title for study in same_form(studies)])}. One image of {first.short} is "
+        f"{first.image} in {first.trace().dtype}, and times are bounds on the {devices[0].title}."
+    )
+    checked = checks(validations)
+    sections = (
+        side_by_side(studies, devices[0]),
+        conventions(devices),
+        Section("The book's questions, answered", (asked,), tuple(questions)),
+        claims,
+        rooflines(studies, devices),
+        checked,
+        layer_tables(studies, devices[0]),
+    )
+    versions = ", ".join(f"{package} {version}" for package, version in first.trace().versions.items())
+    verdicts = (
+        f"**{section.title}.** {section.answer} [See there](#{section.link})."
+        for section in (claims, checked)
+        if section.blocks
+    )
+    return Report(
+        title=_title(studies),
+        lead=(*_lead(studies, devices[0]), *verdicts),
+        sections=tuple(section for section in sections if section.blocks),
+        footer=f"Written by `costmodel report` from static traces; operators as {versions} dispatches them.",
+    )
+
+
+def _title(studies: Sequence[Study]) -> str:
+    """Networks by their short names: "What AlexNet, VGG-11, VGG-16 and VGG-19 cost"."""
+    names = list(dict.fromkeys(study.short for study in studies))
+    who = listed(names) if len(names) <= 6 else counted(len(names), "network")
+    return f"What {who} cost{'s' if len(names) == 1 else ''}"
+
+
+def _lead(studies: Sequence[Study], device: Device) -> Iterator[str]:
+    """The networks in a few lines."""
+    first, last = studies[0], heaviest(same_form(studies))
+    costs = first.costs()
+    yield (
+        f"**{first.title}** has {si(costs.parameters)} parameters ({iec(costs.parameter_bytes)}) and takes "
+        f"{si(costs.total.flops, 'FLOP')} an image. Its fully connected layers hold "
+        f"{percent(first.share('parameters', FC))} of the parameters and do {percent(first.share('flops', FC))} of the "
+        f"arithmetic; its convolutions hold {percent(first.share('parameters', CONV))} and do "
+        f"{percent(first.share('flops', CONV))}."
+    )
+    yield (
+        f"**Time** on the {device.title} is at least {seconds(first.prediction(device).bound_seconds)} for one image "
+        f"and {seconds(first.prediction(device, BATCH).bound_seconds)} for {BATCH}. The fully connected layers, "
+        f"which move their weights once a batch, take {percent(first.time_share(FC, device))} of the first and "
+        f"{percent(first.time_share(FC, device, BATCH))} of the second."
+    )
+    if last is not first:
+        more = last.costs()
+        yield (
+            f"**{last.title}** has {times(more.parameters / costs.parameters)} its parameters ({si(more.parameters)}) "
+            f"and {times(more.total.flops / costs.total.flops)} its arithmetic ({si(more.total.flops, 'FLOP')})."
+        )
+    peaks = [
+        f"{study.title} {iec(study.memory(1, train=True).peak_bytes)} with one image and "
+        f"{iec(study.memory(BATCH, train=True).peak_bytes)} with {BATCH}"
+        for study in dict.fromkeys((first, last))
+    ]
+    yield f"**Memory** of a training step ({first.trace().dtype}, SGD with momentum): {'; '.join(peaks)}."

@@ -1,0 +1,199 @@
+"""Results -> JSON documents: raw numbers in base units, under a schema's name and version.
+
+Every document that counts says its conventions and the versions that it was made with. Layers add up to totals.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from os import PathLike, fspath
+from typing import TYPE_CHECKING, Any
+
+import costmodel
+from costmodel.cost import CONVENTIONS, Costs
+from costmodel.graph import Trace
+from costmodel.report.tables import (
+    compare_table,
+    groups_table,
+    layers_table,
+    networks_table,
+    prediction_table,
+    records,
+    shares_table,
+    validation_table,
+)
+from costmodel.roofline import CONVENTION, Prediction
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from costmodel.devices import Device
+    from costmodel.memory import Memory
+    from costmodel.networks import NetworkInfo
+    from costmodel.validation import Validation
+
+Document = dict[str, Any]
+
+_LAYER = (
+    "name", "kind", "type", "parameters", "parameter_bytes", "macs", "flops", "read_bytes", "write_bytes",
+    "output_shape",
+)  # fmt: skip
+
+
+def to_text(document: Mapping[str, Any]) -> str:
+    """A document as text that ends in a line break. Raises ValueError for a number that JSON does not have."""
+    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def analysis(costs: Costs, memory: Memory, by: str = "layer", depth: int | None = None) -> Document:
+    """`costmodel/analysis/1`: totals, layers, and what has no rule; also the sums `by` something else."""
+    layers = [{"name": row.pop("layer")} | row for row in records(layers_table(costs))]
+    document = _head("analysis", costs.trace) | {
+        "totals": _totals(costs) | {"peak_bytes": memory.peak_bytes},
+        "layers": [{name: layer[name] for name in _LAYER} for layer in layers],
+        "unmodelled": _unmodelled(costs),
+    }
+    if by != "layer":
+        document["groups"] = {"by": by, "rows": records(groups_table(costs, by, depth))}
+    return document
+
+
+def prediction(prediction: Prediction, by: str = "layer", depth: int | None = None) -> Document:
+    """`costmodel/prediction/1`: what each layer takes at least on a device, and what binds it."""
+    costs = prediction.costs
+    document = _head("prediction", costs.trace) | {
+        "device": device(prediction.device),
+        "basis": prediction.basis,
+        "bound_seconds": prediction.bound_seconds,
+        "estimate_seconds": prediction.estimate_seconds,
+        "totals": _totals(costs),
+        "layers": [{"name": row.pop("layer")} | row for row in records(prediction_table(prediction))],
+        "parts": records(shares_table(costs, prediction)),
+        "unmodelled": _unmodelled(costs),
+    }
+    document["conventions"] |= {"bound": CONVENTION}
+    if by != "layer":
+        document["groups"] = {"by": by, "rows": records(prediction_table(prediction, by, depth))}
+    return document
+
+
+def memory(memory: Memory) -> Document:
+    """`costmodel/memory/1`: the peak of live tensors, when it is reached, and who holds it, the largest first."""
+    where = memory.peak_operation
+    return _head("memory", memory.trace) | {
+        "peak_bytes": memory.peak_bytes,
+        "peak": {"operation": where.operator, "layer": where.layer, "phase": where.phase},
+        "by_role": dict(memory.by_role),
+        "holders": [{"name": held.name, "role": held.role, "bytes": held.nbytes} for held in memory.holders()],
+    }
+
+
+def roofline(predictions: Sequence[Prediction], figure: PathLike[str] | None = None) -> Document:
+    """`costmodel/roofline/1`: the predictions that a plot shows, and the file that it was drawn into."""
+    return _versioned("roofline") | {
+        "figure": None if figure is None else fspath(figure),
+        "predictions": [prediction(each) for each in predictions],
+    }
+
+
+def comparison(costs: Sequence[Costs], memories: Sequence[Memory], predictions: Sequence[Prediction] = ()) -> Document:
+    """`costmodel/comparison/1`: two networks' totals, and quantity by quantity the second against the first."""
+    a, b = (
+        _run(each.trace)
+        | {"totals": _totals(each) | {"peak_bytes": memory.peak_bytes}, "unmodelled": _unmodelled(each)}
+        for each, memory in zip(costs, memories, strict=True)
+    )
+    document = _versioned("comparison") | {"conventions": dict(CONVENTIONS), "a": a, "b": b}
+    if predictions:
+        document |= {"device": device(predictions[0].device)}
+        document["conventions"] |= {"bound": CONVENTION}
+    return document | {"rows": records(compare_table(costs, memories, predictions))}
+
+
+def validation(validations: Sequence[Validation]) -> Document:
+    """`costmodel/validation/1`: each number of ours beside somebody else's, and whether they agree."""
+    return _versioned("validation") | {
+        "ok": all(each.ok for each in validations),
+        "networks": [
+            {"model": each.model, "ok": each.ok, "notes": list(each.notes), "rows": records(validation_table(each))}
+            for each in validations
+        ],
+    }
+
+
+def benchmark(frame: pd.DataFrame) -> Document:
+    """`costmodel/benchmark/1`: what `costmodel.bench.run` measured, and in what circumstances."""
+    circumstances = {str(name): value for name, value in frame.attrs.items()}
+    return _versioned("benchmark") | circumstances | {"rows": records(frame)}
+
+
+def devices(found: Iterable[Device]) -> Document:
+    """`costmodel/devices/1`: what each device can reach, every number with its source."""
+    return _versioned("devices") | {"devices": [device(each) for each in found]}
+
+
+def device(device: Device) -> Document:
+    """One device: its numbers, and their sources by the number's name."""
+    names = ("memory_bandwidth", "memory_bytes", "l2_bytes", "l3_bytes", "units", "clock_hertz", "launch_seconds")
+    return {
+        "name": device.name,
+        "title": device.title,
+        "kind": device.kind,
+        "architecture": device.architecture,
+        "peaks": dict(device.peaks),
+        **{name: getattr(device, name) for name in names},
+        "sources": {
+            name: {key: value for key, value in (fact.source._asdict() | {"note": fact.note}).items() if value}
+            for name, fact in device.facts.items()
+        },
+    }
+
+
+def networks(infos: Iterable[NetworkInfo]) -> Document:
+    """`costmodel/networks/1`: the networks that have a name."""
+    return _versioned("networks") | {"networks": records(networks_table(infos))}
+
+
+def _head(kind: str, trace: Trace) -> Document:
+    return _versioned(kind) | _run(trace) | {"conventions": dict(CONVENTIONS), "versions": _versions(trace)}
+
+
+def _versioned(kind: str) -> Document:
+    return {"schema": f"costmodel/{kind}/1", "versions": _versions()}
+
+
+def _run(trace: Trace) -> Document:
+    """What was run on what."""
+    return {
+        "model": trace.model,
+        "inputs": [list(spec.shape) for spec in trace.inputs],
+        "dtype": trace.dtype,
+        "phases": list(trace.phases),
+        "target": trace.target,
+        "settings": dict(trace.settings),
+    }
+
+
+def _versions(trace: Trace | None = None) -> dict[str, str]:
+    own = {"costmodel": costmodel.__version__, "python": platform.python_version()}
+    return own | dict(trace.versions if trace else {})
+
+
+def _totals(costs: Costs) -> Document:
+    total = costs.total
+    return {
+        "parameters": costs.parameters,
+        "parameter_bytes": costs.parameter_bytes,
+        "macs": total.macs,
+        "flops": total.flops,
+        "read_bytes": total.read_bytes,
+        "write_bytes": total.write_bytes,
+    }
+
+
+def _unmodelled(costs: Costs) -> list[Document]:
+    return [
+        {"operator": entry.operator, "count": entry.count, "layers": list(entry.layers)} for entry in costs.unmodelled
+    ]
