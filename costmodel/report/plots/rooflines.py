@@ -34,6 +34,9 @@ _NEGLIGIBLE = 0.001
 _NAMED = {True: 0.004, False: 0.02}
 """From which share of the time on layers are named: contractions, and others."""
 
+_LABELS = {False: 14, True: 8}
+"""Labels on a plot of one prediction, and of several."""
+
 _AHEAD = 0.05
 """By so much of the time contractions come before others where there are more labels than room."""
 
@@ -68,7 +71,7 @@ def roofline(
     ax: Axes | None = None,
     *,
     title: str | None = None,
-    labels: int = 14,
+    labels: int | None = None,
     note: bool = True,
 ) -> Axes:
     """Draw the layers of one prediction, or of two or three, under the roofs of their devices. Returns the axes.
@@ -77,7 +80,8 @@ def roofline(
         predictions: of any networks on any devices; the second's markers are hollow, the third's tinted.
         ax: axes to draw onto, which should have their final size; a figure of its own if None.
         title: what stands above; if None, what the predictions have in common: network, device, input ...
-        labels: how many labels at most: of the layers that take most of the time, rather of contractions.
+        labels: how many labels at most: of the layers that take most of the time, rather of contractions (and of those
+            alone where there are several predictions). If None, as many as leave the plot readable.
         note: whether to write the convention under the plot.
 
     Raises InputError for none or more than three predictions.
@@ -93,7 +97,8 @@ def roofline(
     _draw_points(ax, points)
     markers = [_marker(ax, point) for point in points]
     taken = label_roofs(ax, roofs, markers)
-    _label_points(ax, points, markers, taken, lines_of(ax, roofs), labels)
+    limit = _LABELS[len(several) > 1] if labels is None else labels
+    _label_points(ax, points, markers, taken, lines_of(ax, roofs), limit)
     _draw_frame(ax, several, points, title, note)
     return ax
 
@@ -167,8 +172,13 @@ def _marker(ax: Axes, point: _Point) -> Box:
 def _label_points(
     ax: Axes, points: Sequence[_Point], markers: Sequence[Box], taken: Sequence[Box], lines: Sequence[Box], limit: int
 ) -> None:
-    """Name the layers that matter, those that lie on top of one another in one label."""
+    """Name the layers that matter, those that lie on top of one another in one label.
+
+    Where several predictions share the axes only contractions are named: the others sit in one place in all of them.
+    """
     groups = [group for group in _groups(ax, points) if _share(group) >= _NAMED[group[0].kind in CONTRACTIONS]]
+    if any(point.series for point in points):
+        groups = [group for group in groups if group[0].kind in CONTRACTIONS]
     groups.sort(key=lambda group: -(_share(group) + _AHEAD * (group[0].kind in CONTRACTIONS)))
     groups = groups[:limit]
     labels = [_measured(ax, group) for group in groups]
