@@ -22,7 +22,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from costmodel.errors import CostModelError, InputError, TraceError
 from costmodel.graph import BACKWARD, FORWARD, OPTIMIZER, Parameter, Trace
 from costmodel.tracer.cuda import cuda_operators
-from costmodel.tracer.inputs import Shape, floating_dtype, materialize, parse_shape, tensors_in
+from costmodel.tracer.inputs import Shape, floating_dtype, materialize, parse_shape, shapes_of, tensors_in
 from costmodel.tracer.recorder import Recorder, Rehearsal
 from costmodel.tracer.spies import Paths, dismiss, modules_of, spy_on
 from costmodel.tracer.training import OPTIMIZERS, Loss, MakeOptimizer, TrainingStep
@@ -78,7 +78,7 @@ def trace(
             network.train(train)
         dtype_run = wanted or _own_dtype(network)
         args, kwargs = materialize(inputs, dtype_run, not run, lambda tensor: _adopt(tensor, wanted, not run))
-        with Rehearsal(meta=not run) as rehearsal, _explained(rehearsal):
+        with Rehearsal(meta=not run) as rehearsal, _explained(rehearsal, (args, kwargs)):
             _take_shapes(network, args, kwargs)
             if step:
                 step.prepare(network)
@@ -88,7 +88,7 @@ def trace(
         if step:
             step.assign_state(recorder)
         spies = spy_on(modules, recorder)
-        with recorder, _explained(recorder):
+        with recorder, _explained(recorder, (args, kwargs)):
             outputs = network(*args, **kwargs)
             output_specs = tuple(recorder.spec(tensor) for tensor in tensors_in(outputs))
             if step:
@@ -181,7 +181,7 @@ def _way_of(target: str, train: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _explained(recorder: Recorder) -> Iterator[None]:
+def _explained(recorder: Recorder, inputs: Any) -> Iterator[None]:
     """Turn whatever a network raises into one sentence that says where and what to do."""
     try:
         yield
@@ -196,10 +196,13 @@ def _explained(recorder: Recorder) -> Iterator[None]:
                 f"{place} needs values that a static trace does not have ({reason}): "
                 "trace it by running it on the CPU (--run, or run=True)."
             ) from error
-        if "indices" in text and "long" in text.lower():
-            reason += " Give whole numbers: an input like 128:int64."
         phase = {FORWARD: "forward", BACKWARD: "backward", OPTIMIZER: "optimizer step"}[recorder.phase]
-        raise TraceError(f"the {phase} of {place} raised {reason}") from error
+        message = f"the {phase} of {place} raised {reason.rstrip('.')}."
+        if "indices" in text and "long" in text.lower():
+            message += " Give whole numbers: an input like 128:int64."
+        elif recorder.phase == FORWARD:
+            message += f" The network's input was {shapes_of(inputs)}: is that what it takes?"
+        raise TraceError(message) from error
 
 
 @functools.cache

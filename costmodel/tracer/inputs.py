@@ -107,6 +107,11 @@ def tensors_in(value: Any) -> Iterator[torch.Tensor]:
             yield from tensors_in(getattr(value, field.name))
 
 
+def shapes_of(value: Any) -> str:
+    """The shapes of the tensors inside outputs or arguments, for a message: "1x3x224x224"."""
+    return ", ".join("x".join(map(str, tensor.shape)) or "a number" for tensor in tensors_in(value)) or "no tensor"
+
+
 def _is_shape(value: Any) -> bool:
     return isinstance(value, (tuple, list, torch.Size)) and len(value) > 0 and all(type(size) is int for size in value)
 

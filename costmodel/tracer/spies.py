@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from costmodel.graph import Module
-from costmodel.tracer.inputs import tensors_in
+from costmodel.tracer.inputs import shapes_of, tensors_in
 from costmodel.tracer.recorder import Recorder
 
 Paths = list[tuple[str, nn.Module]]
@@ -58,10 +58,9 @@ class Spy:
 
 def _describe(path: str, module: nn.Module, arguments: Any) -> str:
     """A layer and what it was given, for an error message."""
-    shapes = ", ".join("x".join(map(str, tensor.shape)) or "a number" for tensor in tensors_in(arguments))
     settings = module.extra_repr() if "\n" not in module.extra_repr() else "..."
     name = f"layer {path!r}" if path else "the network"
-    return f"{name}, {type(module).__name__}({settings}) given {shapes or 'no tensor'},"
+    return f"{name}, {type(module).__name__}({settings}) given {shapes_of(arguments)},"
 
 
 def spy_on(modules: Paths, recorder: Recorder) -> list[Spy]:

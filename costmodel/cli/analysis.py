@@ -1,0 +1,233 @@
+"""The commands about what networks cost: analyze, compare, memory, predict, roofline. Nothing is computed here.
+
+Whatever is heavy (torch, pandas, matplotlib) is imported inside a command, after what can be refused without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from costmodel.cli.inputs import machine, predicted, traced
+from costmodel.cli.options import (
+    AllowUnmodelled,
+    By,
+    Depth,
+    Feed,
+    Force,
+    Format,
+    GroupBy,
+    MaybeOn,
+    Model,
+    Models,
+    On,
+    Output,
+    Shown,
+    Step,
+    Tf32,
+)
+from costmodel.cli.output import Answer, check_free, rendered, write_file
+from costmodel.cli.program import command
+from costmodel.errors import InputError
+
+if TYPE_CHECKING:
+    from costmodel.cost import Costs
+    from costmodel.roofline import Prediction
+
+
+@command
+def analyze(
+    model: Model,
+    feed: Feed,
+    step: Step,
+    out: Output,
+    by: GroupBy = By.LAYER,
+    depth: Depth = None,
+    allow_unmodelled: AllowUnmodelled = False,
+) -> Answer:
+    """Parameters, MACs, FLOPs, bytes and shapes, layer by layer and in total."""
+    _check_depth(by, depth)
+    network, trace = traced(model, feed, step)
+    from costmodel.cost import count
+    from costmodel.memory import remember
+    from costmodel.report import documents
+    from costmodel.report.captions import FLOPS, caption, warnings
+    from costmodel.report.tables import groups_table
+
+    costs = count(trace)
+    if out.format is Format.JSON:
+        text = documents.to_text(documents.analysis(costs, remember(trace), by, depth))
+    else:
+        title = caption(trace, network.title, feed.batch)
+        text = rendered(groups_table(costs, by, depth), out, title, [FLOPS], warnings([costs]))
+    return Answer(text, _code([costs], allow_unmodelled))
+
+
+@command
+def compare(
+    a: Annotated[str, typer.Argument(metavar="A", help="A network, as for `analyze`.", show_default=False)],
+    b: Annotated[str, typer.Argument(metavar="B", help="The network beside it.", show_default=False)],
+    feed: Feed,
+    step: Step,
+    tf32: Tf32,
+    out: Output,
+    device: MaybeOn = None,
+    allow_unmodelled: AllowUnmodelled = False,
+) -> Answer:
+    """Two networks side by side: the whole, convolutions, fully connected layers, the rest."""
+    hardware = machine(device) if device else None
+    runs = [traced(model, feed, step) for model in (a, b)]
+    from costmodel.cost import count
+    from costmodel.memory import remember
+    from costmodel.report import documents
+    from costmodel.report.captions import FLOPS, bound_note, caption, warnings
+    from costmodel.report.tables import compare_table
+
+    costs = [count(trace) for _, trace in runs]
+    memories = [remember(trace) for _, trace in runs]
+    predictions = [predicted(each, hardware, tf32) for each in costs] if hardware else []
+    if out.format is Format.JSON:
+        text = documents.to_text(documents.comparison(costs, memories, predictions))
+    else:
+        (first, one), (second, other) = runs
+        notes = [
+            f"A: {caption(one, first.title, feed.batch)}.",
+            f"B: {caption(other, second.title, feed.batch)}.",
+            FLOPS,
+            *(bound_note(prediction) for prediction in predictions[:1]),
+        ]
+        title = f"{first.title} and {second.title}"
+        text = rendered(compare_table(costs, memories, predictions), out, title, notes, warnings(costs))
+    return Answer(text, _code(costs, allow_unmodelled))
+
+
+@command
+def memory(model: Model, feed: Feed, step: Step, out: Output) -> Answer:
+    """The peak of live tensors: how many bytes, when, and who holds them."""
+    network, trace = traced(model, feed, step)
+    from costmodel.memory import remember
+    from costmodel.report import documents
+    from costmodel.report.captions import BYTES, caption, peak_notes
+    from costmodel.report.tables import memory_table
+
+    memory = remember(trace)
+    if out.format is Format.JSON:
+        return Answer(documents.to_text(documents.memory(memory)))
+    title = caption(trace, network.title, feed.batch)
+    return Answer(rendered(memory_table(memory), out, title, [*peak_notes(memory), BYTES]))
+
+
+@command
+def predict(
+    model: Model,
+    device: On,
+    feed: Feed,
+    step: Step,
+    tf32: Tf32,
+    out: Output,
+    by: GroupBy = By.LAYER,
+    depth: Depth = None,
+    allow_unmodelled: AllowUnmodelled = False,
+) -> Answer:
+    """How long each layer takes at least on a device, and what binds it."""
+    _check_depth(by, depth)
+    hardware = machine(device)
+    network, trace = traced(model, feed, step)
+    from costmodel.cost import count
+    from costmodel.report import documents
+    from costmodel.report.captions import FLOPS, bound_note, caption, warnings
+    from costmodel.report.tables import prediction_table
+
+    costs = count(trace)
+    prediction = predicted(costs, hardware, tf32)
+    if out.format is Format.JSON:
+        text = documents.to_text(documents.prediction(prediction, by, depth))
+    else:
+        title = caption(trace, network.title, feed.batch)
+        notes = [FLOPS, bound_note(prediction)]
+        text = rendered(prediction_table(prediction, by, depth), out, title, notes, warnings([costs]))
+    return Answer(text, _code([costs], allow_unmodelled))
+
+
+@command
+def roofline(
+    models: Models,
+    device: On,
+    feed: Feed,
+    step: Step,
+    tf32: Tf32,
+    shown: Shown,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Draw the plot into this .png or .svg.", show_default=False
+        ),
+    ] = None,
+    force: Force = False,
+    allow_unmodelled: AllowUnmodelled = False,
+) -> Answer:
+    """The networks' layers under a device's roofs: draw them, and print the bounds."""
+    hardware = machine(device)
+    if output is not None:
+        _check_picture(output, force)
+    runs = [traced(model, feed, step) for model in models]
+    from costmodel.cost import count
+    from costmodel.report import documents
+    from costmodel.report.captions import FLOPS, bound_note, caption, warnings
+    from costmodel.report.tables import prediction_table
+
+    costs = [count(trace) for _, trace in runs]
+    predictions = [predicted(each, hardware, tf32) for each in costs]
+    if output is not None:
+        write_file(output, _drawn(predictions, output.suffix.lower()))
+    if shown.format is Format.JSON:
+        text = documents.to_text(documents.roofline(predictions, output))
+    else:
+        tables = [
+            rendered(
+                prediction_table(prediction),
+                shown,
+                caption(trace, network.title, feed.batch),
+                [FLOPS, bound_note(prediction)],
+                warnings([prediction.costs]),
+            )
+            for (network, trace), prediction in zip(runs, predictions, strict=True)
+        ]
+        text = "\n".join(tables)
+    return Answer(text, _code(costs, allow_unmodelled))
+
+
+def _check_depth(by: By, depth: int | None) -> None:
+    if depth is not None and by is not By.BLOCK:
+        raise InputError("--depth says how deep blocks go: give --by block with it.")
+
+
+def _check_picture(path: Path, force: bool) -> None:
+    if path.suffix.lower() not in (".png", ".svg"):
+        raise InputError(f"cannot draw into {str(path)!r}: give it a name that ends in .png or .svg.")
+    check_free(path, force)
+
+
+def _drawn(predictions: Sequence[Prediction], suffix: str) -> bytes:
+    """The plot as the content of a file."""
+    from tempfile import TemporaryDirectory
+
+    from costmodel.report import plots
+
+    figure = plots.roofline(predictions).figure
+    with TemporaryDirectory() as folder:
+        written = plots.save(figure, Path(folder) / "figure")  # type: ignore[arg-type]  # its own, not a subfigure
+        return next(path.read_bytes() for path in written if path.suffix == suffix)
+
+
+def _code(costs: Sequence[Costs], allow_unmodelled: bool) -> int:
+    """The exit code; what has no rule is named on stderr as well, for a program that reads the answer."""
+    missing = sorted({entry.operator for each in costs for entry in each.unmodelled})
+    if not missing:
+        return 0
+    way_out = "" if allow_unmodelled else "\nGive it a rule (costmodel.rule), or accept that with --allow-unmodelled."
+    typer.echo(f"{'Warning' if allow_unmodelled else 'Error'}: no rule for {', '.join(missing)}.{way_out}", err=True)
+    return 0 if allow_unmodelled else 3

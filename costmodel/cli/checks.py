@@ -1,0 +1,103 @@
+"""The commands that check, report and measure ourselves: validate, report, bench."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from costmodel.cli.inputs import machine, network
+from costmodel.cli.options import Feed, Force, Format, Models, Output, Shown
+from costmodel.cli.output import Answer, progress, rendered
+from costmodel.cli.program import command
+
+
+@command
+def validate(
+    models: Models,
+    feed: Feed,
+    out: Output,
+    train: Annotated[bool, typer.Option("--train", help="Compare the backward pass too.")] = False,
+    peer: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Ask this program only; repeatable.", show_default="all of them"),
+    ] = None,
+    totals: Annotated[bool, typer.Option("--totals", help="Leave out the layers that are fine.")] = False,
+) -> Answer:
+    """Our numbers against other programs' and published ones; exit code 1 if a difference is unexplained."""
+    networks = [network(model, feed) for model in models]
+    from costmodel.report import documents
+    from costmodel.report.captions import verdict
+    from costmodel.report.tables import validation_table
+    from costmodel.validation import validate
+
+    options: dict[str, Any] = {"batch": feed.batch, "train": train, "run": feed.run or None, "peers": peer or None}
+    results = []
+    with progress() as tell:
+        for index, each in enumerate(networks):
+            tell(f"validating {each.title}", index, len(networks))
+            results.append(validate(each, **options))
+    if out.format is Format.JSON:
+        text = documents.to_text(documents.validation(results))
+    else:
+        tables = [
+            rendered(validation_table(result, every=not totals), out, verdict(result, each.title), result.notes)
+            for each, result in zip(networks, results, strict=True)
+        ]
+        text = "\n".join(tables)
+    return Answer(text, 0 if all(result.ok for result in results) else 1)
+
+
+@command
+def report(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[MODEL...]", help="Networks; AlexNet and VGG, the book's and torchvision's, if none."),
+    ] = None,
+    device: Annotated[
+        list[str] | None,
+        typer.Option("--device", "-d", metavar="DEVICE", help="A device; repeatable.", show_default="three of ours"),
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where to write.")] = Path("reports"),
+    force: Force = False,
+) -> Answer:
+    """Write the report: Markdown, one HTML page, figures and tables. Prints the files' paths."""
+    machines = [machine(name) for name in device or ()]
+    from costmodel.report.write import DEVICES, MODELS, write_report
+
+    with progress() as tell:
+        paths = write_report(models or MODELS, output, devices=machines or DEVICES, force=force, progress=tell)
+    return Answer("".join(f"{path}\n" for path in paths))
+
+
+@command
+def bench(
+    shown: Shown,
+    models: Annotated[
+        list[str] | None, typer.Argument(metavar="[MODEL...]", help="Networks; six of torchvision's if none.")
+    ] = None,
+    peer: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Measure this program only; repeatable.", show_default="all of them"),
+    ] = None,
+    repeat: Annotated[int, typer.Option(metavar="N", help="How many timed rounds.")] = 7,
+    memory: Annotated[
+        bool, typer.Option("--memory/--no-memory", help="Measure memory too, which takes longer.")
+    ] = True,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Where to write it.")] = Path(
+        "reports/benchmark.md"
+    ),
+    force: Force = False,
+) -> Answer:
+    """How long an analysis takes here and in other programs; written to reports/benchmark.md as well."""
+    from costmodel.bench import MODELS, run, write
+    from costmodel.report import documents
+
+    with progress() as tell:
+        frame = run(models or MODELS, peer or None, repeat, memory=memory, progress=tell)
+    written = write(frame, output, force=force)
+    if shown.format is Format.JSON:
+        return Answer(documents.to_text(documents.benchmark(frame)))
+    notes = ["Times are those of the call alone; MACs are what a program reports, normalised to multiply-accumulates."]
+    return Answer(rendered(frame, shown, f"Written to {written}", notes, total=False))

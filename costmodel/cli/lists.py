@@ -1,0 +1,50 @@
+"""The commands that list what has a name: models, devices."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from costmodel.cli.options import Format, Output
+from costmodel.cli.output import Answer, rendered
+from costmodel.cli.program import command
+from costmodel.errors import InputError
+
+
+@command
+def models(
+    out: Output,
+    word: Annotated[
+        str | None, typer.Argument(metavar="[WORD]", help="Only those that it occurs in.", show_default=False)
+    ] = None,
+) -> Answer:
+    """List the networks that have a name."""
+    from costmodel.networks import names
+    from costmodel.report import documents
+    from costmodel.report.tables import networks_table
+
+    found = [info for info in names() if not word or word.lower() in " ".join(map(str, info)).lower()]
+    if not found:
+        raise InputError(f"there is no network with {word!r} in its line: `costmodel models` lists them all.")
+    if out.format is Format.JSON:
+        return Answer(documents.to_text(documents.networks(found)))
+    notes = ["Inputs are without the batch. Any other network: package.module:callable or path/file.py:callable."]
+    return Answer(rendered(networks_table(found), out, "Networks that have a name", notes))
+
+
+@command
+def devices(out: Output) -> Answer:
+    """List the devices: peaks by precision path, and memory."""
+    from costmodel.devices import device, names
+    from costmodel.report import documents
+    from costmodel.report.tables import devices_table
+
+    found = [device(name) for name in names()]
+    if out.format is Format.JSON:
+        return Answer(documents.to_text(documents.devices(found)))
+    notes = [
+        "Peaks are dense; a multiply-accumulate is two FLOPs. --format json gives the source of every number.",
+        "A device of your own is a TOML file like those in costmodel/devices: -d my_gpu.toml.",
+    ]
+    return Answer(rendered(devices_table(found), out, "Devices", notes))

@@ -1,0 +1,172 @@
+"""The options that several commands share, each declared once, as classes whose fields are options.
+
+A command takes such a class as one parameter; `expanded` turns that into the options that typer sees.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from enum import StrEnum
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+
+class Format(StrEnum):
+    """How an answer is written."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+    MD = "md"
+
+
+class By(StrEnum):
+    """What costs are summed by."""
+
+    LAYER = "layer"
+    BLOCK = "block"
+    KIND = "kind"
+    OPERATOR = "operator"
+    PHASE = "phase"
+
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A name (see `costmodel models`), torchvision:NAME, package.module:callable or path/file.py:callable.",
+        show_default=False,
+    ),
+]
+Models = Annotated[list[str], typer.Argument(metavar="MODEL...", help="One or more networks.", show_default=False)]
+
+
+def _complete_device(incomplete: str) -> list[str]:
+    from costmodel.devices import names
+
+    return [name for name in names() if name.startswith(incomplete)]
+
+
+_DEVICE = typer.Option(
+    "--device",
+    "-d",
+    metavar="DEVICE",
+    help="A name (see `costmodel devices`) or a TOML file.",
+    autocompletion=_complete_device,
+    show_default=False,
+)
+On = Annotated[str, _DEVICE]
+MaybeOn = Annotated[str | None, _DEVICE]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite what is there.")]
+GroupBy = Annotated[By, typer.Option("--by", help="What a row is.")]
+Depth = Annotated[
+    int | None, typer.Option("--depth", metavar="N", help="With --by block: cut paths to N components.", min=1)
+]
+AllowUnmodelled = Annotated[
+    bool, typer.Option("--allow-unmodelled", help="Exit with 0 although operators without a rule were not counted.")
+]
+
+
+@dataclass(frozen=True)
+class Feed:
+    """What a network is fed."""
+
+    input: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SHAPE", help="An input without the batch, like 3x224x224 or 128:int64; once for each input."
+        ),
+    ] = None
+    batch: Annotated[int, typer.Option(metavar="N", help="Samples at once.")] = 1
+    classes: Annotated[
+        int | None, typer.Option(metavar="N", help="How many classes it tells apart.", show_default="the network's own")
+    ] = None
+    run: Annotated[
+        bool, typer.Option("--run", help="Really run it, on the CPU: for control flow that depends on values.")
+    ] = False
+
+
+@dataclass(frozen=True)
+class Step:
+    """How a network is run."""
+
+    dtype: Annotated[
+        str | None,
+        typer.Option(metavar="TYPE", help="float32, float16, bfloat16 ...", show_default="the network's own"),
+    ] = None
+    train: Annotated[bool, typer.Option("--train", help="A training step: forward, loss, backward, optimizer.")] = False
+    optimizer: Annotated[
+        str | None, typer.Option(metavar="NAME", help="With --train: sgd, adam, adamw.", show_default="sgd")
+    ] = None
+    momentum: Annotated[float | None, typer.Option(metavar="M", help="With --train and sgd.", show_default="none")] = (
+        None
+    )
+    weight_decay: Annotated[
+        float | None, typer.Option(metavar="W", help="With --train.", show_default="the optimizer's own")
+    ] = None
+    target: Annotated[str, typer.Option(metavar="TARGET", help="Whose operators: cuda (no GPU is needed), cpu.")] = (
+        "cuda"
+    )
+
+
+@dataclass(frozen=True)
+class Tf32:
+    """Which float32 contractions may use TF32; the defaults are PyTorch's."""
+
+    tf32_conv: Annotated[
+        bool, typer.Option("--tf32-conv/--no-tf32-conv", help="Whether float32 convolutions may use TF32.")
+    ] = True
+    tf32_matmul: Annotated[
+        bool, typer.Option("--tf32-matmul/--no-tf32-matmul", help="Whether float32 matrix products may use TF32.")
+    ] = False
+
+
+@dataclass(frozen=True)
+class Shown:
+    """How the answer is written."""
+
+    format: Annotated[
+        Format, typer.Option("--format", "-f", help="For people: table, md. For programs, in base units: json, csv.")
+    ] = Format.TABLE
+
+
+@dataclass(frozen=True)
+class Output(Shown):
+    """How the answer is written, and where to."""
+
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Write to a file.", show_default="standard output"),
+    ] = None
+    force: Force = False
+
+
+def expanded(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` with each parameter that is a class of options replaced by that class's fields."""
+    hints = get_type_hints(function, include_extras=True)
+    groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+    parameters = []
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.name not in groups:
+            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[parameter.name]))
+            continue
+        group = groups[parameter.name]
+        inner = get_type_hints(group, include_extras=True)
+        parameters += [
+            inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=inner[f.name])
+            for f in fields(group)
+        ]
+
+    @wraps(function)
+    def call(**values: Any) -> Any:
+        made = {name: group(**{f.name: values.pop(f.name) for f in fields(group)}) for name, group in groups.items()}
+        return function(**values, **made)
+
+    call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return call

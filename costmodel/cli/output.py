@@ -1,0 +1,137 @@
+"""The answer's way out: to stdout or into a file, whole or not at all. Whatever else is printed goes to stderr."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import typer
+
+from costmodel.cli.options import Output, Shown
+from costmodel.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WIDTH = 120
+"""Of a table that goes elsewhere than to a terminal."""
+
+
+class Answer(NamedTuple):
+    """What a command says, and its exit code."""
+
+    text: str
+    code: int = 0
+
+
+def deliver(command: Callable[..., Answer], *args: Any, **kwargs: Any) -> None:
+    """Call a command and write its answer; what a network prints while it is built or run goes to stderr.
+
+    Raises typer.Exit with the answer's code if that is not 0, and InputError if a file cannot be written.
+    """
+    out = next((value for value in kwargs.values() if isinstance(value, Output)), None)
+    file = out.output if out else None
+    if out and file:
+        check_free(file, out.force)
+    with redirect_stdout(sys.stderr):
+        try:
+            answer = command(*args, **kwargs)
+        except SystemExit as error:
+            raise InputError(f"the network's own code left the program with exit code {error.code}.") from error
+    if file:
+        write_file(file, answer.text.encode(errors="replace"))
+    else:
+        _write_out(answer.text)
+    if answer.code:
+        raise typer.Exit(answer.code)
+
+
+def check_free(path: Path, force: bool) -> None:
+    """Raises InputError if a file cannot be written to `path`, or may not be overwritten."""
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: name a file in it.")
+    if path.exists() and not force:
+        raise InputError(f"{path} is there already: name another file, or overwrite it with --force.")
+    if not path.absolute().parent.is_dir():
+        raise InputError(f"cannot write {path}: there is no folder {path.parent}.")
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all. Raises InputError if that fails."""
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.absolute().parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+            Path(name).chmod(0o666 & ~_umask())
+            Path(name).replace(path)
+        except BaseException:
+            with suppress(OSError):
+                Path(name).unlink()
+            raise
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}.") from None
+
+
+def rendered(
+    frame: pd.DataFrame,
+    shown: Shown,
+    title: str,
+    notes: Sequence[str] = (),
+    warnings: Sequence[str] = (),
+    total: bool = True,
+) -> str:
+    """A frame in the form that was asked for, as wide as the terminal, with colours if there is one that wants them."""
+    from costmodel.report.render import render
+    from costmodel.report.tables import total_of
+
+    to_file = isinstance(shown, Output) and shown.output is not None
+    terminal = sys.__stdout__ is not None and sys.__stdout__.isatty() and not to_file
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    asked = terminal or os.environ.get("COLUMNS", "").isdecimal()
+    return render(
+        frame,
+        shown.format,
+        title=title,
+        notes=notes,
+        warnings=warnings,
+        total=total_of(frame) if total else None,
+        width=shutil.get_terminal_size((WIDTH, 24)).columns if asked else WIDTH,
+        color=terminal and not plain,
+    )
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar on stderr if that is a terminal: told what is being done, how much is done, how much there is."""
+    if not sys.stderr.isatty():
+        yield lambda text, done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda text, done, total: bar.update(task, description=text, completed=done, total=total)
+
+
+def _write_out(text: str) -> None:
+    """Write to stdout; a reader that has seen enough (`| head -1`) is no error."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains when it flushes
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current

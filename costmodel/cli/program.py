@@ -1,0 +1,46 @@
+"""The program: what makes a command of a function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Annotated, Any
+
+import typer
+
+import costmodel
+from costmodel.cli.options import expanded
+from costmodel.cli.output import Answer, deliver
+
+app = typer.Typer(
+    name="costmodel",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="What a neural network costs (parameters, memory, arithmetic, time), without running it.",
+    epilog="Exit codes: 0 fine, 1 a check failed, 2 wrong usage or a bad file, 3 operators without a rule, "
+    "4 hardware that is not there.",
+)
+
+
+def command(function: Callable[..., Answer]) -> Callable[..., Answer]:
+    """Make a command of a function that returns an answer."""
+
+    @wraps(function)
+    def called(**values: Any) -> None:
+        deliver(function, **values)
+
+    app.command()(expanded(called))
+    return function
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    """The program without a command: its version or its help."""
+    if version:
+        typer.echo(f"costmodel {costmodel.__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
