@@ -26,7 +26,7 @@ class Published:
     """Multiply-accumulates of one forward in billions, rounded to three decimals."""
 
     sizes: tuple[tuple[int, ...], ...] | None
-    """The inputs that they hold for, without the batch; None where they depend on what is in the image (detection)."""
+    """The inputs that they hold for, without the batch; None where that is not known (detection)."""
 
     classes: int | None
     """How many classes the weights tell apart, if they do."""

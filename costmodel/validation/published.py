@@ -3,8 +3,8 @@
 torchvision's numbers hold for its models as built with their weights, which is how `costmodel.networks` builds them:
 GoogLeNet without its auxiliary classifiers, segmentation models with theirs, detection models with frozen norms (their
 scale and shift are no parameters), vision transformers at the size of their weights. Its multiply-accumulates hold for
-one input size, so an entry for another size is not compared; a detection model's depend on the image, so only its
-parameters are.
+one input size, so an entry for another size is not compared; what image a detection model was run on is not said, so
+only its parameters are.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def published_rows(name: str, costs: Costs) -> tuple[list[Row], list[str]]:
         if _holds(entry, costs):
             rows.append(compare(entry.source, "", TOTAL, "parameters", costs.parameters, entry.parameters, {}))
         if entry.sizes is None:
-            notes.append(f"{entry.source}: MACs not compared, they depend on what is in the image")
+            notes.append(f"{entry.source}: MACs not compared, the image that they were counted on is not published")
         elif _holds(entry, costs):
             rows.append(_macs(entry, costs.phase(FORWARD).total.macs))
         else:
