@@ -211,6 +211,14 @@ class TestTraining:
         # the input needs no gradient: the first layer's backward is its weight's gradient alone
         assert costs.phase(BACKWARD).total.macs == conv + 2 * linear
 
+    @pytest.mark.parametrize("inplace", [False, True])
+    def test_the_backward_belongs_to_the_layer_of_its_forward(self, inplace: bool) -> None:
+        # in place, autograd keeps a copy that it makes after the activation's own node
+        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.SiLU(inplace=inplace), nn.Conv2d(4, 4, 3))
+        traced = trace(model, (1, 3, 8, 8), train=True, loss="sum")
+        assert operators(traced, "1", BACKWARD) == ["aten.silu_backward"]
+        assert operators(traced, "0", BACKWARD) == ["aten.convolution_backward"]
+
     def test_optimizers_and_their_state(self) -> None:
         model = nn.Linear(10, 10)
 

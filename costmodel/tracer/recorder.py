@@ -41,8 +41,9 @@ class Recorder(TorchDispatchMode):
         self.storages = Storages()
         self._made: dict[Any, Any] = {}
         self._dtypes: dict[torch.dtype, str] = {}
-        self._sequence: dict[int, str] = {}
-        self._sequence_order: list[int] | None = None
+        self._sequence_starts: list[int] = [0]
+        """The numbers of autograd's next node whenever the layer changed; below, the layer from there on."""
+        self._sequence_layers: list[str] = [""]
         self.layer_of_parameter: dict[int, str] = {}
         """The module that holds a parameter, by the parameter's id."""
         self.failed_in: str | None = None
@@ -169,10 +170,23 @@ class Recorder(TorchDispatchMode):
         kwargs = {name: swap(value) for name, value in kwargs.items()}
         return args, kwargs, {name: swapped[id(tensor)] for name, tensor in tensors.items()}
 
+    def enter(self, layer: str) -> None:
+        """From here on operations belong to `layer`, until `leave`."""
+        self.layers.append(layer)
+        self._note_sequence()
+
+    def leave(self) -> None:
+        """Operations belong to the layer around this one again."""
+        self.layers.pop()
+        self._note_sequence()
+
+    def _note_sequence(self) -> None:
+        self._sequence_starts.append(torch.autograd._get_sequence_nr())
+        self._sequence_layers.append(self.layers[-1])
+
     def _layer(self) -> str:
-        if len(self.layers) > 1 or self.phase != BACKWARD:
-            if self.phase == FORWARD:
-                self._sequence.setdefault(torch.autograd._get_sequence_nr() - 1, self.layers[-1])
+        """Where an operation belongs: in the backward, to the layer in whose forward its autograd node was made."""
+        if self.phase != BACKWARD or len(self.layers) > 1:
             return self.layers[-1]
         node = torch._C._current_autograd_node()
         if node is None:
@@ -180,13 +194,7 @@ class Recorder(TorchDispatchMode):
         number = node._sequence_nr()
         if number == _ACCUMULATE_GRAD:
             return self.layer_of_parameter.get(id(getattr(node, "variable", None)), "")
-        layer = self._sequence.get(number)
-        if layer is None:  # a node without an operation of its own: the one before it made it
-            if self._sequence_order is None:
-                self._sequence_order = sorted(self._sequence)
-            place = bisect_right(self._sequence_order, number)
-            layer = self._sequence[self._sequence_order[max(0, place - 1)]] if self._sequence_order else ""
-        return layer
+        return self._sequence_layers[bisect_right(self._sequence_starts, number) - 1]
 
     def _needs_values(self, schema: Schema) -> TraceError:
         return TraceError(

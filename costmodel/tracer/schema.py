@@ -71,8 +71,8 @@ _ALIASING = frozenset({"_unsafe_view", "_to_copy", "contiguous", "lift_fresh", "
 
 def _decomposes(func: Any) -> bool:
     """Whether the operator reaches us whole only because autograd, which takes it apart, was off (inference mode)."""
-    composite = torch._C.DispatchKey.CompositeImplicitAutograd
-    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), composite)
+    has_kernel, keys = torch._C._dispatch_has_kernel_for_dispatch_key, torch._C.DispatchKey
+    return has_kernel(func.name(), keys.CompositeImplicitAutograd) and not has_kernel(func.name(), keys.CPU)
 
 
 _NO_ATTRIBUTE: Any = object()

@@ -41,7 +41,7 @@ class Spy:
         self.calls += 1
         if self.first_call is None:
             self.first_call = next(self.clock)
-        recorder.layers.append(self.path)
+        recorder.enter(self.path)
         try:
             output = self.forward(*args, **kwargs)
         except Exception:
@@ -49,7 +49,7 @@ class Spy:
                 recorder.failed_in = _describe(self.path, self.module, (args, kwargs))
             raise
         finally:
-            recorder.layers.pop()
+            recorder.leave()
         first = output if isinstance(output, torch.Tensor) else next(tensors_in(output), None)
         if first is not None:
             self.output_shape = tuple(first.shape)

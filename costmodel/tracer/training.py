@@ -60,9 +60,9 @@ class TrainingStep:
 
     def take_loss(self, outputs: Any, recorder: Recorder) -> torch.Tensor:
         """The loss of the network's outputs. What is alive after it was kept for the backward."""
-        recorder.layers.append(LOSS_LAYER)
+        recorder.enter(LOSS_LAYER)
         value = self.loss(outputs)
-        recorder.layers.pop()
+        recorder.leave()
         if not (isinstance(value, torch.Tensor) and value.numel() == 1 and value.requires_grad):
             raise InputError("the loss is not a single number that depends on a trainable parameter.")
         if isinstance(self.loss, CrossEntropy):
@@ -80,9 +80,9 @@ class TrainingStep:
                 recorder.assign(parameter.grad, "gradient", name)
         if self.optimizer is not None:
             recorder.phase = OPTIMIZER
-            recorder.layers.append(OPTIMIZER_LAYER)
+            recorder.enter(OPTIMIZER_LAYER)
             self.optimizer.step()
-            recorder.layers.pop()
+            recorder.leave()
 
 
 @contextmanager
