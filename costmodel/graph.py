@@ -155,7 +155,7 @@ class Module:
     """Shape of the first tensor that its last call returned."""
 
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """What its class was told where that matters for its formulas: in_channels, kernel_size, p ..."""
+    """What its class was told, where its formulas need it: in_channels, kernel_size, groups ..."""
 
 
 @dataclass(frozen=True, repr=False)

@@ -96,7 +96,7 @@ def test_importing_costmodel_imports_nothing_heavy() -> None:
 def test_reading_a_trace_needs_no_torch() -> None:
     code = (
         "import sys; sys.modules['torch'] = None\n"
-        "import costmodel.cost, costmodel.memory, costmodel.roofline, costmodel.devices, costmodel.chip\n"
+        "import costmodel.cost, costmodel.memory, costmodel.roofline, costmodel.devices, costmodel.display\n"
         "print(len(costmodel.rules.rules()) > 50)"
     )
     assert run(code).strip() == "True"

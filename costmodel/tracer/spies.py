@@ -22,7 +22,7 @@ _SETTINGS = frozenset({
     "out_features", "num_features", "normalized_shape", "num_embeddings", "embedding_dim", "embed_dim", "num_heads",
     "hidden_size", "input_size", "output_size", "p", "inplace",
 })  # fmt: skip
-"""What of a module's settings its formulas need."""
+"""What of a layer's settings its formulas need, where it holds parameters."""
 
 
 class Spy:
@@ -84,8 +84,9 @@ def modules_of(modules: Paths, spies: list[Spy]) -> tuple[Module, ...]:
     found = []
     for (path, module), spy in zip(modules, spies, strict=True):
         state = module.__dict__
-        settings = {name: state[name] for name in sorted(_SETTINGS & state.keys()) if _is_plain(state[name])}
-        leaf = not any(child is not None for child in module._modules.values())
+        named = sorted(_SETTINGS & state.keys()) if module._parameters else ()
+        settings = {name: state[name] for name in named if _is_plain(state[name])}
+        leaf = not module._modules or not any(child is not None for child in module._modules.values())
         order = math.inf if spy.first_call is None else spy.first_call
         found.append((order, Module(path, type(module).__name__, leaf, spy.calls, spy.output_shape, settings)))
     return tuple(module for _, module in sorted(found, key=lambda entry: entry[0]))
