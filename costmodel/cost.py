@@ -7,7 +7,7 @@ at its own dtype; a view moves nothing. An operation without a rule is not zero:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from costmodel.display import html_table
 from costmodel.errors import InputError, nearest
-from costmodel.graph import LOSS_LAYER, OPTIMIZER, Operation, Trace
+from costmodel.graph import LOSS_LAYER, OPTIMIZER, Operation, TensorSpec, Trace
 from costmodel.rules import Rule, Work, rules
 from costmodel.units import iec, si
 
@@ -272,9 +272,9 @@ _NOTHING = Cost()
 _NO_WORK = Work()
 
 
-def _distinct_bytes(tensors: Iterable[object]) -> int:
+def _distinct_bytes(tensors: Collection[TensorSpec]) -> int:
     """Bytes of tensors, one that occurs twice counted once."""
-    return sum(tensor.nbytes for tensor in set(tensors))  # type: ignore[attr-defined]
+    return sum(tensor.nbytes for tensor in (set(tensors) if len(tensors) > 1 else tensors))
 
 
 def _layers(costs: Costs) -> Iterable[LayerCost]:

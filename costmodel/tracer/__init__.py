@@ -78,11 +78,14 @@ def trace(
             network.train(train)
         dtype_run = wanted or _own_dtype(network)
         args, kwargs = materialize(inputs, dtype_run, not run, lambda tensor: _adopt(tensor, wanted, not run))
-        with Rehearsal(meta=not run) as rehearsal, _explained(rehearsal, (args, kwargs)):
-            _take_shapes(network, args, kwargs)
-            if step:
-                step.prepare(network)
         modules = list(network.named_modules())
+        lazy = any(isinstance(module, LazyModuleMixin) and module.has_uninitialized_params() for _, module in modules)
+        if lazy or step:
+            with Rehearsal(meta=not run) as rehearsal, _explained(rehearsal, (args, kwargs)):
+                if lazy:
+                    _take_shapes(network, args, kwargs)
+                if step:
+                    step.prepare(network)
         parameters = _parameters(modules, recorder)
         input_specs = tuple(recorder.assign(tensor, "input", "input") for tensor in tensors_in((args, kwargs)))
         if step:
@@ -134,9 +137,8 @@ def _parameters(modules: Paths, recorder: Recorder) -> tuple[Parameter, ...]:
 
 def _take_shapes(network: nn.Module, args: Any, kwargs: Any) -> None:
     """Run a network with lazy modules once, so that they take their shapes from the input."""
-    if any(isinstance(module, LazyModuleMixin) and module.has_uninitialized_params() for module in network.modules()):
-        with torch.no_grad():
-            network(*args, **kwargs)
+    with torch.no_grad():
+        network(*args, **kwargs)
 
 
 def _weighty_twin(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:

@@ -46,6 +46,9 @@ def real_twin(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
 def meta_tensor(tensor: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
     """The meta tensor of the same class, shape and strides; `dtype` replaces a floating-point type."""
     wanted = dtype if dtype is not None and tensor.dtype.is_floating_point else tensor.dtype
+    if type(tensor) is nn.Parameter and tensor.layout is torch.strided:  # as nearly all are: spare the checks below
+        twin = torch.empty_strided(tensor.shape, tensor.stride(), dtype=wanted, device="meta")
+        return torch.Tensor._make_subclass(nn.Parameter, twin, tensor.requires_grad)
     if isinstance(tensor, UninitializedTensorMixin):
         options: dict[str, Any] = {"device": "meta", "dtype": wanted}
         return type(tensor)(requires_grad=tensor.requires_grad, **options)
