@@ -357,3 +357,11 @@ def test_the_vgg_papers_table():
     b = sum(p.numel() for p in networks.find("torchvision:vgg13").module.parameters())
     assert millions["A-LRN"] == millions["A"]
     assert round((b + 256 * 257 + 2 * 512 * 513) / 1e6) == millions["C"]
+
+
+def test_a_notebook_shows_the_sums_and_what_differs() -> None:
+    validation = validate(networks.find("lenet"))
+    html = validation._repr_html_()
+    assert "0 unexplained" in html
+    assert html.count("(total)") == len(validation.totals)
+    assert repr(validation).startswith("<Validation of lenet: ")

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from costmodel.errors import InputError
-from costmodel.tracer.inputs import materialize
+from costmodel.tracer.inputs import materialize, tensors_in
 from costmodel.tracer.twin import meta_tensor, meta_twin, real_twin
 
 
@@ -62,7 +62,7 @@ def total_of(outputs: Any) -> torch.Tensor:
 
     Raises InputError if there is none.
     """
-    sums = [tensor.sum() for tensor in _tensors(outputs) if tensor.requires_grad]
+    sums = [tensor.sum() for tensor in tensors_in(outputs) if tensor.requires_grad]
     if not sums:
         raise InputError("no output of this network requires a gradient: there is nothing to train.")
     return functools.reduce(torch.add, sums)
@@ -129,14 +129,3 @@ def _copy(tensor: torch.Tensor) -> torch.Tensor:
     if tensor.is_meta:
         return torch.zeros(tensor.shape, dtype=tensor.dtype)
     return tensor.detach().to("cpu", copy=True).requires_grad_(tensor.requires_grad)
-
-
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        yield from itertools.chain.from_iterable(_tensors(item) for item in value.values())
-    elif isinstance(value, (list, tuple)):
-        yield from itertools.chain.from_iterable(_tensors(item) for item in value)
-    elif hasattr(value, "__dataclass_fields__"):
-        yield from _tensors(vars(value))

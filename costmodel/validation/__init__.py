@@ -17,6 +17,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from costmodel.cost import Costs, OperationCost, count
+from costmodel.display import html_table
 from costmodel.errors import InputError
 from costmodel.graph import PHASES
 from costmodel.validation.explanations import Case, explain
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["TOTAL", "Row", "Validation", "validate"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Validation:
     """The rows of a comparison, and the answers that they came from."""
 
@@ -58,6 +59,26 @@ class Validation:
         import pandas as pd
 
         return pd.DataFrame(self.rows, columns=list(Row._fields))
+
+    def __repr__(self) -> str:
+        return f"<Validation of {self.model}: {self._verdict}>"
+
+    def _repr_html_(self) -> str:
+        """For a notebook: every sum, and the layers where somebody says something else."""
+        shown = [row for row in self.rows if row.layer == TOTAL or row.difference or not row.ok]
+        return html_table(f"{self.model}: {self._verdict}", _COLUMNS, shown, notes=self.notes)
+
+    @property
+    def _verdict(self) -> str:
+        unexplained = sum(not row.ok for row in self.rows)
+        equal = sum(not row.difference for row in self.rows)
+        return f"{len(self.rows)} numbers compared, {equal} equal, {unexplained} unexplained"
+
+
+_COLUMNS = (
+    ("compared with", "text"), ("phase", "term"), ("layer", "layer"), ("quantity", "term"), ("ours", "count"),
+    ("theirs", "count"), ("difference", "count"), ("because", "text"), ("fine", "flag"),
+)  # fmt: skip
 
 
 def validate(
