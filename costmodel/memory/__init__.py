@@ -1,0 +1,7 @@
+"""Which bytes a trace keeps alive when, when they peak, and who holds them."""
+
+from __future__ import annotations
+
+from costmodel.memory.timeline import Holder, Memory, remember
+
+__all__ = ["Holder", "Memory", "remember"]
