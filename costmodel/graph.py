@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -70,8 +70,7 @@ class TensorSpec(NamedTuple):
         return math.prod(self.shape) * DTYPE_BYTES[self.dtype]
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
+class Operation(NamedTuple):
     """One operator call, as the dispatcher saw it."""
 
     operator: str
@@ -100,8 +99,7 @@ class Operation:
     """The operator's overload: "Tensor", "dim_IntList", "out" ..."""
 
 
-@dataclass(frozen=True, slots=True)
-class Storage:
+class Storage(NamedTuple):
     """A block of memory: when it came to be, when its last holder let go, and what it was for."""
 
     nbytes: int
@@ -120,8 +118,7 @@ class Storage:
     """The parameter's or buffer's name, or the layer that made it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Parameter:
+class Parameter(NamedTuple):
     """A parameter or buffer of a module, once per storage: a shared one belongs to the first module that holds it."""
 
     name: str
@@ -135,8 +132,7 @@ class Parameter:
     buffer: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Module:
+class Module(NamedTuple):
     """A module of the network."""
 
     path: str
@@ -154,7 +150,7 @@ class Module:
     output_shape: tuple[int, ...] | None = None
     """Shape of the first tensor that its last call returned."""
 
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = {}
     """What its class was told, where its formulas need it: in_channels, kernel_size, groups ..."""
 
 
@@ -210,7 +206,8 @@ class Trace:
 
     def to_json(self) -> str:
         """The trace as a JSON document (schema costmodel/trace/1)."""
-        return json.dumps({"schema": SCHEMA} | asdict(self), separators=(",", ":"))
+        document = {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
+        return json.dumps({"schema": SCHEMA} | document, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> Trace:
@@ -225,6 +222,15 @@ class Trace:
             return _trace(document)
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"this trace is damaged: {error!r}.") from None
+
+
+def _plain(value: Any) -> Any:
+    """What `json` knows: a named tuple becomes an object, but a tensor's spec, of which there are many, an array."""
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_asdict") and not isinstance(value, TensorSpec):
+        return _plain(value._asdict())
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
 def _trace(document: dict[str, Any]) -> Trace:

@@ -61,7 +61,7 @@ def test_rounds_are_interleaved_after_a_call_to_warm_up(monkeypatch):
     for name in ("a", "b"):
         monkeypatch.setattr(contenders, "CONTENDERS", {**contenders.CONTENDERS, name: program(name)})
     measured(["a", "b"])
-    assert calls == ["a", "b"] * 3
+    assert calls == ["a", "b"] + ["a"] * 3 + ["b"] * 3 + ["a"] * 3 + ["b"] * 3
 
 
 def test_a_fast_wrong_answer_is_marked(monkeypatch, tmp_path):

@@ -80,9 +80,7 @@ def test_flops_are_two_macs_and_the_vector_work() -> None:
 
 def test_an_operator_without_a_rule_is_reported() -> None:
     traced = trace(nn.Sequential(nn.Linear(2, 2), nn.ReLU()), (1, 2))
-    strange = tuple(
-        dataclasses.replace(o, operator="my.relu") if o.operator == "aten.relu" else o for o in traced.operations
-    )
+    strange = tuple(o._replace(operator="my.relu") if o.operator == "aten.relu" else o for o in traced.operations)
     costs = count(dataclasses.replace(traced, operations=strange))
     (missing,) = costs.unmodelled
     assert missing == Unmodelled("my.relu", 1, ("1",))

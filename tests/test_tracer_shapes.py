@@ -133,6 +133,21 @@ def test_pooling(n: int, c: int, side: int, window: int, stride: int, padding: i
     if made is not None:
         assert look(made) == look(aten.max_pool2d_with_indices.default(x, [window], steps, [padding], [1], ceil))
     agree(aten._adaptive_avg_pool2d.default, x, [window, window])
+    average = MAKERS[aten.avg_pool2d.default](x, [window], steps, [padding], ceil, False)
+    if average is not None:
+        assert look(average) == look(aten.avg_pool2d.default(x, [window], steps, [padding], ceil, False))
+    assert (average is None) == (made is None)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(sizes, min_size=1, max_size=4), st.sets(st.integers(-4, 3), max_size=3), layouts, st.booleans())
+def test_mean(shape: list[int], dims: set[int], layout: str, keepdim: bool) -> None:
+    rank = len(shape)
+    inside = [d for d in dims if -rank <= d < rank]
+    if len({d % rank for d in inside}) == len(inside):  # torch refuses one named twice
+        agree(aten.mean.dim, laid_out(tuple(shape), layout), inside, keepdim)
+    assert MAKERS[aten.mean.dim](laid_out(tuple(shape), layout), [rank], keepdim) is None
+    assert MAKERS[aten.mean.dim](laid_out((2, 3), "contiguous"), [1, -1], keepdim) is None
 
 
 @settings(max_examples=60, deadline=None)

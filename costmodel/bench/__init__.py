@@ -2,8 +2,9 @@
 
 Every program is timed twice: called as its README says (real weights on the CPU, a real input), and as an expert would
 (all on the meta device), where it survives that. The rounds are interleaved, so that whatever else the machine does
-hits all alike, and each program has one call before the first to import and warm up. Memory is measured in a process
-for each program, as what building and analysing the network adds at most to one that has torch and the program loaded.
+hits all alike, and each program has one call before the first to import and warm up. In a round it is called three
+times in a row, so that nobody pays for what the program before left in the processor's caches. Memory is measured in a
+process for each program, as what building and analysing the network adds at most to one that has everything loaded.
 
     frame = run(["torchvision:vgg19"], repeat=5)
     write(frame, "reports/benchmark.md")
@@ -65,7 +66,7 @@ def run(
     Args:
         models: what `networks.find` takes; networks with one input.
         peers: programs to compare with, by the names in `costmodel.peers.contenders`; all of them if None.
-        repeat: how many timed rounds.
+        repeat: how many timed rounds, of three calls each.
         memory: also measure memory, in a process for each row.
         startup: also time `import costmodel` and `costmodel --help`, in processes of their own.
         progress: told of each step.
@@ -108,6 +109,16 @@ def run(
     return frame
 
 
+_CALLS = 3
+"""Of one program in a row, in each round."""
+
+
+def _timed(call: Callable[[], int]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
 def _race(model: str, way: str, names: Sequence[str], repeat: int, memory: bool) -> Iterator[dict[str, Any]]:
     """One network, given in one way, to each program in turn, `repeat` times over."""
     from costmodel.peers.contenders import OURSELVES, network_for, ready, silence
@@ -130,9 +141,7 @@ def _race(model: str, way: str, names: Sequence[str], repeat: int, memory: bool)
             for name, call in calls.items():
                 if name not in problems:
                     gc.collect()
-                    start = time.perf_counter()
-                    call()
-                    times[name].append(time.perf_counter() - start)
+                    times[name] += [_timed(call) for _ in range(_CALLS)]
     for name in names:
         if name in problems:
             yield _row(model, name, way, problem=problems[name])

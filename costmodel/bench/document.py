@@ -71,7 +71,9 @@ def _document(frame: pd.DataFrame) -> str:
     lines = [
         _TITLE,
         "",
-        "Written by `{command}` on {date}: {rounds} rounds, {machine}, Python {python}.".format(**circumstances),
+        "Written by `{command}` on {date}: {rounds} rounds of three calls, {machine}, Python {python}.".format(
+            **circumstances
+        ),
         "",
         *_EXPLANATION,
         "## The closest program",

@@ -24,9 +24,9 @@ from costmodel.graph import BACKWARD, FORWARD, OPTIMIZER, Parameter, Trace
 from costmodel.tracer.cuda import cuda_operators
 from costmodel.tracer.inputs import Shape, floating_dtype, materialize, parse_shape, shapes_of, tensors_in
 from costmodel.tracer.recorder import Recorder, Rehearsal
-from costmodel.tracer.spies import Paths, dismiss, modules_of, spy_on
+from costmodel.tracer.spies import dismiss, modules_of, spy_on
 from costmodel.tracer.training import OPTIMIZERS, Loss, MakeOptimizer, TrainingStep
-from costmodel.tracer.twin import meta_tensor, meta_twin, real_twin
+from costmodel.tracer.twin import Paths, meta_tensor, meta_twin, paths_of, real_twin
 
 __all__ = ["OPTIMIZERS", "Shape", "parse_shape", "trace"]
 
@@ -71,14 +71,14 @@ def trace(
     model = getattr(model, "_orig_mod", model)  # what torch.compile wrapped
     wanted = floating_dtype(dtype)
     step = TrainingStep(loss, optimizer, optimizer_options or {}, target) if train else None
-    recorder = Recorder(meta=not run)
+    recorder = Recorder(meta=not run, train=train)
     with _way_of(target if not run else "cpu", train):
         network = _weighty_twin(model, wanted) if run else meta_twin(model, wanted)
-        if any(module.training != train for module in network.modules()):
+        modules = paths_of(network)
+        if any(module.training is not train for _, module in modules):
             network.train(train)
         dtype_run = wanted or _own_dtype(network)
         args, kwargs = materialize(inputs, dtype_run, not run, lambda tensor: _adopt(tensor, wanted, not run))
-        modules = list(network.named_modules())
         lazy = any(isinstance(module, LazyModuleMixin) and module.has_uninitialized_params() for _, module in modules)
         if lazy or step:
             with Rehearsal(meta=not run) as rehearsal, _explained(rehearsal, (args, kwargs)):
@@ -123,15 +123,16 @@ def _parameters(modules: Paths, recorder: Recorder) -> tuple[Parameter, ...]:
     seen: set[int] = set()
     found = []
     for path, module in modules:
-        for table, buffer in ((module._parameters, False), (module._buffers, True)):
+        prefix = f"{path}." if path else ""
+        for table, role in ((module._parameters, "parameter"), (module._buffers, "buffer")):
             for key, tensor in table.items():
                 if tensor is None or id(tensor) in seen:
                     continue
                 seen.add(id(tensor))
-                name = f"{path}.{key}" if path else key
-                spec = recorder.assign(tensor, "buffer" if buffer else "parameter", name)
+                name = prefix + key
+                spec = recorder.assign(tensor, role, name)
                 recorder.layer_of_parameter[id(tensor)] = path
-                found.append(Parameter(name, path, spec, tensor.requires_grad, buffer))
+                found.append(Parameter(name, path, spec, tensor.requires_grad, role == "buffer"))
     return tuple(found)
 
 
@@ -179,7 +180,18 @@ def _way_of(target: str, train: bool) -> Iterator[None]:
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
         if collecting:
+            _spare_the_collector()
             gc.enable()
+
+
+def _spare_the_collector() -> None:
+    """Count what lives now as old: a trace is thousands of objects that live together, and none of them is garbage.
+
+    Otherwise the collector looks at all of them as soon as it is allowed to, for as long as a tenth of the trace took.
+    """
+    if not gc.get_freeze_count():  # or what somebody froze on purpose would thaw
+        gc.freeze()
+        gc.unfreeze()
 
 
 @contextmanager

@@ -15,11 +15,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from costmodel.errors import TraceError
 from costmodel.graph import BACKWARD, FORWARD, Operation, TensorSpec
+from costmodel.tracer.inputs import DTYPE_NAMES
 from costmodel.tracer.schema import Schema, read_arguments, schema_of
 from costmodel.tracer.shapes import MAKERS
 from costmodel.tracer.storages import Storages
 
-_Specs = dict[str, TensorSpec]
+_new = tuple.__new__
+"""Makes a named tuple of a tuple at half the price: there are thousands in a trace."""
 _ACCUMULATE_GRAD = 2**64 - 1
 """The sequence number that autograd gives to the nodes that add a gradient to its parameter."""
 
@@ -28,19 +30,21 @@ class Recorder(TorchDispatchMode):
     """Records what runs inside `with recorder:`.
 
     `meta` is whether the network runs on meta tensors: then values are refused, real constants are turned into meta
-    tensors where they meet one, and an operation seen before is not computed again.
+    tensors where they meet one, and an operation seen before is not computed again. `train` is whether a backward will
+    follow, whose operations belong to the layers whose forward made their nodes.
     """
 
-    def __init__(self, meta: bool = True) -> None:
+    def __init__(self, meta: bool = True, train: bool = False) -> None:
         super().__init__()
         self.meta = meta
+        self._backward_follows = train
         self.phase = FORWARD
         self.layers = [""]
         """The modules whose forward is running, the innermost last."""
         self.operations: list[Operation] = []
         self.storages = Storages()
         self._made: dict[Any, Any] = {}
-        self._dtypes: dict[torch.dtype, str] = {}
+        self._index_of = self.storages.index_of
         self._sequence_starts: list[int] = [0]
         """The numbers of autograd's next node whenever the layer changed; below, the layer from there on."""
         self._sequence_layers: list[str] = [""]
@@ -74,17 +78,21 @@ class Recorder(TorchDispatchMode):
         if self.meta and schema.factory:
             kwargs = {**kwargs, "device": torch.device("meta")}
         tensors, attributes = read_arguments(schema, args, kwargs)
+        spec = self.spec
         on_meta = False
         if self.meta and tensors:
-            metas = sum(tensor.is_meta for tensor in tensors.values())
-            on_meta = metas > 0
-            if on_meta and metas < len(tensors):
+            places = [tensor.is_meta for tensor in tensors.values()]
+            on_meta = True in places
+            if on_meta and False in places:
                 args, kwargs, tensors = self._all_meta(schema, args, kwargs, tensors)
 
         # Inputs first: an operation may free or replace what it was given.
-        inputs = {name: self.spec(tensor) for name, tensor in tensors.items()}
+        inputs = {name: spec(tensor) for name, tensor in tensors.items()}
         try:
-            result = self._result(func, schema, args, kwargs, inputs, attributes) if on_meta else func(*args, **kwargs)
+            if on_meta or (self.meta and schema.factory):
+                result = self._result(func, schema, args, kwargs, inputs, attributes)
+            else:
+                result = func(*args, **kwargs)
         except (RuntimeError, NotImplementedError):
             if on_meta and schema.needs_values:
                 raise self._needs_values(schema) from None
@@ -92,12 +100,15 @@ class Recorder(TorchDispatchMode):
 
         storages, layer = self.storages, self._layer()
         storages.running, storages.maker = len(self.operations), layer
-        outputs = (self.spec(result),) if isinstance(result, torch.Tensor) else self._specs(result)
+        outputs = (spec(result),) if isinstance(result, torch.Tensor) else self._specs(result)
         storages.maker = None
         if schema.writes and not outputs:
             outputs = tuple(inputs[name] for name in inputs if name.partition(".")[0] in schema.writes)
         self.operations.append(
-            Operation(schema.name, layer, self.phase, inputs, outputs, attributes, schema.view, schema.overload)
+            _new(
+                Operation,
+                (schema.name, layer, self.phase, inputs, outputs, attributes, schema.view, schema.overload),
+            )
         )
         return result
 
@@ -131,23 +142,23 @@ class Recorder(TorchDispatchMode):
 
     def spec(self, tensor: torch.Tensor) -> TensorSpec:
         """The tensor without its values; its storage is registered on first sight."""
-        dtype = self._dtypes.get(tensor.dtype)
-        if dtype is None:
-            dtype = self._dtypes[tensor.dtype] = str(tensor.dtype).removeprefix("torch.")
         try:
             storage = tensor.untyped_storage()
         except (NotImplementedError, RuntimeError):
             raise TraceError(
                 f"layer {self.layers[-1]!r} uses a {tensor.layout} tensor: only dense ones can be traced."
             ) from None
-        index = self.storages.index(storage)
-        return TensorSpec(tuple(tensor.shape), dtype, tensor.stride(), index, tensor.storage_offset())
+        index = self._index_of.get(storage._cdata)
+        if index is None:
+            index = self.storages.register(storage)
+        dtype = DTYPE_NAMES[tensor.dtype]
+        return _new(TensorSpec, (tuple(tensor.shape), dtype, tensor.stride(), index, tensor.storage_offset()))
 
     def _specs(self, result: Any) -> tuple[TensorSpec, ...]:
         if isinstance(result, torch.Tensor):
             return (self.spec(result),)
         if isinstance(result, (tuple, list)):
-            return tuple(spec for item in result for spec in self._specs(item))
+            return tuple([spec for item in result for spec in self._specs(item)])
         return ()
 
     def _all_meta(
@@ -173,12 +184,14 @@ class Recorder(TorchDispatchMode):
     def enter(self, layer: str) -> None:
         """From here on operations belong to `layer`, until `leave`."""
         self.layers.append(layer)
-        self._note_sequence()
+        if self._backward_follows:
+            self._note_sequence()
 
     def leave(self) -> None:
         """Operations belong to the layer around this one again."""
         self.layers.pop()
-        self._note_sequence()
+        if self._backward_follows:
+            self._note_sequence()
 
     def _note_sequence(self) -> None:
         self._sequence_starts.append(torch.autograd._get_sequence_nr())

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from costmodel.tracer.inputs import DTYPE_NAMES
+
 # Factories whose result may be large and whose values no control flow should hang on; arange and its like stay real.
 
 _TO_META = frozenset({"zeros", "ones", "full", "empty", "empty_strided", "rand", "randn", "randint", "randperm", "eye"})
@@ -22,8 +24,8 @@ class Schema:
     name: str
     overload: str
     arguments: tuple[str, ...]
-    tensors: frozenset[str]
-    """The arguments that are tensors, or None."""
+    readers: dict[str, str]
+    """How each argument is read."""
     defaults: dict[str, Any]
     view: bool
     """It returns another look at an input's memory."""
@@ -44,7 +46,8 @@ def schema_of(func: Any) -> Schema:
     schema = func._schema
     namespace, name = schema.name.split("::")
     arguments = tuple(argument.name for argument in schema.arguments)
-    tensors = frozenset(a.name for a in schema.arguments if "Tensor" in str(a.type))
+    readers = {argument.name: _reader(str(argument.type)) for argument in schema.arguments}
+    tensors = {name for name, reader in readers.items() if reader in (_TENSOR, _TENSORS)}
     given = {a.name: a.default_value for a in schema.arguments if a.has_default_value() and a.name not in tensors}
     defaults = {name: _attribute(value) for name, value in given.items()}
     written = tuple(a.name for a in schema.arguments if a.alias_info is not None and a.alias_info.is_write)
@@ -53,7 +56,7 @@ def schema_of(func: Any) -> Schema:
         name=f"{namespace}.{name}",
         overload=func._overloadname,
         arguments=arguments,
-        tensors=tensors,
+        readers=readers,
         defaults={key: value for key, value in defaults.items() if value is not _NO_ATTRIBUTE},
         view=(aliased and not written) or name in ("_unsafe_view", "_reshape_alias", "lift_fresh"),
         fresh=namespace == "aten" and bool(tensors) and not aliased and not written and name not in _ALIASING,
@@ -83,23 +86,45 @@ def read_arguments(schema: Schema, args: Any, kwargs: Any) -> tuple[dict[str, to
     """The tensors among the arguments by name, and the other arguments as JSON knows them."""
     tensors: dict[str, torch.Tensor] = {}
     attributes = schema.defaults.copy()
-    named: Any = zip(schema.arguments, args, strict=False)
+    readers = schema.readers
+    named: Any = zip(schema.arguments, args)  # noqa: B905  (trailing defaults are left out)
     for name, value in itertools.chain(named, kwargs.items()) if kwargs else named:
-        kind = type(value)
-        if kind in _PLAIN:
-            if value is not None or name not in schema.tensors:
+        reader = readers[name]
+        if type(value) in _PLAIN:  # a tensor argument may be a number, or missing
+            if value is not None or not (reader is _TENSOR or reader is _TENSORS):
                 attributes[name] = value
-        elif isinstance(value, torch.Tensor):
+        elif reader is _TENSOR:
             tensors[name] = value
-        elif kind in (list, tuple) and value and any(isinstance(item, torch.Tensor) for item in value):
-            for position, item in enumerate(value):
-                if isinstance(item, torch.Tensor):
-                    tensors[f"{name}.{position}"] = item
+        elif reader is _NUMBERS:
+            attributes[name] = tuple(value)
+        elif reader is _TENSORS:
+            names = _numbered(name, len(value))
+            tensors.update((key, item) for key, item in zip(names, value, strict=True) if item is not None)
         else:
             attribute = _attribute(value)
             if attribute is not _NO_ATTRIBUTE:
                 attributes[name] = attribute
     return tensors, attributes
+
+
+@functools.cache
+def _numbered(name: str, count: int) -> tuple[str, ...]:
+    return tuple(f"{name}.{position}" for position in range(count))
+
+
+_TENSOR, _TENSORS, _NUMBERS, _OTHER = "tensor", "tensors", "numbers", "other"
+
+
+def _reader(kind: str) -> str:
+    """How an argument of a type is read, by the type's text: "Optional[Tensor]", "List[int]" ..."""
+    if "Tensor" in kind:
+        return _TENSORS if "List" in kind else _TENSOR
+    return _NUMBERS if kind in _LISTS_OF_NUMBERS else _OTHER
+
+
+_LISTS_OF_NUMBERS = frozenset(
+    form.format(number) for number in ("int", "float", "bool", "SymInt") for form in ("List[{}]", "Optional[List[{}]]")
+)
 
 
 def _attribute(value: Any) -> Any:
@@ -111,7 +136,9 @@ def _attribute(value: Any) -> Any:
             return tuple(value)
         items = tuple(_attribute(item) for item in value)
         return _NO_ATTRIBUTE if _NO_ATTRIBUTE in items else items
-    if isinstance(value, (torch.dtype, torch.layout, torch.memory_format)):
+    if isinstance(value, torch.dtype):
+        return DTYPE_NAMES[value]
+    if isinstance(value, (torch.layout, torch.memory_format)):
         return str(value).removeprefix("torch.")
     if isinstance(value, torch.device):
         return value.type

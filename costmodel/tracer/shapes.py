@@ -18,25 +18,48 @@ Made: TypeAlias = torch.Tensor | tuple[torch.Tensor, ...] | None
 
 
 _LAST = torch.channels_last
+_META = torch.device("meta")
 
 
 def _new(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
-    return torch.empty(shape, dtype=like.dtype, device="meta")
+    return torch.empty(shape, dtype=like.dtype, device=_META)
 
 
-def _plain(*tensors: torch.Tensor) -> bool:
-    """Whether all are contiguous, non-empty and of the first one's floating-point dtype."""
-    dtype = tensors[0].dtype
-    return dtype.is_floating_point and all(t.dtype == dtype and t.is_contiguous() and t.numel() for t in tensors)
+def _vector(size: int, like: torch.Tensor) -> torch.Tensor:
+    return torch.empty_strided((size,), (1,), dtype=like.dtype, device=_META)
 
 
-def _one_layout(tensor: torch.Tensor) -> bool:
-    """Whether contiguous can only mean rows and columns innermost, not channels last as well."""
-    return not (tensor.dim() == 4 and tensor.is_contiguous(memory_format=_LAST))
+def _same(like: torch.Tensor) -> torch.Tensor:
+    """A new tensor like a contiguous one."""
+    return torch.empty_strided(like.shape, like.stride(), dtype=like.dtype, device=_META)
+
+
+def _plain(tensor: torch.Tensor) -> bool:
+    """Whether it is contiguous, in one way only, not empty, and of a floating-point type."""
+    return tensor.is_contiguous() and tensor.dtype.is_floating_point and _one_layout(tensor.shape)
+
+
+def _one_layout(shape: tuple[int, ...]) -> bool:
+    """Whether there are elements, and contiguous can only mean rows and columns innermost, not channels last too."""
+    if len(shape) == 4:
+        return shape[1] > 1 and shape[2] * shape[3] > 1 and shape[0] > 0
+    return 0 not in shape
+
+
+def _empty(
+    size: list[int],
+    dtype: torch.dtype | None = None,
+    layout: torch.layout | None = None,
+    device: Any = None,
+    pin_memory: bool | None = None,
+    memory_format: torch.memory_format | None = None,
+) -> Made:
+    plain = layout in (None, torch.strided) and not pin_memory and memory_format is None
+    return torch.empty(size, dtype=dtype, device=_META) if plain else None
 
 
 def _unary(self: torch.Tensor, *_: Any, **__: Any) -> Made:
-    return _new(self.shape, self) if _plain(self) and _one_layout(self) else None
+    return _same(self) if _plain(self) else None
 
 
 def _unary_in_place(self: torch.Tensor, *_: Any, **__: Any) -> Made:
@@ -46,7 +69,8 @@ def _unary_in_place(self: torch.Tensor, *_: Any, **__: Any) -> Made:
 def _binary(self: torch.Tensor, other: Any, *_: Any, **__: Any) -> Made:
     if not isinstance(other, torch.Tensor):
         return _unary(self) if isinstance(other, (int, float)) else None
-    return _new(self.shape, self) if self.shape == other.shape and _plain(self, other) and _one_layout(self) else None
+    alike = self.shape == other.shape and self.dtype == other.dtype
+    return _same(self) if alike and _plain(self) and other.is_contiguous() else None
 
 
 def _binary_in_place(self: torch.Tensor, other: Any, *_: Any, **__: Any) -> Made:
@@ -99,7 +123,7 @@ def _convolution(
         return None
     out = [left // step + 1 for left, step in zip(room, stride, strict=True)]
     layout = _LAST if any(last) else torch.contiguous_format
-    return torch.empty((n, k, *out), dtype=input.dtype, device="meta", memory_format=layout)
+    return torch.empty((n, k, *out), dtype=input.dtype, device=_META, memory_format=layout)
 
 
 def _dense(tensor: torch.Tensor) -> bool:
@@ -115,9 +139,29 @@ def _max_pool(
     ceil_mode: bool = False,
 ) -> Made:
     """Output, and the index of each maximum."""
-    if ceil_mode or self.dim() != 4 or not _plain(self) or not _one_layout(self):
+    shape = None if ceil_mode else _pooled(self, kernel_size, stride or kernel_size, padding, dilation)
+    return None if shape is None else (_new(shape, self), torch.empty(shape, dtype=torch.int64, device=_META))
+
+
+def _average_pool(
+    self: torch.Tensor,
+    kernel_size: list[int],
+    stride: list[int] = (),  # type: ignore[assignment]
+    padding: list[int] = (0,),  # type: ignore[assignment]
+    ceil_mode: bool = False,
+    *_: Any,
+) -> Made:
+    shape = None if ceil_mode else _pooled(self, kernel_size, stride or kernel_size, padding, [1])
+    return None if shape is None else _new(shape, self)
+
+
+def _pooled(
+    self: torch.Tensor, kernel_size: list[int], stride: list[int], padding: list[int], dilation: list[int]
+) -> tuple[int, ...] | None:
+    """The shape after a window slid over the last two of four dimensions, rounded down."""
+    if self.dim() != 4 or not _plain(self):
         return None
-    window, step, pad, gap = (_pair(value) for value in (kernel_size, stride or kernel_size, padding, dilation))
+    window, step, pad, gap = (_pair(value) for value in (kernel_size, stride, padding, dilation))
     out = [
         (self.shape[2 + i] + 2 * pad[i] - gap[i] * (window[i] - 1) - 1) // step[i] + 1
         for i in (0, 1)
@@ -125,10 +169,7 @@ def _max_pool(
         and 0 <= 2 * pad[i] <= window[i]
         and self.shape[2 + i] + 2 * pad[i] >= gap[i] * (window[i] - 1) + 1
     ]
-    if len(out) != 2:
-        return None
-    shape = (*self.shape[:2], *out)
-    return _new(shape, self), torch.empty(shape, dtype=torch.int64, device="meta")
+    return (*self.shape[:2], *out) if len(out) == 2 else None
 
 
 def _pair(value: list[int]) -> tuple[int, int]:
@@ -136,7 +177,7 @@ def _pair(value: list[int]) -> tuple[int, int]:
 
 
 def _adaptive_average(self: torch.Tensor, output_size: list[int]) -> Made:
-    fits = self.dim() == 4 and len(output_size) == 2 and min(output_size) > 0 and _plain(self) and _one_layout(self)
+    fits = self.dim() == 4 and len(output_size) == 2 and min(output_size) > 0 and _plain(self)
     return _new((*self.shape[:2], *output_size), self) if fits else None
 
 
@@ -144,30 +185,37 @@ def _batch_norm(
     input: torch.Tensor, weight: Any, bias: Any, mean: Any, var: Any, training: bool, momentum: float, eps: float
 ) -> Made:
     """Output, and mean and inverse deviation of each channel."""
-    if input.dim() < 2 or input.dtype != torch.float32 or not _plain(input) or not _one_layout(input):
+    dtype = input.dtype
+    if input.dim() < 2 or dtype != torch.float32 or not _plain(input):
         return None
     channels = input.shape[1:2]
     for tensor in (weight, bias, mean, var):
-        if tensor is None or tensor.shape != channels or tensor.dtype != input.dtype:
+        if tensor is None or tensor.shape != channels or tensor.dtype != dtype:
             return None
-    return _new(input.shape, input), _new(channels, input), _new(channels, input)
+    return _same(input), _vector(channels[0], input), _vector(channels[0], input)
 
 
 def _layer_norm(input: torch.Tensor, shape: list[int], weight: Any, bias: Any, eps: float) -> Made:
     """Output, and the mean and inverse deviation of each row."""
     rows = input.dim() - len(shape)
-    if (
-        input.dtype != torch.float32
-        or not _plain(input)
-        or not _one_layout(input)
-        or tuple(shape) != input.shape[rows:]
-    ):
+    if input.dtype != torch.float32 or not _plain(input) or tuple(shape) != input.shape[rows:]:
         return None
     for tensor in (weight, bias):
         if tensor is None or tensor.shape != input.shape[rows:] or tensor.dtype != input.dtype:
             return None
     statistics = (*input.shape[:rows], *(1 for _ in shape))
-    return _new(input.shape, input), _new(statistics, input), _new(statistics, input)
+    return _same(input), _new(statistics, input), _new(statistics, input)
+
+
+def _mean(self: torch.Tensor, dim: list[int] | None, keepdim: bool = False, *, dtype: Any = None) -> Made:
+    rank = self.dim()
+    if not dim or dtype is not None or not _plain(self) or any(not -rank <= d < rank for d in dim):
+        return None
+    gone = {d % rank for d in dim}
+    if len(gone) != len(dim):
+        return None
+    kept = [1 if i in gone else n for i, n in enumerate(self.shape) if keepdim or i not in gone]
+    return _new(tuple(kept), self)
 
 
 def _softmax(self: torch.Tensor, dim: int, half_to_float: bool) -> Made:
@@ -176,16 +224,19 @@ def _softmax(self: torch.Tensor, dim: int, half_to_float: bool) -> Made:
 
 def _cat(tensors: list[torch.Tensor], dim: int = 0) -> Made:
     first = tensors[0]
-    if not 0 <= dim < first.dim() or not _plain(*tensors) or not all(_one_layout(tensor) for tensor in tensors):
+    dtype, size = first.dtype, first.shape
+    if not 0 <= dim < len(size) or not dtype.is_floating_point or not _one_layout(size):
         return None
-    shape = list(first.shape)
-    shape[dim] = 0
+    before, after, whole = size[:dim], size[dim + 1 :], 0
     for tensor in tensors:
-        if tensor.dim() != len(shape) or any(a != b for i, (a, b) in enumerate(zip(tensor.shape, shape)) if i != dim):  # noqa: B905
+        if tensor.shape != size:  # most have the size of the one before
+            size = tensor.shape
+            if size[:dim] != before or size[dim + 1 :] != after or not _one_layout(size):
+                return None
+        if tensor.dtype != dtype or not tensor.is_contiguous():
             return None
-        shape[dim] += tensor.shape[dim]
-    made = _new(tuple(shape), first)
-    return made if _one_layout(made) else None
+        whole += size[dim]
+    return _new((*before, whole, *after), first)
 
 
 _UNARY = (
@@ -213,11 +264,14 @@ def _overloads(name: str) -> list[Any]:
 
 def _makers() -> dict[Any, Callable[..., Made]]:
     table: dict[Any, Callable[..., Made]] = {
+        aten.empty.memory_format: _empty,
         aten.addmm.default: _addmm,
         aten.mm.default: _mm,
         aten.convolution.default: _convolution,
         aten.max_pool2d_with_indices.default: _max_pool,
+        aten.avg_pool2d.default: _average_pool,
         aten._adaptive_avg_pool2d.default: _adaptive_average,
+        aten.mean.dim: _mean,
         aten.native_batch_norm.default: _batch_norm,
         aten.native_layer_norm.default: _layer_norm,
         aten._softmax.default: _softmax,

@@ -13,15 +13,13 @@ from torch import nn
 from costmodel.graph import Module
 from costmodel.tracer.inputs import shapes_of, tensors_in
 from costmodel.tracer.recorder import Recorder
+from costmodel.tracer.twin import Paths
 
-Paths = list[tuple[str, nn.Module]]
-"""The modules of a network with their dotted paths, each under its first."""
-
-_SETTINGS = frozenset({
-    "in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "in_features",
-    "out_features", "num_features", "normalized_shape", "num_embeddings", "embedding_dim", "embed_dim", "num_heads",
-    "hidden_size", "input_size", "output_size", "p", "inplace",
-})  # fmt: skip
+_SETTINGS = (
+    "dilation", "embed_dim", "embedding_dim", "groups", "hidden_size", "in_channels", "in_features", "inplace",
+    "input_size", "kernel_size", "normalized_shape", "num_embeddings", "num_features", "num_heads", "out_channels",
+    "out_features", "output_size", "p", "padding", "stride",
+)  # fmt: skip
 """What of a layer's settings its formulas need, where it holds parameters."""
 
 
@@ -84,7 +82,7 @@ def modules_of(modules: Paths, spies: list[Spy]) -> tuple[Module, ...]:
     found = []
     for (path, module), spy in zip(modules, spies, strict=True):
         state = module.__dict__
-        named = sorted(_SETTINGS & state.keys()) if module._parameters else ()
+        named = [name for name in _SETTINGS if name in state] if module._parameters else ()
         settings = {name: state[name] for name in named if _is_plain(state[name])}
         leaf = not module._modules or not any(child is not None for child in module._modules.values())
         order = math.inf if spy.first_call is None else spy.first_call
@@ -92,7 +90,10 @@ def modules_of(modules: Paths, spies: list[Spy]) -> tuple[Module, ...]:
     return tuple(module for _, module in sorted(found, key=lambda entry: entry[0]))
 
 
+_PLAIN = frozenset({bool, int, float, str})
+
+
 def _is_plain(value: Any) -> bool:
-    if isinstance(value, tuple):
-        return bool(value) and all(isinstance(item, int) for item in value)
-    return isinstance(value, (bool, int, float, str))
+    if type(value) is tuple:
+        return bool(value) and _PLAIN.issuperset(map(type, value))
+    return type(value) in _PLAIN

@@ -12,6 +12,14 @@ from typing import Any
 from costmodel.graph import Storage
 
 
+class _Watch(weakref.ref):
+    """A weak reference to a storage that knows which one it was."""
+
+    __slots__ = ("address", "index")
+    index: int
+    address: int
+
+
 class Storages:
     """A register of storages, in the order in which they were first seen."""
 
@@ -20,48 +28,60 @@ class Storages:
         """Index of the operation that runs, or ran last; -1 before the first."""
         self.maker: str | None = None
         """The layer whose operation is handing out its results: what is first seen now was made by it."""
-        self._born: list[tuple[int, int, str]] = []
-        self._died: dict[int, int] = {}
-        self._roles: dict[int, tuple[str, str | None]] = {}
-        self._index_of: dict[int, int] = {}
-        self._watch: dict[int, weakref.ref[Any]] = {}
+        self.index_of: dict[int, int] = {}
+        """The number of each living storage, by its address."""
+        self._nbytes: list[int] = []
+        self._births: list[int] = []
+        self._deaths: list[int | None] = []
+        self._roles: list[str | None] = []
+        self._names: list[str] = []
+        self._watches: list[_Watch] = []
 
     def index(self, storage: Any) -> int:
         """The storage's number; it is given one on first sight."""
-        address = storage._cdata
-        index = self._index_of.get(address)
-        return self._register(storage, address) if index is None else index
+        index = self.index_of.get(storage._cdata)
+        return self.register(storage) if index is None else index
 
     def is_known(self, storage: Any) -> bool:
         """Whether it was seen before."""
-        return storage._cdata in self._index_of
+        return storage._cdata in self.index_of
 
     def assign(self, index: int, role: str, name: str | None = None) -> None:
         """Say what a storage is for and, if not by the layer that made it, what it is called."""
-        self._roles[index] = (role, name)
+        self._roles[index] = role
+        if name is not None:
+            self._names[index] = name
 
     def assign_others(self, role: str, alive: bool = True) -> None:
         """Give a role to those made by operations that have none yet: to those alive now, or to all."""
-        for index in list(self._index_of.values()) if alive else range(len(self._born)):
-            if self._born[index][1] >= 0:
-                self._roles.setdefault(index, (role, None))
+        for index in list(self.index_of.values()) if alive else range(len(self._roles)):
+            if self._roles[index] is None and self._births[index] >= 0:
+                self._roles[index] = role
 
     def listed(self) -> tuple[Storage, ...]:
         """Every storage, by its number."""
-        return tuple(self._storage(index, *born) for index, born in enumerate(self._born))
+        roles = [role or "temporary" for role in self._roles]
+        return tuple(map(Storage, self._nbytes, roles, self._births, self._deaths, self._names))
 
-    def _storage(self, index: int, nbytes: int, birth: int, maker: str) -> Storage:
-        role, name = self._roles.get(index, ("temporary", None))
-        return Storage(nbytes, role, birth, self._died.get(index), maker if name is None else name)
-
-    def _register(self, storage: Any, address: int) -> int:
-        index = self._index_of[address] = len(self._born)
-        made = self.maker is not None
-        self._born.append((storage.nbytes(), self.running if made else -1, self.maker or ""))
-
-        def gone(_: Any) -> None:
-            self._died[index] = self.running
-            del self._index_of[address], self._watch[index]
-
-        self._watch[index] = weakref.ref(storage, gone)
+    def register(self, storage: Any) -> int:
+        """Give a storage that was not seen before its number."""
+        index = len(self._nbytes)
+        self._nbytes.append(storage.nbytes())
+        if self.maker is None:
+            self._births.append(-1)
+            self._names.append("")
+        else:
+            self._births.append(self.running)
+            self._names.append(self.maker)
+        self._deaths.append(None)
+        self._roles.append(None)
+        watch = _Watch(storage, self._gone)
+        watch.index = index
+        watch.address = address = storage._cdata
+        self._watches.append(watch)
+        self.index_of[address] = index
         return index
+
+    def _gone(self, watch: _Watch) -> None:
+        self._deaths[watch.index] = self.running
+        del self.index_of[watch.address]

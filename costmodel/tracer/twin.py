@@ -22,6 +22,10 @@ _ATOMIC = frozenset(
 )
 _CONTAINERS = frozenset({list, dict, set, OrderedDict})
 _TENSOR_TABLES = ("_parameters", "_buffers")
+_META = torch.device("meta")
+
+Paths = list[tuple[str, nn.Module]]
+"""The modules of a network with their dotted paths."""
 
 
 def meta_twin(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
@@ -30,12 +34,30 @@ def meta_twin(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
     Shared parameters and shared modules stay shared. Nothing is allocated and `model` is only read.
     """
     memo: dict[int, Any] = {}
-    for module in model.modules():
+    for _, module in paths_of(model):
+        state = module.__dict__
         for table in _TENSOR_TABLES:
-            for tensor in module.__dict__[table].values():
+            for tensor in state[table].values():
                 if tensor is not None and id(tensor) not in memo:
                     memo[id(tensor)] = meta_tensor(tensor, dtype)
     return _copy_module(model, memo, lambda tensor: meta_tensor(tensor, dtype))
+
+
+def paths_of(model: nn.Module) -> Paths:
+    """A network's modules in the order of `named_modules`, each under its first path."""
+    found: Paths = []
+    seen: set[int] = set()
+
+    def visit(path: str, module: nn.Module) -> None:
+        seen.add(id(module))
+        found.append((path, module))
+        prefix = f"{path}." if path else ""
+        for name, child in module._modules.items():
+            if child is not None and id(child) not in seen:
+                visit(prefix + name, child)
+
+    visit("", model)
+    return found
 
 
 def real_twin(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
@@ -47,7 +69,7 @@ def meta_tensor(tensor: torch.Tensor, dtype: torch.dtype | None = None) -> torch
     """The meta tensor of the same class, shape and strides; `dtype` replaces a floating-point type."""
     wanted = dtype if dtype is not None and tensor.dtype.is_floating_point else tensor.dtype
     if type(tensor) is nn.Parameter and tensor.layout is torch.strided:  # as nearly all are: spare the checks below
-        twin = torch.empty_strided(tensor.shape, tensor.stride(), dtype=wanted, device="meta")
+        twin = torch.empty_strided(tensor.shape, tensor.stride(), dtype=wanted, device=_META)
         return torch.Tensor._make_subclass(nn.Parameter, twin, tensor.requires_grad)
     if isinstance(tensor, UninitializedTensorMixin):
         options: dict[str, Any] = {"device": "meta", "dtype": wanted}
@@ -89,7 +111,7 @@ def _copy_module(module: nn.Module, memo: dict[int, Any], meta: Callable[[torch.
             state[name] = type(value)(children)
         else:
             state[name] = _copy_value(value, memo, meta)
-    twin.__dict__.update(state)
+    object.__setattr__(twin, "__dict__", state)
     return twin
 
 
@@ -110,7 +132,10 @@ def _copy_value(value: Any, memo: dict[int, Any], meta: Callable[[torch.Tensor],
     if isinstance(value, torch.Tensor):
         copied: Any = meta(value)
     elif kind in (list, tuple, set):
-        copied = kind(_copy_value(item, memo, meta) for item in value)
+        plain = _ATOMIC.issuperset(map(type, value))
+        if plain and kind is tuple:
+            return value
+        copied = kind(value) if plain else kind(_copy_value(item, memo, meta) for item in value)
     elif kind is dict:
         copied = {key: _copy_value(item, memo, meta) for key, item in value.items()}
     else:
