@@ -80,6 +80,13 @@ def test_the_profiler_has_no_formula_for_a_convolutions_backward():
     assert layers(answer, "backward") == {"linear": 2 * 2 * 2 * 6, "": 18}
 
 
+def test_the_profilers_backward_of_an_in_place_dropout_goes_to_the_dropout():
+    flat = nn.Sequential(nn.Linear(4, 4), nn.Flatten(), nn.Dropout(0.5, inplace=True), nn.Linear(4, 2))
+    answer = ask("torch profiler", flat, (3, 1, 4), train=True)
+    # flatten is a view, of which an in-place multiplication makes two nodes; its backward multiplies 3 x 4 elements
+    assert layers(answer, "backward") == {"3": 2 * 2 * 3 * 4 * 2, "2": 12, "0": 2 * 3 * 4 * 4}
+
+
 @pytest.mark.parametrize("peer", PEERS)
 def test_a_module_used_twice_is_counted_twice_under_its_first_path(peer):
     shared = nn.Linear(4, 4)

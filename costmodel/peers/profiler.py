@@ -67,13 +67,23 @@ def _place(event: Any, layer_of: dict[int, str]) -> tuple[str | None, str]:
         if above.name == _KERNEL:
             return None, FORWARD
         if above.name == _BACKWARD:
-            return layer or layer_of.get(number, ""), BACKWARD
+            return layer or _maker(number, layer_of), BACKWARD
         if above.name.startswith(_LAYER) and layer is None:
             layer = above.name.removeprefix(_LAYER)
         if above.name.startswith("autograd::engine::evaluate_function") and number < 0:
             number = above.sequence_nr
         above = above.cpu_parent
     return layer or "", FORWARD
+
+
+def _maker(number: int, layer_of: dict[int, str]) -> str:
+    """The layer whose forward made a node: the last operator that began with no larger number.
+
+    An operator that writes a view in place makes two nodes, and its event carries the number of the first.
+    """
+    if number < 0 or number in layer_of:
+        return layer_of.get(number, "")
+    return layer_of[max(begun)] if (begun := [key for key in layer_of if key < number]) else ""
 
 
 @contextmanager
