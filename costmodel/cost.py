@@ -69,6 +69,9 @@ class Cost:
     @classmethod
     def sum(cls, costs: Iterable[Cost]) -> Cost:
         """The sum of any number of costs."""
+        costs = tuple(costs)
+        if len(costs) == 1:
+            return costs[0]
         macs = vector_flops = read_bytes = write_bytes = 0
         for cost in costs:
             macs += cost.macs
@@ -274,7 +277,8 @@ _NO_WORK = Work()
 
 def _distinct_bytes(tensors: Collection[TensorSpec]) -> int:
     """Bytes of tensors, one that occurs twice counted once."""
-    return sum(tensor.nbytes for tensor in (set(tensors) if len(tensors) > 1 else tensors))
+    alone = len(tensors) < 2 or len({tensor.storage for tensor in tensors}) == len(tensors)
+    return sum([tensor.nbytes for tensor in (tensors if alone else set(tensors))])
 
 
 def _layers(costs: Costs) -> Iterable[LayerCost]:
@@ -298,7 +302,7 @@ def _layers(costs: Costs) -> Iterable[LayerCost]:
                 module.type,
                 elements[module.path],
                 nbytes[module.path],
-                Cost.sum(entry.cost for entry in own),
+                Cost.sum([entry.cost for entry in own]),
                 module.output_shape,
             )
     for name, own in entries.items():  # the loss, the optimizer, modules that are no longer there
@@ -309,6 +313,8 @@ def _kind(entries: list[OperationCost], type_name: str) -> str:
     """The kind of a layer: that of its costliest operation, or for a layer that ran nothing what its name says."""
     if "Attention" in type_name and any(entry.cost.macs for entry in entries):
         return "attention"
+    if len(entries) == 1:
+        return entries[0].kind
     if entries:
         return max(entries, key=lambda entry: (entry.cost.flops, entry.cost.moved_bytes)).kind
     return "dropout" if "Drop" in type_name else "other"
