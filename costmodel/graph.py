@@ -21,6 +21,10 @@ LOSS_LAYER, OPTIMIZER_LAYER = "(loss)", "(optimizer)"
 """Where a training step's operations stand that no module made."""
 
 ROLES = ("parameter", "buffer", "input", "activation", "gradient", "optimizer state", "temporary")
+"""What memory is for. An activation is what the forward leaves to the backward."""
+
+HOST = "host"
+"""The role of what stands in the CPU's memory beside a network on CUDA: an optimizer's step counters."""
 
 DTYPE_BYTES = {
     "float64": 8, "float32": 4, "float16": 2, "bfloat16": 2,
@@ -106,7 +110,7 @@ class Storage(NamedTuple):
     """Its size as requested from the allocator."""
 
     role: str
-    """One of ROLES."""
+    """One of ROLES, or HOST."""
 
     birth: int
     """Index of the operation that made it; -1 if it was there before the first."""
@@ -116,6 +120,9 @@ class Storage(NamedTuple):
 
     name: str = ""
     """The parameter's or buffer's name, or the layer that made it."""
+
+    saved_by: tuple[str, ...] = ()
+    """The layers whose operations saved it for the backward, in order (of the first micro-batch, if there are more)."""
 
 
 class Parameter(NamedTuple):
@@ -178,10 +185,10 @@ class Trace:
     """Whether backward and optimizer step were run."""
 
     target: str = "cuda"
-    """Whose way of running operators was recorded: "cuda" or "cpu"."""
+    """Whose way of running operators was recorded: "cuda", "cpu", or "meta" where nothing is fused."""
 
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Loss, optimizer and its options, as they were asked for."""
+    """How it was run beyond the above, as it was asked for: loss, optimizer and its options, mixed precision ..."""
 
     versions: Mapping[str, str] = field(default_factory=dict)
     """The versions of torch and torchvision that dispatched the operators."""
@@ -243,7 +250,9 @@ def _trace(document: dict[str, Any]) -> Trace:
         })
         for operation in document["operations"]
     )  # fmt: skip
-    document["storages"] = tuple(Storage(**storage) for storage in document["storages"])
+    document["storages"] = tuple(
+        Storage(**storage | {"saved_by": tuple(storage["saved_by"])}) for storage in document["storages"]
+    )
     document["modules"] = tuple(
         Module(**module | {
             "output_shape": _frozen(module["output_shape"]),
@@ -251,6 +260,7 @@ def _trace(document: dict[str, Any]) -> Trace:
         })
         for module in document["modules"]
     )  # fmt: skip
+    document["settings"] = {name: _frozen(value) for name, value in document["settings"].items()}
     document["parameters"] = tuple(Parameter(**p | {"tensor": _spec(p["tensor"])}) for p in document["parameters"])
     return Trace(**document | {"inputs": _specs(document["inputs"]), "outputs": _specs(document["outputs"])})
 

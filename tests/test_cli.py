@@ -214,6 +214,11 @@ class TestExitCodes:
             ("analyze lenet --depth 2", "--by block"),
             ("analyze lenet --by block --depth 0", "--depth"),
             ("analyze lenet --momentum 0.9", "give --train"),
+            ("memory lenet --checkpoint net", "give --train"),
+            ("memory lenet --train --accumulate 0", "cannot accumulate 0 micro-batches"),
+            ("memory lenet --train --checkpoint nosuch", "there is no module 'nosuch' to checkpoint"),
+            ("memory lenet --train --fused --foreach", "cannot be `True` together"),
+            ("memory lenet --autocast int8", "bfloat16 or float16"),
             ("analyze lenet --train --optimizer sdg", "use sgd, adam, adamw"),
             ("analyze lenet --train --momentum -1", "momentum"),
             ("analyze no.such.module:Net", "no module"),
@@ -316,6 +321,27 @@ class TestOtherCommands:
         assert document["schema"] == "costmodel/memory/1"
         assert document["peak_bytes"] == sum(held["bytes"] for held in document["holders"])
         assert cli("memory", "lenet").out.splitlines()[1].startswith("Peak of ")
+
+    def test_every_way_of_training(self, cli: Cli) -> None:
+        options = (
+            "--train --optimizer adam --weight-decay 0.1 --no-foreach --first-step --keep-gradients --accumulate 2"
+        )
+        options += " --checkpoint net.0 --checkpoint net.1* --autocast bf16 --channels-last"
+        document = json.loads(cli("memory", "lenet", *options.split(), "-f", "json").out)
+        assert document["settings"] == {
+            "loss": "cross_entropy",
+            "optimizer": "adam",
+            "weight_decay": 0.1,
+            "foreach": False,
+            "first_step": True,
+            "set_to_none": False,
+            "accumulate": 2,
+            "checkpoint": ["net.0", "net.1*"],
+            "autocast": "bfloat16",
+            "channels_last": True,
+        }
+        out = cli("memory", "lenet", "--train", "--fused").out
+        assert "training step (cross_entropy, sgd, fused)" in out
 
     def test_predict(self, cli: Cli) -> None:
         out = cli("predict", "alexnet", "-d", "h200", "-f", "json").out

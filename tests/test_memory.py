@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import nn
 
 from costmodel.memory import remember
@@ -25,6 +27,63 @@ def test_in_place_saves_an_activation() -> None:
     memory = remember(trace(nn.Sequential(nn.Linear(10, 20), nn.ReLU(inplace=True), nn.Linear(20, 5)), (4, 10)))
     assert memory.peak_bytes == 4 * (325 + 4 * 10 + 4 * 20 + 4 * 5)
     assert memory.peak_operation.layer == "2"
+
+
+class TestSaved:
+    """What the backward needs, by hand: a batch of 2, 3 channels of 8 x 8, float32."""
+
+    IMAGE, MAPS = 4 * 2 * 3 * 64, 4 * 2 * 4 * 64
+
+    def saved(self, *layers: nn.Module, **options: object) -> Mapping[str, int]:
+        model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), *layers)
+        memory = remember(trace(model, (2, 3, 8, 8), train=True, loss="sum", **options))
+        assert memory.saved_bytes == sum(memory.saved_by_layer.values())
+        return memory.saved_by_layer
+
+    def test_a_convolution_keeps_its_input_and_relu_its_output(self) -> None:
+        assert self.saved() == {"0": self.IMAGE}
+        assert self.saved(nn.ReLU()) == {"0": self.IMAGE, "1": self.MAPS}
+        # the next convolution keeps its input, which is the same tensor: nothing is added
+        assert self.saved(nn.ReLU(), nn.Conv2d(4, 4, 1)) == {"0": self.IMAGE, "1": self.MAPS}
+
+    def test_in_place_relu_saves_nothing_in_training(self) -> None:
+        # the convolution's output, over which it is written, is needed by nobody either way
+        assert self.saved(nn.ReLU(inplace=True)) == self.saved(nn.ReLU())
+        assert self.saved(nn.SiLU()) == {"0": self.IMAGE, "1": self.MAPS}
+
+    def test_max_pool_keeps_its_input_and_int64_indices(self) -> None:
+        indices = 8 * 2 * 4 * 16
+        assert self.saved(nn.MaxPool2d(2)) == {"0": self.IMAGE, "1": self.MAPS + indices}
+
+    def test_dropouts_mask_is_bool_on_cuda_and_of_the_networks_type_on_a_cpu(self) -> None:
+        assert self.saved(nn.Dropout()) == {"0": self.IMAGE, "1": self.MAPS // 4}
+        assert self.saved(nn.Dropout(), target="cpu") == {"0": self.IMAGE, "1": self.MAPS}
+
+    def test_half_the_bytes_in_mixed_precision_and_the_weights_cast(self) -> None:
+        weight = 2 * 4 * 27
+        assert self.saved(nn.ReLU(), autocast="bfloat16") == {"0": self.IMAGE // 2 + weight, "1": self.MAPS // 2}
+
+    def test_rows_name_every_layer_that_saves(self) -> None:
+        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 1))
+        memory = remember(trace(model, (1, 3, 5, 5), train=True, loss="sum"))
+        found = {(row.name, row.role): row.layers for row in memory.saved()}
+        assert found == {
+            ("input", "input"): ("0",),
+            ("0.weight", "parameter"): ("0",),
+            ("2.weight", "parameter"): ("2",),
+            ("1", "activation"): ("1", "2"),
+        }
+
+    def test_inference_saves_nothing(self) -> None:
+        assert remember(trace(nn.Linear(3, 4), (2, 3))).saved_bytes == 0
+
+
+def test_activations_are_what_the_forward_leaves_to_the_backward() -> None:
+    memory = remember(trace(nn.Sequential(nn.Linear(10, 20), nn.Tanh(), nn.Linear(20, 5)), (4, 10), train=True))
+    first_backward = next(i for i, o in enumerate(memory.trace.operations) if o.phase == "backward")
+    # tanh's output, the logarithm of the softmax (4 x 5), the loss and the sum of its weights
+    assert memory.timeline["activation"][first_backward] == 4 * (80 + 20 + 1 + 1)
+    assert memory.timeline["activation"][-1] == 4  # the loss
 
 
 def test_holders_add_up_to_the_peak() -> None:

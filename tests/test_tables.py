@@ -266,6 +266,22 @@ class TestText:
         assert captions.caption(costs.trace, "Tiny", 1) == "Tiny: input 1x1x4x4, float32, batch 1, forward"
         assert "training step (cross_entropy, sgd, momentum 0.9)" in captions.caption(training.trace)
 
+    def test_every_setting_in_words(self, training: Costs) -> None:
+        settings = {
+            "loss": "sum",
+            "optimizer": None,
+            "fused": True,
+            "set_to_none": False,
+            "accumulate": 4,
+            "checkpoint": ("features", "layers.*"),
+            "autocast": "bfloat16",
+        }
+        caption = captions.caption(dataclasses.replace(training.trace, settings=settings))
+        assert caption.endswith(
+            "training step (sum, no optimizer, fused, set to none off, accumulate 4, checkpoint features layers.*, "
+            "autocast bfloat16)"
+        )
+
 
 class TestDocuments:
     def test_an_analysis_keeps_its_contract(self, costs: Costs) -> None:

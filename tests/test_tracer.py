@@ -238,7 +238,8 @@ class TestTraining:
             role: sum(s.nbytes for s in traced.storages if s.role == role and s.birth == -1)
             for role in ("parameter", "buffer", "input")
         }
-        assert nbytes == {"parameter": 4 * (220 + 40), "buffer": 4 * 40 + 8, "input": 4 * 20}
+        # the inputs are 2 x 10 numbers and 2 labels
+        assert nbytes == {"parameter": 4 * (220 + 40), "buffer": 4 * 40 + 8, "input": 4 * 20 + 8 * 2}
         gradients = [s for s in traced.storages if s.role == "gradient"]
         assert sum(s.nbytes for s in gradients) == 4 * 260
         assert all(s.death is None for s in gradients)

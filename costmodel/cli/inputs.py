@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from costmodel.cli.options import Feed, Step, Tf32
 from costmodel.errors import InputError
@@ -24,10 +24,7 @@ def network(model: str, feed: Feed) -> Network:
 
 def traced(model: str, feed: Feed, step: Step) -> tuple[Network, Trace]:
     """A network, and what it does with its inputs."""
-    options = {"momentum": step.momentum, "weight_decay": step.weight_decay}
-    given = {name: value for name, value in options.items() if value is not None}
-    if not step.train and (given or step.optimizer):
-        raise InputError("--optimizer, --momentum and --weight-decay say how to train: give --train with them.")
+    training = _training(step)
     found = network(model, feed)
     from costmodel.tracer import trace
 
@@ -35,13 +32,36 @@ def traced(model: str, feed: Feed, step: Step) -> tuple[Network, Trace]:
         found.module,
         found.inputs(feed.batch),
         train=step.train,
-        optimizer=step.optimizer or "sgd",
-        optimizer_options=given,
         dtype=step.dtype,
+        autocast=step.autocast,
+        channels_last=step.channels_last,
         target=step.target,
         run=feed.run,
         name=found.name,
+        **training,
     )
+
+
+def _training(step: Step) -> dict[str, Any]:
+    """The options of a training step that were given, as `trace` takes them."""
+    optimizer = {
+        "momentum": step.momentum,
+        "weight_decay": step.weight_decay,
+        "fused": step.fused or None,
+        "foreach": step.foreach,
+    }
+    options = {
+        "optimizer": step.optimizer,
+        "optimizer_options": {name: value for name, value in optimizer.items() if value is not None} or None,
+        "first_step": step.first_step or None,
+        "set_to_none": False if step.keep_gradients else None,
+        "accumulate": step.accumulate,
+        "checkpoint": tuple(step.checkpoint) if step.checkpoint else None,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    if given and not step.train:
+        raise InputError("this says how to train (--optimizer, --momentum, --checkpoint ...): give --train with it.")
+    return given
 
 
 def machine(name: str) -> Device:

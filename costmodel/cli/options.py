@@ -109,6 +109,40 @@ class Step:
     weight_decay: Annotated[
         float | None, typer.Option(metavar="W", help="With --train.", show_default="the optimizer's own")
     ] = None
+    fused: Annotated[
+        bool, typer.Option("--fused", help="With --train: the optimizer's step is one kernel, without temporaries.")
+    ] = False
+    foreach: Annotated[
+        bool | None,
+        typer.Option(
+            "--foreach/--no-foreach",
+            help="With --train: whether the optimizer works on lists of tensors.",
+            show_default="as PyTorch: on cuda",
+        ),
+    ] = None
+    first_step: Annotated[
+        bool, typer.Option("--first-step", help="With --train: the first step, which makes the optimizer's state.")
+    ] = False
+    keep_gradients: Annotated[
+        bool, typer.Option("--keep-gradients", help="With --train: zero_grad(set_to_none=False) keeps them alive.")
+    ] = False
+    accumulate: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="With --train: micro-batches of the batch in one step.", show_default="1"),
+    ] = None
+    checkpoint: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="With --train: a module to recompute in the backward, like features or layers.*; repeatable.",
+        ),
+    ] = None
+    autocast: Annotated[
+        str | None, typer.Option(metavar="TYPE", help="Mixed precision: bfloat16, float16.", show_default="none")
+    ] = None
+    channels_last: Annotated[
+        bool, typer.Option("--channels-last", help="Images and their weights with channels innermost in memory.")
+    ] = False
     target: Annotated[str, typer.Option(metavar="TARGET", help="Whose operators: cuda (no GPU is needed), cpu.")] = (
         "cuda"
     )

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from costmodel.memory.timeline import Holder, Memory, remember
+from costmodel.memory.timeline import Holder, Memory, Saved, remember
 
-__all__ = ["Holder", "Memory", "remember"]
+__all__ = ["Holder", "Memory", "Saved", "remember"]

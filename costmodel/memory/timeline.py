@@ -14,7 +14,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
 from costmodel.display import html_table
-from costmodel.graph import ROLES, Operation, Storage, Trace
+from costmodel.graph import HOST, ROLES, Operation, Storage, Trace
 from costmodel.units import iec
 
 if TYPE_CHECKING:
@@ -29,6 +29,18 @@ class Holder(NamedTuple):
 
     role: str
     nbytes: int
+
+
+class Saved(NamedTuple):
+    """A tensor that autograd saved in the forward for the backward."""
+
+    name: str
+    """The parameter's or buffer's name, or the layer that made it."""
+
+    role: str
+    nbytes: int
+    layers: tuple[str, ...]
+    """The layers whose operations saved it, in order."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -70,8 +82,31 @@ class Memory:
     def holders(self) -> tuple[Holder, ...]:
         """Who holds the bytes at the peak, largest first."""
         alive = (storage for storage in self.trace.storages if _alive(storage, self.peak_index))
-        held = [Holder(storage.name, storage.role, storage.nbytes) for storage in alive if storage.nbytes]
+        held = [Holder(s.name, s.role, s.nbytes) for s in alive if s.nbytes and s.role != HOST]
         return tuple(sorted(held, key=lambda holder: -holder.nbytes))
+
+    @property
+    def saved_bytes(self) -> int:
+        """Bytes of the distinct storages that autograd saves in forward and loss for the backward.
+
+        It is what torch.autograd.graph.saved_tensors_hooks is handed, each storage once and whole, apart from
+        parameters and buffers, which are there anyway; the network's inputs and the labels count. (In steps of several
+        micro-batches, of the first.)
+        """
+        return sum(self.saved_by_layer.values())
+
+    @cached_property
+    def saved_by_layer(self) -> Mapping[str, int]:
+        """The saved bytes by the layer that saved a storage first, in the layers' order."""
+        by_layer: dict[str, int] = {}
+        for saved in self.saved():
+            if saved.role not in ("parameter", "buffer"):
+                by_layer[saved.layers[0]] = by_layer.get(saved.layers[0], 0) + saved.nbytes
+        return by_layer
+
+    def saved(self) -> tuple[Saved, ...]:
+        """Every storage that autograd saves, parameters and buffers too, in the order in which they were made."""
+        return tuple(Saved(s.name, s.role, s.nbytes, s.saved_by) for s in self.trace.storages if s.saved_by)
 
     def to_frame(self) -> pd.DataFrame:
         """One row an operation: where it runs, and the live bytes by role while it does."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from costmodel.cost import Costs
 from costmodel.graph import Trace
@@ -26,7 +26,8 @@ def caption(trace: Trace, title: str = "", batch: int | None = None) -> str:
     parts = [f"input {inputs}", trace.dtype]
     if batch is not None:
         parts.append(f"batch {batch}")
-    parts.append(f"training step ({_settings(trace)})" if trace.train else "forward")
+    settings = [_setting(name, value) for name, value in trace.settings.items()]
+    parts += [f"training step ({', '.join(settings)})"] if trace.train else [*settings, "forward"]
     if trace.target != "cuda":
         parts.append(f"operators of the {trace.target.upper()}")
     return f"{title or trace.model}: {', '.join(parts)}"
@@ -69,9 +70,13 @@ def _layers(names: tuple[str, ...], limit: int = 3) -> str:
     return shown + (f" and {len(names) - limit} more layers" if len(names) > limit else "")
 
 
-def _settings(trace: Trace) -> str:
-    options = {name: value for name, value in trace.settings.items() if name not in ("loss", "optimizer")}
-    return ", ".join(
-        [str(trace.settings.get("loss")), str(trace.settings.get("optimizer") or "no optimizer")]
-        + [f"{name.replace('_', ' ')} {value:g}" for name, value in options.items() if isinstance(value, (int, float))]
-    )
+def _setting(name: str, value: Any) -> str:
+    """An entry of `Trace.settings` in words: "sgd", "momentum 0.9", "set to none off", "checkpoint features"."""
+    words = name.replace("_", " ")
+    if name in ("loss", "optimizer"):
+        return str(value or f"no {name}")
+    if isinstance(value, bool):
+        return words if value else f"{words} off"
+    if isinstance(value, (list, tuple)):
+        return f"{words} {' '.join(map(str, value))}"
+    return f"{words} {value:g}" if isinstance(value, (int, float)) else f"{words} {value}"

@@ -11,7 +11,7 @@ import functools
 import gc
 import importlib.metadata
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -21,40 +21,43 @@ from torch.nn.modules.lazy import LazyModuleMixin
 
 from costmodel.errors import CostModelError, InputError, TraceError
 from costmodel.graph import BACKWARD, FORWARD, OPTIMIZER, Parameter, Trace
-from costmodel.tracer.cuda import cuda_operators
+from costmodel.tracer.autocast import autocast_dtype, autocasting
+from costmodel.tracer.checkpointing import checkpoint_blocks
 from costmodel.tracer.inputs import Shape, floating_dtype, materialize, parse_shape, shapes_of, tensors_in
 from costmodel.tracer.recorder import Recorder, Rehearsal
+from costmodel.tracer.saved import SavedTensors
 from costmodel.tracer.spies import dismiss, modules_of, spy_on
-from costmodel.tracer.training import OPTIMIZERS, Loss, MakeOptimizer, TrainingStep
+from costmodel.tracer.targets import TARGETS, operators_of
+from costmodel.tracer.training import OPTIMIZERS, Training, TrainingStep
 from costmodel.tracer.twin import Paths, meta_tensor, meta_twin, paths_of, real_twin
 
-__all__ = ["OPTIMIZERS", "Shape", "parse_shape", "trace"]
+__all__ = ["OPTIMIZERS", "Shape", "Training", "parse_shape", "trace"]
 
 
 def trace(
     model: nn.Module,
     inputs: Any,
     *,
-    train: bool = False,
-    loss: str | Loss = "cross_entropy",
-    optimizer: str | MakeOptimizer | None = "sgd",
-    optimizer_options: Mapping[str, Any] | None = None,
+    train: bool | Training = False,
     dtype: str | torch.dtype | None = None,
+    autocast: str | torch.dtype | None = None,
+    channels_last: bool = False,
     target: str = "cuda",
     run: bool = False,
     name: str | None = None,
+    **options: Any,
 ) -> Trace:
     """Write down what one run of `model` does.
 
     Args:
         model: any module. It is neither changed nor copied, also when its forward raises.
         inputs: a shape with the batch first, a tensor, a list of those, or a dict from argument names to those.
-        train: also run loss, backward and one optimizer step (that of the steady state: its state exists already).
-        loss: "cross_entropy" (against class indices), "sum", or a function from the outputs to a scalar.
-        optimizer: "sgd", "adam", "adamw", a function from parameters to an optimizer, or None to stop after backward.
-        optimizer_options: keyword arguments of a named optimizer: lr, momentum, weight_decay ...
+        train: also run loss, backward and one optimizer step. A `Training` says how, and so do its fields as further
+            keyword arguments: loss, optimizer, optimizer_options, first_step, set_to_none, accumulate, checkpoint.
         dtype: the floating-point type to run in; the parameters' own if None.
-        target: whose way of running operators to record: "cuda" (no GPU is needed) or "cpu".
+        autocast: "bfloat16" or "float16" to run forward and loss in mixed precision, as torch.autocast does.
+        channels_last: whether 4-dimensional parameters and inputs have their channels innermost in memory.
+        target: whose way of running operators to record: "cuda" (no GPU is needed), "cpu", or "meta" to fuse nothing.
         run: really run the network, on the CPU with random inputs, for control flow that depends on values.
         name: what to call the network; its class's name if None.
 
@@ -66,54 +69,64 @@ def trace(
         raise InputError(f"the model is a {type(model).__name__}, not a torch.nn.Module.")
     if isinstance(model, torch.jit.ScriptModule):
         raise InputError("a TorchScript module hides its Python: give the nn.Module that it was made from.")
-    if target not in ("cuda", "cpu"):
+    if target not in TARGETS:
         raise InputError(f"unknown target {target!r}: use 'cuda' or 'cpu'.")
     model = getattr(model, "_orig_mod", model)  # what torch.compile wrapped
-    wanted = floating_dtype(dtype)
-    step = TrainingStep(loss, optimizer, optimizer_options or {}, target) if train else None
-    recorder = Recorder(meta=not run, train=train)
-    with _way_of(target if not run else "cpu", train):
+    target = "cpu" if run else target
+    wanted, lower = floating_dtype(dtype), autocast_dtype(autocast)
+    asked, training = Training.asked(train, options), bool(train)
+    step = TrainingStep(asked, target) if training else None
+    recorder = Recorder(meta=not run, train=training)
+    saved = SavedTensors(recorder)
+    with _way_of(target, training, fused=not run), autocasting(lower, target, not run) as region:
         network = _weighty_twin(model, wanted) if run else meta_twin(model, wanted)
         modules = paths_of(network)
-        if any(module.training is not train for _, module in modules):
-            network.train(train)
+        if any(module.training is not training for _, module in modules):
+            network.train(training)
         dtype_run = wanted or _own_dtype(network)
         args, kwargs = materialize(inputs, dtype_run, not run, lambda tensor: _adopt(tensor, wanted, not run))
         lazy = any(isinstance(module, LazyModuleMixin) and module.has_uninitialized_params() for _, module in modules)
-        if lazy or step:
-            with Rehearsal(meta=not run) as rehearsal, _explained(rehearsal, (args, kwargs)):
-                if lazy:
-                    _take_shapes(network, args, kwargs)
-                if step:
-                    step.prepare(network)
+        with Rehearsal(meta=not run) as rehearsal, _explained(rehearsal, (args, kwargs)):
+            if lazy:
+                _take_shapes(network, args, kwargs)
+            if channels_last:
+                _put_channels_last(itertools.chain(network.parameters(), network.buffers(), tensors_in((args, kwargs))))
+            if step:
+                step.prepare(network)
         parameters = _parameters(modules, recorder)
         input_specs = tuple(recorder.assign(tensor, "input", "input") for tensor in tensors_in((args, kwargs)))
         if step:
-            step.assign_state(recorder)
+            step.assign(recorder)
         spies = spy_on(modules, recorder)
+        checkpoint_blocks(modules, asked.checkpoint if step else (), recorder)
         with recorder, _explained(recorder, (args, kwargs)):
-            outputs = network(*args, **kwargs)
-            output_specs = tuple(recorder.spec(tensor) for tensor in tensors_in(outputs))
+            for micro_batch in range(asked.accumulate if step else 1):
+                with region(), saved.noted() if step and micro_batch == 0 else nullcontext():
+                    outputs = network(*args, **kwargs)
+                    output_specs = tuple(recorder.spec(tensor) for tensor in tensors_in(outputs))
+                    value = step.take_loss(outputs, recorder) if step else None
+                if step:
+                    del outputs  # as a training loop lets go of them: loss(network(images), labels)
+                    step.backward(value, recorder)
             if step:
-                value = step.take_loss(outputs, recorder)
-                del outputs  # as a training loop lets go of them: loss(network(images), labels)
-                step.step(value, network, recorder)
+                step.update(recorder)
     if not recorder.operations:
         raise InputError("this network runs no operator on its inputs: there is nothing to analyse.")
     dismiss(modules)
-    recorder.storages.assign_others("temporary" if train else "activation", alive=False)
+    recorder.storages.assign_others("temporary" if training else "activation", alive=False)
+    settings = {"autocast": lower and str(lower).removeprefix("torch."), "channels_last": channels_last}
     return Trace(
         model=name or type(model).__name__,
         operations=tuple(recorder.operations),
-        storages=recorder.storages.listed(),
+        storages=recorder.storages.listed(saved.layers()),
         modules=modules_of(modules, spies),
         parameters=parameters,
         inputs=input_specs,
         outputs=output_specs,
         dtype=str(dtype_run).removeprefix("torch."),
-        train=train,
-        target=target if not run else "cpu",
-        settings=step.settings if step else {},
+        train=training,
+        target=target,
+        settings={**(asked.settings if step else {}), **{key: value for key, value in settings.items() if value}},
         versions=_versions(),
     )
 
@@ -161,8 +174,15 @@ def _adopt(tensor: torch.Tensor, dtype: torch.dtype | None, meta: bool) -> torch
     return tensor.detach().clone().to(device="cpu", dtype=floating).requires_grad_(tensor.requires_grad)
 
 
+def _put_channels_last(tensors: Iterable[torch.Tensor]) -> None:
+    """`module.to(memory_format=torch.channels_last)` for these tensors, each of which stays the object that it is."""
+    for tensor in tensors:
+        if tensor.dim() == 4:
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+
+
 @contextmanager
-def _way_of(target: str, train: bool) -> Iterator[None]:
+def _way_of(target: str, train: bool, fused: bool) -> Iterator[None]:
     """Run as the target would, whatever modes the caller is in; every switch is put back.
 
     The garbage collector rests meanwhile: a cycle that holds tensors would die at another moment in every run.
@@ -174,7 +194,7 @@ def _way_of(target: str, train: bool) -> Iterator[None]:
         with (
             torch.inference_mode(False),
             torch.set_grad_enabled(train),
-            cuda_operators() if target == "cuda" else nullcontext(),
+            operators_of(target) if fused else nullcontext(),
         ):
             yield
     finally:

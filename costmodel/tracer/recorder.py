@@ -20,6 +20,7 @@ from costmodel.tracer.schema import Schema, read_arguments, schema_of
 from costmodel.tracer.shapes import MAKERS
 from costmodel.tracer.storages import Storages
 
+_DETACH = torch.ops.aten.detach.default
 _new = tuple.__new__
 """Makes a named tuple of a tuple at half the price: there are thousands in a trace."""
 _ACCUMULATE_GRAD = 2**64 - 1
@@ -50,6 +51,8 @@ class Recorder(TorchDispatchMode):
         self._sequence_layers: list[str] = [""]
         self.layer_of_parameter: dict[int, str] = {}
         """The module that holds a parameter, by the parameter's id."""
+        self._recomputed_from = 0
+        """In the backward, the first operation of a forward that runs again."""
         self.failed_in: str | None = None
         """The innermost module whose forward raised, in words."""
 
@@ -68,8 +71,8 @@ class Recorder(TorchDispatchMode):
         """Run one operator and write it down."""
         kwargs = kwargs or {}
         schema = schema_of(func)
-        if schema.name.startswith("profiler."):
-            return func(*args, **kwargs)
+        if schema.name.startswith("profiler.") or (func is _DETACH and self.phase == BACKWARD):
+            return func(*args, **kwargs)  # autograd detaches what it unpacks: no operation of the network's
         if schema.composite:
             with self:
                 taken_apart = func.decompose(*args, **kwargs)
@@ -183,6 +186,8 @@ class Recorder(TorchDispatchMode):
 
     def enter(self, layer: str) -> None:
         """From here on operations belong to `layer`, until `leave`."""
+        if self.phase == BACKWARD and len(self.layers) == 1:
+            self._recomputed_from = len(self.operations)
         self.layers.append(layer)
         if self._backward_follows:
             self._note_sequence()
@@ -192,6 +197,8 @@ class Recorder(TorchDispatchMode):
         self.layers.pop()
         if self._backward_follows:
             self._note_sequence()
+            if self.phase == BACKWARD and len(self.layers) == 1:  # a checkpointed block has been recomputed
+                self.storages.assign_others("activation", since=self._recomputed_from)
 
     def _note_sequence(self) -> None:
         self._sequence_starts.append(torch.autograd._get_sequence_nr())

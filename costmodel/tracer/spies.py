@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from costmodel.graph import Module
+from costmodel.graph import FORWARD, Module
 from costmodel.tracer.inputs import shapes_of, tensors_in
 from costmodel.tracer.recorder import Recorder
 from costmodel.tracer.twin import Paths
@@ -43,7 +43,7 @@ class Spy:
         try:
             output = self.forward(*args, **kwargs)
         except Exception:
-            if recorder.failed_in is None:
+            if recorder.failed_in is None and recorder.phase == FORWARD:  # a checkpoint ends a recomputation by raising
                 recorder.failed_in = _describe(self.path, self.module, (args, kwargs))
             raise
         finally:

@@ -7,6 +7,7 @@ reference to that object tells when the storage is let go.
 from __future__ import annotations
 
 import weakref
+from collections.abc import Mapping
 from typing import Any
 
 from costmodel.graph import Storage
@@ -52,16 +53,17 @@ class Storages:
         if name is not None:
             self._names[index] = name
 
-    def assign_others(self, role: str, alive: bool = True) -> None:
-        """Give a role to those made by operations that have none yet: to those alive now, or to all."""
+    def assign_others(self, role: str, alive: bool = True, since: int = 0) -> None:
+        """Give a role to those made by operations (from `since` on) that have none: to those alive now, or to all."""
         for index in list(self.index_of.values()) if alive else range(len(self._roles)):
-            if self._roles[index] is None and self._births[index] >= 0:
+            if self._roles[index] is None and self._births[index] >= since:
                 self._roles[index] = role
 
-    def listed(self) -> tuple[Storage, ...]:
-        """Every storage, by its number."""
+    def listed(self, saved: Mapping[int, tuple[str, ...]]) -> tuple[Storage, ...]:
+        """Every storage, by its number; `saved` names the layers that saved one for the backward."""
         roles = [role or "temporary" for role in self._roles]
-        return tuple(map(Storage, self._nbytes, roles, self._births, self._deaths, self._names))
+        savers = [saved.get(index, ()) for index in range(len(roles))]
+        return tuple(map(Storage, self._nbytes, roles, self._births, self._deaths, self._names, savers))
 
     def register(self, storage: Any) -> int:
         """Give a storage that was not seen before its number."""

@@ -6,6 +6,7 @@ import functools
 import importlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from costmodel.errors import InputError, nearest
-from costmodel.graph import BACKWARD, LOSS_LAYER, OPTIMIZER, OPTIMIZER_LAYER
+from costmodel.graph import BACKWARD, FORWARD, HOST, LOSS_LAYER, OPTIMIZER, OPTIMIZER_LAYER
 from costmodel.tracer.inputs import tensors_in
 from costmodel.tracer.recorder import Recorder
 
@@ -27,74 +28,166 @@ OPTIMIZERS: Mapping[str, type[torch.optim.Optimizer]] = {
 }
 
 
-class TrainingStep:
-    """Loss, backward and optimizer step, as they were asked for. Raises InputError for what does not exist."""
+@dataclass(frozen=True)
+class Training:
+    """How a training step is taken. Raises InputError for what does not exist or does not fit together.
 
-    def __init__(
-        self, loss: str | Loss, optimizer: str | MakeOptimizer | None, options: Mapping[str, Any], target: str
-    ) -> None:
-        self.loss = _loss(loss)
-        self.make_optimizer = _optimizer(optimizer, options, target)
+    Without `first_step` it is a step of the steady state: the optimizer's state is there already.
+    """
+
+    loss: str | Loss = "cross_entropy"
+    """"cross_entropy" (against class indices), "sum", or a function from the outputs to a scalar."""
+
+    optimizer: str | MakeOptimizer | None = "sgd"
+    """"sgd", "adam", "adamw", a function from parameters to an optimizer, or None to stop after the backward."""
+
+    optimizer_options: Mapping[str, Any] = field(default_factory=dict)
+    """Keyword arguments of a named optimizer: lr, momentum, weight_decay, fused, foreach ... On CUDA it works on lists
+    of tensors (foreach) unless told otherwise, on a CPU tensor by tensor, as torch chooses by itself."""
+
+    first_step: bool = False
+    """Whether it is the first: the optimizer makes its state, and no gradient is there before the backward."""
+
+    set_to_none: bool = True
+    """Whether the loop's `zero_grad` lets go of the gradients (torch's default). If not, the step ends by zeroing
+    them, and after the first one they are alive throughout."""
+
+    accumulate: int = 1
+    """Micro-batches of the given inputs whose gradients are added up before the optimizer steps; each one's loss is
+    divided by their number."""
+
+    checkpoint: tuple[str, ...] = ()
+    """The modules to run under torch.utils.checkpoint, by dotted path; `*` is any text without a dot."""
+
+    def __post_init__(self) -> None:
+        names = (self.checkpoint,) if isinstance(self.checkpoint, str) else tuple(self.checkpoint)
+        object.__setattr__(self, "checkpoint", names)
+        object.__setattr__(self, "optimizer_options", dict(self.optimizer_options or {}))
+        if type(self.accumulate) is not int or self.accumulate < 1:
+            raise InputError(f"cannot accumulate {self.accumulate!r} micro-batches: give a whole number from 1.")
+        if isinstance(self.optimizer, str) and self.optimizer not in OPTIMIZERS:
+            raise InputError(
+                f"unknown optimizer {self.optimizer!r}: use {', '.join(OPTIMIZERS)}."
+                f"{nearest(self.optimizer, OPTIMIZERS)}"
+            )
+        if isinstance(self.loss, str) and self.loss not in _LOSSES:
+            raise InputError(
+                f"unknown loss {self.loss!r}: use 'cross_entropy', 'sum' or a function.{nearest(self.loss, _LOSSES)}"
+            )
+        if self.optimizer_options and not isinstance(self.optimizer, str):
+            raise InputError("optimizer_options belong to an optimizer given by its name.")
+
+    @classmethod
+    def asked(cls, train: bool | Training, options: Mapping[str, Any]) -> Training:
+        """The training that `trace` was asked for. Raises InputError for an option that there is not."""
+        known = [item.name for item in fields(cls)]
+        for name in options:
+            if name not in known:
+                raise InputError(f"there is no option {name!r}: use {', '.join(known)}.{nearest(name, known)}")
+        return replace(train if isinstance(train, Training) else cls(), **options)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What was asked for, in words and numbers; what is torch's default is left out."""
+        asked = {"loss": _name_of(self.loss), "optimizer": _name_of(self.optimizer), **self.optimizer_options}
+        defaults = {"first_step": False, "set_to_none": True, "accumulate": 1, "checkpoint": ()}
+        return asked | {name: getattr(self, name) for name, value in defaults.items() if getattr(self, name) != value}
+
+
+class TrainingStep:
+    """A training step on a twin: `prepare`, for each micro-batch `take_loss` and `backward`, then `update`."""
+
+    def __init__(self, training: Training, target: str) -> None:
+        self.training = training
+        self.loss = _loss(training.loss)
+        self.make_optimizer = _optimizer(training.optimizer, training.optimizer_options)
         self.optimizer: torch.optim.Optimizer | None = None
-        self.settings = {"loss": _name_of(loss), "optimizer": _name_of(optimizer), **options}
+        self.target = target
+        self._trainable: Mapping[str, nn.Parameter] = {}
 
     def prepare(self, network: nn.Module) -> None:
-        """Make the optimizer and take its first step, so that the state of the steady state is there."""
-        trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        if not trainable:
+        """Make the optimizer and, for the steady state, take the step before: its state and gradients stay."""
+        self._trainable = {name: p for name, p in network.named_parameters() if p.requires_grad}
+        if not self._trainable:
             raise InputError("no parameter of this network requires a gradient: there is nothing to train.")
-        if self.make_optimizer is None:
-            return
-        with _fused_on_meta():
-            self.optimizer = self.make_optimizer(trainable)
-            for parameter in trainable:
+        with _kernels_as_on(self.target):
+            if self.make_optimizer is not None:
+                self.optimizer = self.make_optimizer(list(self._trainable.values()))
+            if self.training.first_step:
+                return
+            for parameter in self._trainable.values():
                 parameter.grad = torch.zeros_like(parameter)
-            self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
+            if self.optimizer is not None:
+                self.optimizer.step()
+            network.zero_grad(set_to_none=self.training.set_to_none)
 
-    def assign_state(self, recorder: Recorder) -> None:
-        """Tell the recorder which storages are the optimizer's."""
+    def assign(self, recorder: Recorder) -> None:
+        """Tell the recorder which storages are gradients, the optimizer's state and the loss's labels."""
+        for name, parameter in self._trainable.items():
+            if parameter.grad is not None:
+                recorder.assign(parameter.grad, "gradient", name)
         for state in self.optimizer.state.values() if self.optimizer else ():
             for tensor in tensors_in(state):
-                recorder.assign(tensor, "optimizer state", OPTIMIZER_LAYER)
+                here = self.target != "cuda" or tensor.is_meta
+                recorder.assign(tensor, "optimizer state" if here else HOST, OPTIMIZER_LAYER)
+        for labels in self.loss.labels if isinstance(self.loss, CrossEntropy) else ():
+            recorder.assign(labels, "input", "labels")
 
     def take_loss(self, outputs: Any, recorder: Recorder) -> torch.Tensor:
         """The loss of the network's outputs. What is alive after it was kept for the backward."""
         recorder.enter(LOSS_LAYER)
         value = self.loss(outputs)
-        recorder.leave()
         if not (isinstance(value, torch.Tensor) and value.numel() == 1 and value.requires_grad):
             raise InputError("the loss is not a single number that depends on a trainable parameter.")
-        if isinstance(self.loss, CrossEntropy):
-            for labels in self.loss.labels:
-                recorder.assign(labels, "input", "labels")
+        if self.training.accumulate > 1:
+            value = value / self.training.accumulate
+        recorder.leave()
+        self.assign(recorder)
         return value
 
-    def step(self, loss: torch.Tensor, network: nn.Module, recorder: Recorder) -> None:
-        """Backward and optimizer step."""
+    def backward(self, loss: torch.Tensor, recorder: Recorder) -> None:
+        """The backward of a micro-batch; the next may follow."""
         recorder.storages.assign_others("activation")
         recorder.phase = BACKWARD
         loss.backward()
-        for name, parameter in network.named_parameters():
-            if parameter.grad is not None:
-                recorder.assign(parameter.grad, "gradient", name)
+        self.assign(recorder)
+        recorder.phase = FORWARD
+
+    def update(self, recorder: Recorder) -> None:
+        """The optimizer's step and, where gradients are kept, their zeroing."""
+        recorder.phase = OPTIMIZER
+        recorder.enter(OPTIMIZER_LAYER)
+        with _kernels_as_on(self.target):
+            if self.optimizer is not None:
+                self.optimizer.step()
+            if not self.training.set_to_none:
+                self._zero_gradients()
+        recorder.leave()
+        self.assign(recorder)
+
+    def _zero_gradients(self) -> None:
         if self.optimizer is not None:
-            recorder.phase = OPTIMIZER
-            recorder.enter(OPTIMIZER_LAYER)
-            self.optimizer.step()
-            recorder.leave()
+            self.optimizer.zero_grad(set_to_none=False)
+        else:
+            for parameter in self._trainable.values():
+                if parameter.grad is not None:
+                    parameter.grad.zero_()
 
 
 @contextmanager
-def _fused_on_meta() -> Iterator[None]:
-    """While this lasts, optimizers let parameters on the meta device pass for their fused kernels, as on CUDA."""
+def _kernels_as_on(target: str) -> Iterator[None]:
+    """While this lasts, optimizers let parameters on the meta device pass for the target's where they choose a kernel:
+    for fused steps, which CUDA and CPU have, and for steps on lists of tensors, which torch takes by itself on CUDA."""
     module: Any = importlib.import_module("torch.optim.optimizer")
-    supported = module._get_fused_kernels_supported_devices
-    module._get_fused_kernels_supported_devices = lambda: [*supported(), "meta"]
+    fused, foreach = module._get_fused_kernels_supported_devices, module._get_foreach_kernels_supported_devices
+    module._get_fused_kernels_supported_devices = lambda: [*fused(), "meta"]
+    if target == "cuda":
+        module._get_foreach_kernels_supported_devices = lambda: [*foreach(), "meta"]
     try:
         yield
     finally:
-        module._get_fused_kernels_supported_devices = supported
+        module._get_fused_kernels_supported_devices = fused
+        module._get_foreach_kernels_supported_devices = foreach
 
 
 class CrossEntropy:
@@ -102,7 +195,7 @@ class CrossEntropy:
 
     def __init__(self) -> None:
         self.labels: list[torch.Tensor] = []
-        """The class indices: held, as a training loop holds its batch, until the step is over."""
+        """The class indices: held, as a training loop holds its batch, until the step is over. One for all batches."""
 
     def __call__(self, outputs: Any) -> torch.Tensor:
         """The sum over the outputs. Raises InputError if none has classes."""
@@ -111,13 +204,15 @@ class CrossEntropy:
             raise InputError(
                 "the network's output has no classes for a cross entropy: use loss='sum' or a function of yours."
             )
-        return _total(functional.cross_entropy(tensor, self._labels_for(tensor)) for tensor in scores)
+        if not self.labels:
+            with torch._C._DisableTorchDispatch():  # they come with the batch: making them is no part of the step
+                self.labels = [_labels_for(tensor) for tensor in scores]
+        return _total(map(functional.cross_entropy, scores, self.labels))
 
-    def _labels_for(self, scores: torch.Tensor) -> torch.Tensor:
-        make = torch.empty if scores.is_meta else torch.zeros
-        labels = make(scores.shape[:1] + scores.shape[2:], dtype=torch.int64, device=scores.device)
-        self.labels.append(labels)
-        return labels
+
+def _labels_for(scores: torch.Tensor) -> torch.Tensor:
+    make = torch.empty if scores.is_meta else torch.zeros
+    return make(scores.shape[:1] + scores.shape[2:], dtype=torch.int64, device=scores.device)
 
 
 def _sum(outputs: Any) -> torch.Tensor:
@@ -128,27 +223,22 @@ _LOSSES: Mapping[str, Callable[[], Loss]] = {"cross_entropy": CrossEntropy, "sum
 
 
 def _loss(loss: str | Loss) -> Loss:
-    if callable(loss):
-        return loss
-    if loss not in _LOSSES:
-        raise InputError(f"unknown loss {loss!r}: use 'cross_entropy', 'sum' or a function.{nearest(loss, _LOSSES)}")
-    return _LOSSES[loss]()
+    return _LOSSES[loss]() if isinstance(loss, str) else loss
 
 
-def _optimizer(optimizer: str | MakeOptimizer | None, options: Mapping[str, Any], target: str) -> MakeOptimizer | None:
-    if optimizer is None or not isinstance(optimizer, str):
+def _optimizer(optimizer: str | MakeOptimizer | None, options: Mapping[str, Any]) -> MakeOptimizer | None:
+    if not isinstance(optimizer, str):
         return optimizer
-    if optimizer not in OPTIMIZERS:
-        raise InputError(
-            f"unknown optimizer {optimizer!r}: use {', '.join(OPTIMIZERS)}.{nearest(optimizer, OPTIMIZERS)}"
-        )
-    make = OPTIMIZERS[optimizer]
-    settings = {"lr": 1e-3, "foreach": target == "cuda", **options}
+    build, settings = OPTIMIZERS[optimizer], {"lr": 1e-3, **options}
+
+    def make(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        return build(parameters, **settings)
+
     try:
-        make([nn.Parameter(torch.zeros(1))], **settings)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{optimizer} does not take these options: {error}.") from None
-    return lambda parameters: make(parameters, **settings)
+        make([nn.Parameter(torch.zeros(1))])
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{optimizer} does not take these options: {str(error).rstrip('.')}.") from None
+    return make
 
 
 def _floating(outputs: Any) -> list[torch.Tensor]:

@@ -115,7 +115,7 @@ def validate(
         raise InputError("say what this module is fed: inputs=(1, 3, 224, 224), for example.")
     options: dict[str, Any] = {"train": train, "loss": total_of, "optimizer": None, "run": run, "name": name}
     ours = count(trace(module, inputs, **options))
-    plain = ours if run else count(trace(module, inputs, target="cpu", **options))
+    plain = ours if run else count(trace(module, inputs, target="meta", **options))
     answers = [ask(peer, module, inputs, train=train, run=run) for peer in (PEERS if peers is None else peers)]
     rows = [row for answer in answers if answer.problem is None for row in _compare(ours, plain, answer)]
     printed, notes = published_rows(name, ours) if isinstance(network, Network) and not train else ([], [])

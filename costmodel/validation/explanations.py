@@ -22,7 +22,7 @@ class Case:
     """The operations of our trace."""
 
     plain: tuple[OperationCost, ...]
-    """The operations as a CPU runs them, which is what peers see: attention is not fused there."""
+    """The operations with nothing fused, which is what peers see on the meta device."""
 
     counted: Mapping[str, int]
     """The peer's amounts by its operators' names."""

@@ -1,0 +1,212 @@
+"""Mixed precision on meta tensors: what torch.autocast does on CUDA or a CPU, where meta tensors have no autocast.
+
+torch keeps a policy for each operator that autocast knows (aten/src/ATen/autocast_mode.h and .cpp):
+
+    lower     its floating-point inputs are cast to the lower precision. The cast of a float32 weight is kept until the
+              autocast region ends, so that a weight that is used twice is cast once
+    fp32      they are cast to float32
+    dtype     it is told to compute and return float32, unless it was told a type
+    promote   they are cast to the widest type among them
+
+Which operators have a policy is asked of torch's dispatcher; all are fp32 but those named here. Casts are operations
+that autograd sees, as in torch: float64 and integers are left alone, the weights stay float32, and so do gradients.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+
+from costmodel.errors import InputError
+from costmodel.tracer.inputs import dtype_name
+from costmodel.tracer.overlay import Overlay, Plain, Way
+
+AUTOCAST_DTYPES = ("bfloat16", "float16")
+
+_LOWER = frozenset({
+    "_convolution.deprecated", "_convolution", "conv1d", "conv1d.padding", "conv2d", "conv2d.padding", "conv3d",
+    "conv3d.padding", "conv_tbc", "conv_transpose1d", "conv_transpose2d.input", "conv_transpose3d.input", "convolution",
+    "cudnn_convolution", "cudnn_convolution_transpose", "prelu", "addmm", "_addmm_activation", "addmv", "addr",
+    "matmul", "einsum", "mm", "mv", "linalg_vecdot", "linear", "addbmm", "baddbmm", "bmm", "chain_matmul",
+    "linalg_multi_dot", "_thnn_fused_lstm_cell", "_thnn_fused_gru_cell", "lstm_cell", "gru_cell", "rnn_tanh_cell",
+    "rnn_relu_cell", "_scaled_dot_product_flash_attention", "scaled_dot_product_attention", "mkldnn_rnn_layer",
+    "_native_multi_head_attention",
+})  # fmt: skip
+_DTYPE = frozenset({
+    "prod", "prod.dim_int", "softmax.int", "log_softmax.int", "cumprod", "cumsum", "linalg_vector_norm",
+    "linalg_matrix_norm", "linalg_matrix_norm.str_ord", "sum", "sum.dim_IntList",
+})  # fmt: skip
+_PROMOTE = frozenset({
+    "addcdiv", "addcmul", "atan2", "bilinear", "cross", "dot", "vdot", "grid_sampler", "index_put", "tensordot",
+    "scatter_add",
+})  # fmt: skip
+_PROMOTE_ON_CPU = frozenset({"stack", "cat", "index_copy"})
+_REFUSED = frozenset({"binary_cross_entropy"})
+_LEFT_ALONE = frozenset({"_cudnn_rnn", "norm.Scalar", "norm.ScalarOpt_dim"})
+"""The first has its own way of casting its weights; a norm is told its type through another overload."""
+
+_CASTS = Overlay("hpu")
+
+
+def autocast_dtype(name: str | torch.dtype | None) -> torch.dtype | None:
+    """The torch dtype of that name. Raises InputError for one that autocast does not take."""
+    if name is None:
+        return None
+    full = dtype_name(name)
+    if full not in AUTOCAST_DTYPES:
+        raise InputError(f"autocast runs in {' or '.join(AUTOCAST_DTYPES)}, not in {name}.")
+    return getattr(torch, full)
+
+
+@contextmanager
+def autocasting(
+    dtype: torch.dtype | None, target: str, meta: bool
+) -> Iterator[Callable[[], AbstractContextManager[Any]]]:
+    """A function to make regions of mixed precision with: `with region(): ...`. Without a dtype they do nothing.
+
+    Meta tensors are cast as the target would cast its own; real ones are the business of torch.
+    """
+    if dtype is None:
+        yield nullcontext
+        return
+    if not meta:
+        yield functools.partial(torch.autocast, "cpu", dtype)
+        return
+    device = "cuda" if target == "cuda" else "cpu"
+    casts = _Casts(device)
+    torch.clear_autocast_cache = casts.clear  # type: ignore[assignment]
+    try:
+        with _CASTS(casts.ways()):
+            yield functools.partial(_region, device, dtype)
+    finally:
+        torch.clear_autocast_cache = casts.clear_torchs
+
+
+@contextmanager
+def _region(device: str, dtype: torch.dtype) -> Iterator[None]:
+    """torch's own switch for a CPU, which torch.utils.checkpoint puts back when it recomputes, and the device's.
+
+    (torch.autocast("cuda") would switch itself off where no GPU is.)
+    """
+    before = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+    torch.set_autocast_enabled(device, True)
+    torch.set_autocast_dtype(device, dtype)
+    try:
+        with torch.autocast("cpu", dtype):
+            yield
+    finally:
+        torch.set_autocast_enabled(device, before[0])
+        torch.set_autocast_dtype(device, before[1])
+
+
+class _Casts:
+    """How each operator is run, and the weights' casts so far."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.clear_torchs = torch.clear_autocast_cache
+        self._cache: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def clear(self) -> None:
+        """Let go of the weights' casts: a region has ended."""
+        self._cache.clear()
+        self.clear_torchs()
+
+    def ways(self) -> Mapping[str, Way]:
+        """By operator: how to run it with autocast."""
+        return {operator: functools.partial(self._run, policy) for operator, policy in _policies(self.device).items()}
+
+    def _run(self, policy: Callable[..., Any], plain: Plain, *args: Any, **kwargs: Any) -> Any:
+        if not self._is_on():
+            return plain(*args, **kwargs)
+        with _CASTS.lifted():
+            return policy(self, plain, args, kwargs)
+
+    def _is_on(self) -> bool:
+        recomputing = torch._C._current_graph_task_id() != -1
+        return torch.is_autocast_enabled("cpu") and (recomputing or torch.is_autocast_enabled(self.device))
+
+    def lower(self, plain: Plain, args: Any, kwargs: Any) -> Any:
+        """Run in the lower precision."""
+        return self._cast_all(plain, args, kwargs, torch.get_autocast_dtype("cpu"))
+
+    def full(self, plain: Plain, args: Any, kwargs: Any) -> Any:
+        """Run in float32."""
+        return self._cast_all(plain, args, kwargs, torch.float32)
+
+    def told(self, plain: Plain, args: Any, kwargs: Any) -> Any:
+        """Return float32, unless told otherwise."""
+        if self._is_eligible(args[0]) and not any(isinstance(v, torch.dtype) for v in (*args, *kwargs.values())):
+            kwargs = {**kwargs, "dtype": torch.float32}
+        return plain(*args, **kwargs)
+
+    def promote(self, plain: Plain, args: Any, kwargs: Any) -> Any:
+        """Run in the widest type of the inputs."""
+        types = {tensor.dtype for tensor in _tensors((args, tuple(kwargs.values()))) if self._is_eligible(tensor)}
+        wide = torch.float32 if torch.float32 in types else torch.get_autocast_dtype("cpu")
+        return self._cast_all(plain, args, kwargs, wide)
+
+    def refuse(self, plain: Plain, args: Any, kwargs: Any) -> Any:
+        """Raise what torch raises."""
+        raise RuntimeError(
+            "binary_cross_entropy and BCELoss are unsafe to autocast: use binary_cross_entropy_with_logits"
+        )
+
+    def _cast_all(self, plain: Plain, args: Any, kwargs: Any, dtype: torch.dtype) -> Any:
+        cast = functools.partial(self._cast, dtype)
+        # The last argument first: torch's C++ leaves the order to the compiler, and GCC goes from right to left.
+        named = {key: _map(cast, value) for key, value in reversed(kwargs.items())}
+        return plain(*reversed([_map(cast, value) for value in reversed(args)]), **named)
+
+    def _cast(self, dtype: torch.dtype, tensor: torch.Tensor) -> torch.Tensor:
+        if not self._is_eligible(tensor) or tensor.dtype == dtype:
+            return tensor
+        weight = tensor.dtype == torch.float32 and tensor.requires_grad and tensor.is_leaf and not tensor._is_view()
+        if not weight or dtype == torch.float32 or not torch.is_autocast_cache_enabled():
+            return tensor.to(dtype)
+        if id(tensor) not in self._cache:
+            self._cache[id(tensor)] = tensor, tensor.to(dtype)
+        return self._cache[id(tensor)][1]
+
+    def _is_eligible(self, tensor: torch.Tensor) -> bool:
+        here = tensor.is_meta or self.device == "cpu"
+        return here and tensor.is_floating_point() and tensor.dtype != torch.float64
+
+
+@functools.cache
+def _policies(device: str) -> Mapping[str, Callable[..., Any]]:
+    """By operator: the policy that it has on this device."""
+    registered = torch._C._dispatch_get_registrations_for_dispatch_key(f"Autocast{device.upper()}")
+    names = {name.removeprefix("aten::") for name in registered if name.startswith("aten::")}
+    on_cpu = device == "cpu"
+    return {name: _policy(name, on_cpu) for name in names - _LEFT_ALONE}
+
+
+def _policy(name: str, on_cpu: bool) -> Callable[..., Any]:
+    if name in _LOWER:
+        return _Casts.lower
+    if on_cpu:
+        return _Casts.promote if name in _PROMOTE_ON_CPU else _Casts.full
+    if name in _REFUSED:
+        return _Casts.refuse
+    return _Casts.told if name in _DTYPE else _Casts.promote if name in _PROMOTE else _Casts.full
+
+
+def _map(function: Callable[[torch.Tensor], torch.Tensor], value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return function(value)
+    if isinstance(value, (list, tuple)):
+        return [_map(function, item) for item in value]
+    return value
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _tensors(item)

@@ -1,0 +1,78 @@
+"""A layer above autograd in which chosen operators run as we say, while a trace lasts.
+
+Composite operators look at the device of their inputs before they choose how to run, and on meta tensors they choose
+for no device. torch's dispatcher has, above autograd, a layer for mixed precision of each kind of device; nobody here
+has two of those kinds (Graphcore's IPU and Habana's HPU), whose layers are therefore free. A function registered in one
+of them sleeps until a thread includes the layer; then it sees every call of its operator, from Python under whatever
+name or from inside another composite operator.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import MappingProxyType
+from typing import Any
+
+import torch
+
+Plain = Callable[..., Any]
+"""The operator without the overlay; composite operators inside it do see the overlay."""
+
+Way = Callable[..., Any]
+"""How to run an operator: a function of the plain operator and its arguments. Defaults may be left out of these."""
+
+_NONE: Mapping[str, Way] = MappingProxyType({})
+
+
+class Overlay:
+    """One layer of the dispatcher."""
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self._name = f"Autocast{device.upper()}"
+        self._key = getattr(torch._C.DispatchKey, self._name)
+        self._below = torch._C._dispatch_keyset_full_after(self._key)
+        self._ways: ContextVar[Mapping[str, Way]] = ContextVar(f"ways of {device}", default=_NONE)
+        self._registered: set[str] = set()
+
+    @contextmanager
+    def __call__(self, ways: Mapping[str, Way]) -> Iterator[None]:
+        """While this lasts, this thread runs each named operator ("dropout", "lstm.input") its way."""
+        for operator in ways.keys() - self._registered:
+            self._register(operator)
+        before = torch.is_autocast_enabled(self._device)
+        token = self._ways.set(ways)
+        torch.set_autocast_enabled(self._device, True)
+        try:
+            with torch._C._IncludeDispatchKeyGuard(self._key):
+                yield
+        finally:
+            torch.set_autocast_enabled(self._device, before)
+            self._ways.reset(token)
+
+    @contextmanager
+    def lifted(self) -> Iterator[None]:
+        """Inside the overlay, run something without it."""
+        with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(self._key)):
+            yield
+
+    @functools.cached_property
+    def _library(self) -> torch.library.Library:
+        self._fallback = torch.library.Library("_", "IMPL", self._name)  # type: ignore[misc]
+        self._fallback.fallback(torch.library.fallthrough_kernel)
+        return torch.library.Library("aten", "IMPL", self._name)  # type: ignore[misc]
+
+    def _register(self, operator: str) -> None:
+        name, _, overload = operator.partition(".")
+        plain = getattr(getattr(torch.ops.aten, name), overload or "default")
+
+        def kernel(keys: Any, *args: Any, **kwargs: Any) -> Any:
+            way = self._ways.get().get(operator)
+            below = functools.partial(plain.redispatch, keys & self._below)
+            return below(*args, **kwargs) if way is None else way(below, *args, **kwargs)
+
+        self._library.impl(operator, kernel, self._name, with_keyset=True)
+        self._registered.add(operator)

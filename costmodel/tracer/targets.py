@@ -1,0 +1,170 @@
+"""What PyTorch does on the target's device and would not do on meta tensors: the operators that it fuses there.
+
+cuda    attention is one operator: flash for 16-bit types, memory-efficient for float32 and wherever a mask is
+        given, as in aten/src/ATen/native/transformers/cuda/sdp_utils.cpp (what neither takes runs the plain
+        mathematics there as well);
+        dropout is one operator that keeps a bool mask (aten/src/ATen/native/Dropout.cpp, is_fused_kernel_acceptable)
+cpu     attention is one operator without dropout
+        (aten/src/ATen/native/transformers/sdp_utils_cpp.cpp, use_flash_attention_cpp)
+meta    nothing is fused
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch.nn import functional
+
+from costmodel.tracer.overlay import Overlay, Plain, Way
+
+TARGETS = ("cuda", "cpu", "meta")
+
+_FUSED = Overlay("ipu")
+
+
+def operators_of(target: str) -> AbstractContextManager[None]:
+    """While this lasts, meta tensors take the target's way through composite operators."""
+    ways = _WAYS[target]
+    return _FUSED(ways) if ways else nullcontext()
+
+
+def _dropout_on_cuda(plain: Plain, input: torch.Tensor, p: float, train: bool) -> torch.Tensor:
+    """Zero each element with probability `p`."""
+    if train and 0 < p < 1 and input.is_meta and input.numel():
+        return torch.ops.aten.native_dropout(input, p, True)[0]
+    return plain(input, p, train)
+
+
+def _attention_on_cuda(
+    plain: Plain,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> torch.Tensor:
+    """softmax(query @ key.T * scale + mask) @ value, the tensors of shape (batch, heads, tokens, head size)."""
+    fits = query.dim() == key.dim() == value.dim() == 4 and query.dtype == key.dtype == value.dtype
+    known = query.dtype in (torch.float32, torch.float16, torch.bfloat16) and query.is_meta
+    if not (fits and known) or enable_gqa:
+        return plain(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
+    head = query.shape[-1]
+    if query.dtype != torch.float32 and attn_mask is None and head <= 256 and head == value.shape[-1]:
+        return _flash(query, key, value, dropout_p, is_causal, scale)
+    return _efficient(query, key, value, attn_mask, dropout_p, is_causal, scale)
+
+
+def _flash(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, dropout_p: float, is_causal: bool, scale: float | None
+) -> torch.Tensor:
+    head = query.shape[-1]
+    scale = 1 / math.sqrt(head) if scale is None else scale
+    flash = torch.ops.aten._scaled_dot_product_flash_attention
+    if head % 8 == 0:
+        return flash(query, key, value, dropout_p, is_causal, scale=scale)[0]
+    # The kernel takes heads in multiples of 8: PyTorch pads them and cuts the result.
+    padded = (functional.pad(tensor, (0, 8 - head % 8)) for tensor in (query, key, value))
+    return flash(*padded, dropout_p, is_causal, scale=scale)[0][..., :head]
+
+
+def _efficient(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    dropout_p: float,
+    is_causal: bool,
+    scale: float | None,
+) -> torch.Tensor:
+    if mask is not None:
+        mask = _aligned(_added(mask, query.dtype).expand(*query.shape[:3], key.shape[2]))
+    keeps_logsumexp = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (query, key, value))
+    return torch.ops.aten._scaled_dot_product_efficient_attention(
+        query, key, value, mask, keeps_logsumexp, dropout_p, is_causal, scale=scale
+    )[0]
+
+
+def _aligned(mask: torch.Tensor) -> torch.Tensor:
+    """The kernel takes rows of a mask in sixteens: PyTorch pads and cuts them (attention.cpp, preprocess_mask)."""
+    keys = mask.shape[-1]
+    if keys % 16:
+        return functional.pad(mask, (0, 16 - keys % 16))[..., :keys]
+    return mask.contiguous() if any(stride % 16 for stride in mask.stride()[:3]) else mask
+
+
+def _attention_on_cpu(
+    plain: Plain,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> torch.Tensor:
+    """The same; three dimensions are a batch of one."""
+    alone = query.dim() == key.dim() == value.dim() == 3
+    tensors = (query.unsqueeze(0), key.unsqueeze(0), value.unsqueeze(0)) if alone else (query, key, value)
+    mask = attn_mask
+    while alone and mask is not None and mask.dim() < 4:
+        mask = mask.unsqueeze(0)
+    if not (query.is_meta and is_fused_on_cpu(*tensors, mask, dropout_p, enable_gqa)):
+        return plain(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
+    if mask is not None:
+        mask = _added(mask, query.dtype)
+    fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    result = fused(*tensors, 0.0, is_causal, attn_mask=mask, scale=scale)[0]
+    return result.squeeze(0) if alone else result
+
+
+def _added(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """What is added to the scores for a mask: attention.cpp, convert_boolean_attn_mask."""
+    if mask.dtype != torch.bool:
+        return mask
+    nothing, shut = (torch.scalar_tensor(number, dtype=dtype, device=mask.device) for number in (0.0, -math.inf))
+    return torch.where(mask, nothing, shut)
+
+
+def is_fused_on_cpu(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None = None,
+    dropout_p: float = 0.0,
+    enable_gqa: bool = False,
+) -> bool:
+    """Whether a CPU runs this attention as one operator: torch._fused_sdp_choice, which looks at the device."""
+    tensors = (query, key, value)
+    if dropout_p or any(tensor.dim() != 4 for tensor in tensors):
+        return False
+    (batch, heads, length, size), (_, key_heads, keys, _) = query.shape, key.shape
+    divisible = key_heads == value.shape[1] and key_heads and heads % key_heads == 0
+    fits = mask is None or (
+        not mask.requires_grad
+        and mask.dim() in (2, 4)
+        and all(given in (1, wanted) for given, wanted in zip(reversed(mask.shape), (keys, length, heads, batch)))  # noqa: B905
+    )
+    return bool(
+        fits
+        and torch.backends.cuda.flash_sdp_enabled()
+        and query.dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+        and all(t.dtype == query.dtype and t.shape[0] == batch and t.shape[-1] == size for t in tensors)
+        and all(t.shape[2] and t.stride(-1) == 1 for t in tensors)
+        and (divisible if enable_gqa else key_heads == value.shape[1] == heads)
+    )
+
+
+_WAYS: Mapping[str, Mapping[str, Way]] = {
+    "cuda": {"scaled_dot_product_attention": _attention_on_cuda, "dropout": _dropout_on_cuda},
+    "cpu": {"scaled_dot_product_attention": _attention_on_cpu},
+    "meta": {},
+}
