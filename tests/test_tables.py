@@ -60,9 +60,7 @@ def prediction(costs: Costs) -> Prediction:
 
 @pytest.fixture(scope="module")
 def unmodelled(costs: Costs) -> Costs:
-    strange = tuple(
-        dataclasses.replace(o, operator="my|relu") if o.operator == "aten.relu" else o for o in costs.trace.operations
-    )
+    strange = tuple(o._replace(operator="my|relu") if o.operator == "aten.relu" else o for o in costs.trace.operations)
     return count(dataclasses.replace(costs.trace, operations=strange))
 
 
