@@ -12,7 +12,7 @@ where y lies inside the input; padding is not stored, so it is not read. Everyth
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -42,27 +42,33 @@ class Window(NamedTuple):
 
 
 class Tiles(NamedTuple):
-    """What tiles of consecutive output rows read, a tile size each."""
+    """What tiles of consecutive output rows read: an array each, an entry for each size, or the numbers of one size."""
 
-    sizes: Integers
+    sizes: Any
     """Output rows of a tile; the last tile may have fewer."""
 
-    trips: Integers
+    trips: Any
     """How many tiles there are."""
 
-    largest: Integers
+    largest: Any
     """Input rows that the hungriest tile touches: what a buffer has to hold."""
 
-    read: Integers
+    read: Any
     """Input rows that all tiles read together when each reads its own."""
 
-    kept: Integers
+    kept: Any
     """The same when a tile finds in the buffer what the tile before it touched."""
 
 
 def touched(window: Window) -> int:
     """Input rows that any output row touches."""
     return len(np.unique(_pairs(window)[0]))
+
+
+def meetings(window: Window) -> int:
+    """How often an output row's tap meets a stored input row: outputs x taps without those on padding."""
+    outer, inner, last = _outer(window)
+    return int(np.count_nonzero((inner >= 0) & (inner < last)))
 
 
 @lru_cache(maxsize=1024)
@@ -95,13 +101,19 @@ def tiles_of(window: Window, sizes: Integers) -> Tiles:
 
 def _pairs(window: Window) -> tuple[Integers, Integers]:
     """Input rows and the output rows that touch them, sorted by input row, then output row, each pair once."""
-    outer = np.arange(window.inputs if window.transposed else window.outputs)[:, None]
-    inner = outer * window.stride + np.arange(window.taps) * window.dilation - window.before
-    inside = (inner >= 0) & (inner < (window.outputs if window.transposed else window.inputs))
+    outer, inner, last = _outer(window)
+    inside = (inner >= 0) & (inner < last)
     far, near = np.broadcast_to(outer, inner.shape)[inside], inner[inside]
     rows, outputs = (far, near) if window.transposed else (near, far)
     codes = np.unique(rows * window.outputs + outputs)
     return codes // window.outputs, codes % window.outputs
+
+
+def _outer(window: Window) -> tuple[Integers, Integers, int]:
+    """The rows from which the window hangs, the rows that its taps meet, and how many of those are stored."""
+    outer = np.arange(window.inputs if window.transposed else window.outputs)[:, None]
+    inner = outer * window.stride + np.arange(window.taps) * window.dilation - window.before
+    return outer, inner, window.outputs if window.transposed else window.inputs
 
 
 def _undominated(all_tiles: Tiles) -> Tiles:
