@@ -11,14 +11,19 @@ where rho is how often a window meets an input word. In bits, with words of pI, 
     cP = pT^2 / 4 if no width exceeds the sum of the other two, else the widest times that sum
 
 Source: Chen, Demmel, Dinh, Haberle and Holtz, "Communication bounds for convolutional neural networks", PASC 2022,
-arXiv:2204.08279, theorem 2.1: the red-blue pebble game of Hong and Kung, STOC 1981, without hidden constants. It asks
-for windows no smaller than the stride. Where they are smaller, some input words are never used and the others meet one
-tap: rho is the product over both dimensions of max(1, taps / stride), and a dilation with a common divisor g with the
-stride leaves g taps / stride. Groups share nothing, so that S words serve one of them at a time: G counts all groups.
-A wider partial sum only adds traffic, so the bound stands with the width of the outputs.
+arXiv:2204.08279, theorem 2.1: the red-blue pebble game of Hong and Kung, STOC 1981, without hidden constants. Groups
+share nothing, so S words serve one of them at a time: G counts all groups. A wider partial sum only adds traffic, so
+the bound stands with the width of the outputs.
 
-The theorem looks away from borders: G counts taps on padding, as MACs do. A window that hangs over the border by more
-than half, and a transposed one, meet so few words that this would be wrong: there G counts the taps that meet a word.
+The theorem looks away from borders: G counts taps on padding, as MACs do, and it asks for windows no smaller than the
+stride. A schedule that left those taps out could pass under it by their share at most (VGG's last layers: 9 %); ours
+multiply them. Where borders or strides leave less than stride^2 input words an output pixel (a window on a map of one
+pixel, 1x1 with stride 2, transposed convolutions), its proof is followed tap by tap instead. Of the taps with one
+remainder r dilation mod stride, m meet a stored row over all outputs and a word meets at most n of them:
+
+    G / sqrt(rho) = N K C x (sum over rows' taps of m / sqrt n) x (the same of columns),    G = N K C x (sum of m) x ...
+
+which is the published form again where there is no border and the stride divides the window.
 
 The practical target of Chen, Han and Wang, "Communication lower bound in convolution accelerators", HPCA 2020, is
 2 G / sqrt(rho S) + |O|: the whole buffer holds partial sums, no halo is read twice. It is no bound: a schedule that
@@ -34,13 +39,7 @@ import numpy as np
 
 from costmodel.chip.nests import Nest
 from costmodel.chip.widths import Widths
-from costmodel.chip.windows import meetings
-
-
-def reuse(nest: Nest) -> float:
-    """rho: how many taps of the window meet an input word, on average over the words that are used."""
-    dimensions = zip((nest.filter_rows, nest.filter_columns), nest.stride, nest.dilation, strict=True)
-    return math.prod(max(1.0, taps * math.gcd(stride, gap) / stride) for taps, stride, gap in dimensions)
+from costmodel.chip.windows import Integers, Window, met, touched
 
 
 def compulsory_bytes(nest: Nest, widths: Widths | None = None) -> int:
@@ -55,11 +54,11 @@ def bound_bytes(nest: Nest, buffer_bytes: Any, widths: Widths | None = None) -> 
     widest = max(i, w, o)
     others = i + w + o - widest
     factor = (i + w + o) ** 2 / 4 if widest <= others else widest * others
-    macs = _macs(nest)
+    macs, shared = work(nest)
     size = 8 * np.asarray(buffer_bytes, dtype=float)
     pebbles = np.maximum(
         factor * macs / size - size,
-        2 * macs * np.sqrt(i * w * o / (reuse(nest) * size)) - 2 * size,
+        2 * shared * np.sqrt(i * w * o / size) - 2 * size,
     )
     # Rounded down: a float a hair above the truth is not a bound.
     bits = np.maximum(_compulsory_bits(nest, widths), np.floor(pebbles * (1 - 1e-12)))
@@ -71,18 +70,30 @@ def practical_target_bytes(nest: Nest, buffer_bytes: Any, widths: Widths | None 
     """HPCA 2020's 2 G / sqrt(rho S) + |O|, S the partial sums that fill the buffer; no bound."""
     widths = widths or Widths()
     size = 8 * np.asarray(buffer_bytes, dtype=float) / widths.partial_bits
-    streamed = math.sqrt(widths.input_bits * widths.weight_bits) * 2 * nest.macs / np.sqrt(reuse(nest) * size)
+    streamed = math.sqrt(widths.input_bits * widths.weight_bits) * 2 * work(nest)[1] / np.sqrt(size)
     result = np.ceil((streamed + widths.output_bits * nest.output_elements) / 8).astype(np.int64)
     return result if result.ndim else int(result)
 
 
-def _macs(nest: Nest) -> int:
-    """G: the MACs; only those that meet an input word where a border takes many away."""
-    sides = zip(nest.padding, (nest.filter_rows, nest.filter_columns), nest.dilation, strict=True)
-    if not nest.transposed and all(2 * max(padding) <= (taps - 1) * gap for padding, taps, gap in sides):
-        return nest.macs
-    taps = meetings(nest.rows) * meetings(nest.columns)
-    return nest.batch * nest.groups * nest.out_channels * nest.in_channels * taps
+def work(nest: Nest) -> tuple[int, float]:
+    """G, and G / sqrt(rho): multiplications, and what is left of them when each input word serves a whole window."""
+    dimensions = (nest.rows, nest.columns)
+    if not nest.transposed and all(touched(each) >= each.stride * each.outputs for each in dimensions):
+        rho = math.prod(each.taps * math.gcd(each.stride, each.dilation) / each.stride for each in dimensions)
+        return nest.macs, nest.macs / math.sqrt(rho)
+    products = nest.batch * nest.groups * nest.out_channels * nest.in_channels
+    every = [met(each) for each in dimensions]
+    return (
+        products * math.prod(int(counts.sum()) for counts in every),
+        products * math.prod(_shared(each, counts) for each, counts in zip(dimensions, every, strict=True)),
+    )
+
+
+def _shared(window: Window, counts: Integers) -> float:
+    """The sum over the taps of m / sqrt n."""
+    remainders = np.arange(window.taps) * window.dilation % window.stride
+    alike = np.bincount(remainders, minlength=window.stride)[remainders]
+    return float((counts / np.sqrt(alike)).sum())
 
 
 def _compulsory_bits(nest: Nest, widths: Widths) -> int:

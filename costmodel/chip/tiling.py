@@ -39,7 +39,7 @@ import numpy.typing as npt
 
 from costmodel.chip.nests import Nest
 from costmodel.chip.widths import Widths, whole
-from costmodel.chip.windows import Tiles, Window, tiles, tiles_of
+from costmodel.chip.windows import Tiles, Window, sizes, tiles, tiles_of
 from costmodel.errors import InputError
 
 Integers = npt.NDArray[np.int64]
@@ -291,7 +291,7 @@ class _Search:
 
     def __init__(self, group: Nest, widths: Widths, double_buffer: bool) -> None:
         self.group, self.widths, self.double_buffer = group, widths, double_buffer
-        self.batch, self.out_channels, self.in_channels = (_sizes(extent) for extent in _extents(group))
+        self.batch, self.out_channels, self.in_channels = (sizes(extent) for extent in _extents(group))
         self.rows, self.columns = tiles(group.rows), tiles(group.columns)
 
     def whole_space(self, schedule: Schedule) -> _Points:
@@ -386,11 +386,6 @@ def _one(window: Window, size: int) -> Tiles:
 
 def _extents(nest: Nest) -> tuple[int, int, int]:
     return nest.batch, nest.out_channels, nest.in_channels
-
-
-def _sizes(extent: int) -> Integers:
-    """The smallest size for each number of tiles, ascending; the last is the whole."""
-    return np.unique(-(-extent // np.arange(1, extent + 1)))
 
 
 def _merged(parts: Sequence[_Points]) -> _Points:

@@ -65,10 +65,14 @@ def touched(window: Window) -> int:
     return len(np.unique(_pairs(window)[0]))
 
 
-def meetings(window: Window) -> int:
-    """How often an output row's tap meets a stored input row: outputs x taps without those on padding."""
-    outer, inner, last = _outer(window)
-    return int(np.count_nonzero((inner >= 0) & (inner < last)))
+def met(window: Window) -> Integers:
+    """How many stored input rows each tap meets, over all output rows: those on padding left out."""
+    _, inner, last = _outer(window)
+    return np.count_nonzero((inner >= 0) & (inner < last), axis=0)
+
+
+_EVERY = 1024
+"""Output rows up to which every size of a tile is looked at."""
 
 
 @lru_cache(maxsize=1024)
@@ -77,9 +81,16 @@ def tiles(window: Window) -> Tiles:
 
     A size is left out if a smaller or equal one has no more tiles, touches no more rows in its hungriest tile and reads
     no more rows in all: whatever grows with these five numbers is then least at one of the sizes that stay. Without
-    halos that leaves one size for each count of tiles, some 2 sqrt(outputs) of them.
+    halos that leaves one size for each count of tiles, some 2 sqrt(outputs) of them. Above 1024 output rows only the
+    smallest size of each count is looked at; another could save a row or two where its last halo is clipped.
     """
-    return _undominated(tiles_of(window, np.arange(1, window.outputs + 1)))
+    return _undominated(tiles_of(window, sizes(window.outputs, every=window.outputs <= _EVERY)))
+
+
+def sizes(extent: int, every: bool = False) -> Integers:
+    """Tile sizes along a loop, ascending to the whole: the smallest for each number of tiles, or every one."""
+    counts = np.arange(1, extent + 1)
+    return counts if every else np.unique(-(-extent // counts))
 
 
 def tiles_of(window: Window, sizes: Integers) -> Tiles:
