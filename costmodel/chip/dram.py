@@ -27,7 +27,7 @@ from costmodel.units import iec, si
 if TYPE_CHECKING:
     import pandas as pd
 
-CONVENTION = "least DRAM traffic of each contraction by itself: five schedules, all tile sizes, inputs from DRAM, outputs to DRAM"
+CONVENTION = "least DRAM traffic of each contraction by itself: five schedules, every tile size, all operands from DRAM"
 """What the traffic is, in one line for tables and plots."""
 
 
@@ -100,6 +100,19 @@ class Curves:
         traffic = self.dram_bytes(buffers)
         falls = np.diff(traffic, prepend=traffic[0] + 1) < 0
         return buffers[falls], traffic[falls]
+
+    def knee(self, share: float = 0.1) -> tuple[int, int]:
+        """The smallest buffer from which on no doubling saves more than `share` of the traffic, and the traffic there.
+
+        The last buffer never pays: traffic is compulsory behind it.
+        """
+        buffers, _ = self.steps
+        halves = -(-buffers // 2)
+        places = np.unique(np.concatenate([buffers, halves[halves >= buffers[0]]]))  # where a saving can change
+        here = self.dram_bytes(places)
+        pays = np.flatnonzero(self.dram_bytes(2 * places) < (1 - share) * here)
+        index = int(pays[-1]) + 1 if len(pays) else 0
+        return int(places[index]), int(here[index])
 
     def dram_bytes(self, buffer_bytes: Any) -> Any:
         """The least traffic of all layers behind a buffer, or behind each buffer of an array.
