@@ -257,7 +257,8 @@ def rows_of(window: Window, first: int, last: int) -> set[int]:
 def test_tiles_read_what_their_windows_touch(window: Window) -> None:
     assert touched(window) == len(rows_of(window, 0, window.outputs))
     every = tiles_of(window, np.arange(1, window.outputs + 1))
-    for size, trips, largest, read, kept in zip(*(column.tolist() for column in every), strict=True):
+    for size, trips, largest, read, kept, held, made in zip(*(column.tolist() for column in every), strict=True):
+        assert (held, made) == (size, window.outputs)
         own = [rows_of(window, at, min(at + size, window.outputs)) for at in range(0, window.outputs, size)]
         assert trips == len(own)
         assert largest == max(map(len, own))

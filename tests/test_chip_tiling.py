@@ -13,8 +13,9 @@ from literal_walk import walk_literally
 
 from costmodel.chip.bounds import bound_bytes, compulsory_bytes
 from costmodel.chip.nests import Nest
-from costmodel.chip.tiling import SCHEDULE, Curve, Tile, footprint_bits, least_traffic, walk
+from costmodel.chip.tiling import SCHEDULE, Curve, Pool, Tile, footprint_bits, least_traffic, walk
 from costmodel.chip.widths import Widths
+from costmodel.chip.windows import Window
 from costmodel.errors import InputError
 
 
@@ -71,6 +72,42 @@ def test_the_formulas_are_a_literal_walk(case: tuple[Nest, str, Tile], widths: W
     assert footprint_bits(nest, tile, schedule, widths) == sum(sizes)
     twice = sum(size * (1 + streams) for size, streams in zip(sizes, schedule.streamed, strict=True))
     assert footprint_bits(nest, tile, schedule, widths, double_buffer=True) == twice
+
+
+@st.composite
+def pools(draw: st.DrawFn, nest: Nest) -> Pool:
+    """A pooling over a nest's outputs: windows that overlap, touch or leave gaps, with padding."""
+    axes = []
+    for outputs in (nest.out_rows, nest.out_columns):
+        taps, stride = draw(st.integers(1, min(3, outputs))), draw(st.integers(1, 3))
+        before = draw(st.integers(0, taps // 2))
+        axes.append(Window((outputs + 2 * before - taps) // stride + 1, outputs, taps, stride, 1, before))
+    return axes[0], axes[1]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_a_pooled_nest_is_a_literal_walk_too(data: st.DataObject) -> None:
+    nest = data.draw(nests(4))
+    pool = data.draw(pools(nest))
+    schedule = SCHEDULE[data.draw(st.sampled_from(list(SCHEDULE)))]
+    extents = (nest.batch, nest.out_channels, nest.in_channels, pool[0].outputs, pool[1].outputs)
+    sizes = [data.draw(st.integers(1, extent)) for extent in extents]
+    tile = Tile(*sizes[:2], nest.in_channels if schedule.whole else sizes[2], *sizes[3:])
+    literal = walk_literally(nest, tile, schedule.name, pool)
+    words = schedule.words(walk(nest, tile, pool))
+    assert [nest.groups * count for count in words] == list(literal[:4])
+    assert footprint_bits(nest, tile, schedule, Widths.of(1), pool=pool) == sum(literal[4:])
+
+
+def test_pooling_at_once_writes_pooled_outputs_only() -> None:
+    """VGG's second convolution and its 2x2 pooling: a quarter of 64 x 224 x 224 outputs."""
+    nest = vgg16()[1]
+    pool = (Window(112, 224, 2, 2),) * 2
+    plain, fused = least_traffic(nest), least_traffic(nest, pool=pool)
+    assert plain.traffic_bytes[-1] - fused.traffic_bytes[-1] == 2 * 64 * (224**2 - 112**2)
+    assert fused.at(65536).output_bytes == 2 * 64 * 112**2
+    assert fused.smallest_buffer_bytes == 2 * (4 * 4 + 9 + 4)  # 2x2 outputs before pooling, their 4x4 window
 
 
 def brute_force(nest: Nest, widths: Widths, double_buffer: bool) -> dict[int, int]:

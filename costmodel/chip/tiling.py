@@ -43,6 +43,8 @@ from costmodel.chip.windows import Tiles, Window, sizes, tiles, tiles_of
 from costmodel.errors import InputError
 
 Integers = npt.NDArray[np.int64]
+Pool = tuple[Window, Window]
+"""A pooling that follows a convolution at once: how its rows and its columns meet the convolution's."""
 
 
 class Tile(NamedTuple):
@@ -92,7 +94,10 @@ class Walk(NamedTuple):
     """What the traffic of a tiled nest is made of: a number each, or arrays that broadcast. Words are of one group."""
 
     outputs: Any
-    """|O|"""
+    """|O|, pooled if the layer is"""
+
+    made: Any
+    """|O| before pooling, as often as tiles make it: |O| where nothing is pooled"""
 
     weights: Any
     """|W|"""
@@ -142,9 +147,7 @@ SCHEDULES = (
     Schedule(
         "weight-stationary",
         "k, c; n, h, w",
-        lambda walk: Words(
-            walk.out_trips * walk.read, walk.weights, walk.outputs, 2 * (walk.in_trips - 1) * walk.outputs
-        ),
+        lambda walk: Words(walk.out_trips * walk.read, walk.weights, walk.outputs, 2 * (walk.in_trips - 1) * walk.made),
         (True, False, True),
         "n",
     ),
@@ -152,7 +155,7 @@ SCHEDULES = (
         "input-stationary",
         "n, h, w, c; k",
         lambda walk: Words(
-            walk.read, walk.area_trips * walk.weights, walk.outputs, 2 * (walk.in_trips - 1) * walk.outputs
+            walk.read, walk.area_trips * walk.weights, walk.outputs, 2 * (walk.in_trips - 1) * walk.made
         ),
         (False, True, True),
         "k",
@@ -199,6 +202,9 @@ class Curve:
     tiles: Integers
     """The tile, a row of five for each step."""
 
+    pool: Pool | None = None
+    """The pooling that follows at once, by rows and by columns."""
+
     def __len__(self) -> int:
         return len(self.footprint_bits)
 
@@ -237,7 +243,7 @@ class Curve:
         step = int(self._steps(whole(buffer_bytes, "a buffer's size", "bytes")))
         tile = Tile(*(int(size) for size in self.tiles[step]))
         schedule = SCHEDULES[int(self.schedules[step])]
-        bits = _bits(schedule.words(walk(self.nest, tile)), self.widths)
+        bits = _bits(schedule.words(walk(self.nest, tile, self.pool)), self.widths)
         inputs, weights, outputs, partials = (-(-int(part) * self.nest.groups // 8) for part in bits)
         footprint, traffic = int(self.footprint_bytes[step]), int(self.traffic_bytes[step])
         return Tiling(schedule.name, tile, footprint, inputs, weights, outputs, partials, traffic)
@@ -255,26 +261,43 @@ class Curve:
         return np.searchsorted(self.footprint_bits, 8 * buffers.astype(np.int64), side="right") - 1
 
 
-def least_traffic(nest: Nest, widths: Widths | None = None, double_buffer: bool = False) -> Curve:
-    """The least DRAM traffic of a nest behind a buffer of any size, with the schedule and tile that reach it."""
+def least_traffic(
+    nest: Nest, widths: Widths | None = None, double_buffer: bool = False, pool: Pool | None = None
+) -> Curve:
+    """The least DRAM traffic of a nest behind a buffer of any size, with the schedule and tile that reach it.
+
+    With `pool`, the rows and columns of a pooling that follows at once, only pooled outputs go to DRAM and a tile's
+    rows and columns are pooled ones. Its outputs are all on the chip before they are pooled; where pooling windows
+    overlap, each tile makes its own.
+    """
     widths = widths or Widths()
-    search = _Search(nest.of_group(), widths, double_buffer)
+    search = _Search(nest.of_group(), widths, double_buffer, pool)
     others = _merged([search.whole_space(schedule) for schedule in SCHEDULES if schedule is not _WEIGHT_STATIONARY])
     found = _merged([others, search.weight_stationary(others)])
     traffic = found.traffic * nest.groups
-    return Curve(nest, widths, double_buffer, found.footprint, traffic, found.schedule, found.tile)
+    return Curve(nest, widths, double_buffer, found.footprint, traffic, found.schedule, found.tile, pool)
 
 
-def walk(nest: Nest, tile: Tile) -> Walk:
-    """What the traffic of one group of a nest is made of with a certain tile."""
+def walk(nest: Nest, tile: Tile, pool: Pool | None = None) -> Walk:
+    """What the traffic of one group of a nest is made of with a certain tile, of pooled pixels if it is pooled."""
     n, k, c, h, w = tile
-    return _walk(nest, (n, k, c), _one(nest.rows, h), _one(nest.columns, w))
+    down, across = pool or (None, None)
+    return _walk(nest, _pixels(nest, pool), (n, k, c), _one(nest.rows, h, down), _one(nest.columns, w, across))
 
 
-def footprint_bits(nest: Nest, tile: Tile, schedule: Schedule, widths: Widths, double_buffer: bool = False) -> int:
+def footprint_bits(
+    nest: Nest,
+    tile: Tile,
+    schedule: Schedule,
+    widths: Widths,
+    double_buffer: bool = False,
+    pool: Pool | None = None,
+) -> int:
     """What a schedule's tiles fill of the buffer."""
     n, k, c, h, w = tile
-    return _footprint(nest, schedule, widths, double_buffer, (n, k, c), _one(nest.rows, h), _one(nest.columns, w))
+    down, across = pool or (None, None)
+    rows, columns = _one(nest.rows, h, down), _one(nest.columns, w, across)
+    return _footprint(nest, schedule, widths, double_buffer, (n, k, c), rows, columns)
 
 
 class _Points(NamedTuple):
@@ -289,10 +312,12 @@ class _Points(NamedTuple):
 class _Search:
     """The tiles of one group that are worth trying."""
 
-    def __init__(self, group: Nest, widths: Widths, double_buffer: bool) -> None:
+    def __init__(self, group: Nest, widths: Widths, double_buffer: bool, pool: Pool | None) -> None:
         self.group, self.widths, self.double_buffer = group, widths, double_buffer
+        self.pixels = _pixels(group, pool)
         self.batch, self.out_channels, self.in_channels = (sizes(extent) for extent in _extents(group))
-        self.rows, self.columns = tiles(group.rows), tiles(group.columns)
+        down, across = pool or (None, None)
+        self.rows, self.columns = tiles(group.rows, down), tiles(group.columns, across)
 
     def whole_space(self, schedule: Schedule) -> _Points:
         """The staircase of one schedule over all its tiles."""
@@ -328,19 +353,21 @@ class _Search:
 
     def _stats(self, schedule: Schedule, sizes: Sequence[Any], rows: Tiles, columns: Tiles) -> tuple[Any, Any]:
         """Footprints and traffics in bits."""
-        words = schedule.words(_walk(self.group, sizes, rows, columns))
+        words = schedule.words(_walk(self.group, self.pixels, sizes, rows, columns))
         return (
             _footprint(self.group, schedule, self.widths, self.double_buffer, sizes, rows, columns),
             sum(_bits(words, self.widths)),
         )
 
 
-def _walk(nest: Nest, sizes: Sequence[Any], rows: Tiles, columns: Tiles) -> Walk:
+def _walk(nest: Nest, pixels: int, sizes: Sequence[Any], rows: Tiles, columns: Tiles) -> Walk:
     """For tiles of some batch, output and input channels, rows and columns: numbers, or arrays that broadcast."""
     batch_trips, out_trips, in_trips = (-(-extent // size) for extent, size in zip(_extents(nest), sizes, strict=True))
     images = nest.batch * nest.in_channels
+    made = nest.batch * nest.out_channels
     return Walk(
-        outputs=nest.output_elements // nest.groups,
+        outputs=made * pixels,
+        made=made * rows.made * columns.made,
         weights=nest.weight_elements // nest.groups,
         read=images * rows.read * columns.read,
         kept=images * rows.kept * columns.read,
@@ -366,7 +393,7 @@ def _footprint(
     return (
         inputs * widths.input_bits * n * c * rows.largest * columns.largest
         + weights * widths.weight_bits * k * c * window
-        + outputs * widths.partial_bits * n * k * rows.sizes * columns.sizes
+        + outputs * widths.partial_bits * n * k * rows.held * columns.held
     )
 
 
@@ -379,9 +406,14 @@ def _bits(words: Words, widths: Widths) -> Words:
     )
 
 
-def _one(window: Window, size: int) -> Tiles:
+def _one(window: Window, size: int, pool: Window | None) -> Tiles:
     """Tiles of one size, as numbers."""
-    return Tiles(*(int(column[0]) for column in tiles_of(window, np.array([size]))))
+    return Tiles(*(int(column[0]) for column in tiles_of(window, np.array([size]), pool)))
+
+
+def _pixels(nest: Nest, pool: Pool | None) -> int:
+    """Pixels of an output channel that go to DRAM."""
+    return pool[0].outputs * pool[1].outputs if pool else nest.out_rows * nest.out_columns
 
 
 def _extents(nest: Nest) -> tuple[int, int, int]:
