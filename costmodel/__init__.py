@@ -29,6 +29,9 @@ _HOMES = {
     "remember": "costmodel.memory",
     "device": "costmodel.devices",
     "predict": "costmodel.roofline",
+    "lower": "costmodel.chip.nests",
+    "traffic": "costmodel.chip.dram",
+    "traffic_curves": "costmodel.chip.dram",
     "validate": "costmodel.validation",
 }
 _MODULES = {"networks": "costmodel.networks", "plot": "costmodel.report.plots"}
@@ -42,12 +45,15 @@ __all__ = [
     "Work",
     "count",
     "device",
+    "lower",
     "networks",
     "plot",
     "predict",
     "remember",
     "rule",
     "trace",
+    "traffic",
+    "traffic_curves",
     "validate",
 ]
 

@@ -5,9 +5,8 @@ Whatever is heavy (torch, pandas, matplotlib) is imported inside a command, afte
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -29,13 +28,9 @@ from costmodel.cli.options import (
     Step,
     Tf32,
 )
-from costmodel.cli.output import Answer, check_free, rendered, write_file
+from costmodel.cli.output import Answer, check_picture, drawn, exit_code, rendered, write_file
 from costmodel.cli.program import command
 from costmodel.errors import InputError
-
-if TYPE_CHECKING:
-    from costmodel.cost import Costs
-    from costmodel.roofline import Prediction
 
 
 @command
@@ -63,7 +58,7 @@ def analyze(
     else:
         title = caption(trace, network.title, feed.batch)
         text = rendered(groups_table(costs, by, depth), out, title, [FLOPS], warnings([costs]))
-    return Answer(text, _code([costs], allow_unmodelled))
+    return Answer(text, exit_code([costs], allow_unmodelled))
 
 
 @command
@@ -101,7 +96,7 @@ def compare(
         ]
         title = f"{first.title} and {second.title}"
         text = rendered(compare_table(costs, memories, predictions), out, title, notes, warnings(costs))
-    return Answer(text, _code(costs, allow_unmodelled))
+    return Answer(text, exit_code(costs, allow_unmodelled))
 
 
 @command
@@ -149,7 +144,7 @@ def predict(
         title = caption(trace, network.title, feed.batch)
         notes = [FLOPS, bound_note(prediction)]
         text = rendered(prediction_table(prediction, by, depth), out, title, notes, warnings([costs]))
-    return Answer(text, _code([costs], allow_unmodelled))
+    return Answer(text, exit_code([costs], allow_unmodelled))
 
 
 @command
@@ -172,7 +167,7 @@ def roofline(
     """The networks' layers under a device's roofs: draw them, and print the bounds."""
     hardware = machine(device)
     if output is not None:
-        _check_picture(output, force)
+        check_picture(output, force)
     runs = [traced(model, feed, step) for model in models]
     from costmodel.cost import count
     from costmodel.report import documents
@@ -182,7 +177,7 @@ def roofline(
     costs = [count(trace) for _, trace in runs]
     predictions = [predicted(each, hardware, tf32) for each in costs]
     if output is not None:
-        write_file(output, _drawn(predictions, output.suffix.lower()))
+        write_file(output, drawn(lambda plots: plots.roofline(predictions), output.suffix))
     if shown.format is Format.JSON:
         text = documents.to_text(documents.roofline(predictions, output))
     else:
@@ -197,37 +192,9 @@ def roofline(
             for (network, trace), prediction in zip(runs, predictions, strict=True)
         ]
         text = "\n".join(tables)
-    return Answer(text, _code(costs, allow_unmodelled))
+    return Answer(text, exit_code(costs, allow_unmodelled))
 
 
 def _check_depth(by: By, depth: int | None) -> None:
     if depth is not None and by is not By.BLOCK:
         raise InputError("--depth says how deep blocks go: give --by block with it.")
-
-
-def _check_picture(path: Path, force: bool) -> None:
-    if path.suffix.lower() not in (".png", ".svg"):
-        raise InputError(f"cannot draw into {str(path)!r}: give it a name that ends in .png or .svg.")
-    check_free(path, force)
-
-
-def _drawn(predictions: Sequence[Prediction], suffix: str) -> bytes:
-    """The plot as the content of a file."""
-    from tempfile import TemporaryDirectory
-
-    from costmodel.report import plots
-
-    figure = plots.roofline(predictions).figure
-    with TemporaryDirectory() as folder:
-        written = plots.save(figure, Path(folder) / "figure")  # type: ignore[arg-type]  # its own, not a subfigure
-        return next(path.read_bytes() for path in written if path.suffix == suffix)
-
-
-def _code(costs: Sequence[Costs], allow_unmodelled: bool) -> int:
-    """The exit code; what has no rule is named on stderr as well, for a program that reads the answer."""
-    missing = sorted({entry.operator for each in costs for entry in each.unmodelled})
-    if not missing:
-        return 0
-    way_out = "" if allow_unmodelled else "\nGive it a rule (costmodel.rule), or accept that with --allow-unmodelled."
-    typer.echo(f"{'Warning' if allow_unmodelled else 'Error'}: no rule for {', '.join(missing)}.{way_out}", err=True)
-    return 0 if allow_unmodelled else 3

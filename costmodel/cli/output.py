@@ -17,7 +17,12 @@ from costmodel.cli.options import Output, Shown
 from costmodel.errors import InputError
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     import pandas as pd
+    from matplotlib.axes import Axes
+
+    from costmodel.cost import Costs
 
 WIDTH = 120
 """Of a table that goes elsewhere than to a terminal."""
@@ -60,6 +65,33 @@ def check_free(path: Path, force: bool) -> None:
         raise InputError(f"{path} is there already: name another file, or overwrite it with --force.")
     if not path.absolute().parent.is_dir():
         raise InputError(f"cannot write {path}: there is no folder {path.parent}.")
+
+
+def check_picture(path: Path, force: bool) -> None:
+    """Raises InputError if no plot can be drawn into `path`."""
+    if path.suffix.lower() not in (".png", ".svg"):
+        raise InputError(f"cannot draw into {str(path)!r}: give it a name that ends in .png or .svg.")
+    check_free(path, force)
+
+
+def drawn(draw: Callable[[ModuleType], Axes], suffix: str) -> bytes:
+    """A plot as the content of a file: `draw` gets `costmodel.report.plots` and returns axes."""
+    from costmodel.report import plots
+
+    figure = draw(plots).figure
+    with tempfile.TemporaryDirectory() as folder:
+        written = plots.save(figure, Path(folder) / "figure")  # type: ignore[arg-type]  # its own, not a subfigure
+        return next(path.read_bytes() for path in written if path.suffix == suffix.lower())
+
+
+def exit_code(costs: Sequence[Costs], allow_unmodelled: bool) -> int:
+    """0, or 3 for operators without a rule; they are named on stderr as well, for a program that reads the answer."""
+    missing = sorted({entry.operator for each in costs for entry in each.unmodelled})
+    if not missing:
+        return 0
+    way_out = "" if allow_unmodelled else "\nGive it a rule (costmodel.rule), or accept that with --allow-unmodelled."
+    typer.echo(f"{'Warning' if allow_unmodelled else 'Error'}: no rule for {', '.join(missing)}.{way_out}", err=True)
+    return 0 if allow_unmodelled else 3
 
 
 def write_file(path: Path, content: bytes) -> None:

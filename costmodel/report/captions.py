@@ -6,12 +6,15 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from costmodel.chip.dram import CONVENTION as TRAFFIC
 from costmodel.cost import Costs
 from costmodel.graph import Trace
 from costmodel.roofline import CONVENTION, Prediction
-from costmodel.units import iec
+from costmodel.units import iec, si
 
 if TYPE_CHECKING:
+    from costmodel.chip.dram import Traffic
+    from costmodel.chip.nests import Unlowered
     from costmodel.memory import Memory
     from costmodel.validation import Validation
 
@@ -62,6 +65,27 @@ def warnings(costs: Iterable[Costs]) -> list[str]:
         f"Not counted, for want of a rule: {entry.operator} ({entry.count} times, in {_layers(entry.layers)})."
         for each in costs
         for entry in each.unmodelled
+    ]
+
+
+def traffic_notes(traffic: Traffic) -> list[str]:
+    """What a traffic table counts, and its sums."""
+    widths = traffic.curves.widths
+    words = f"{widths.input_bits}-bit words, partial sums of {widths.partial_bits} bits"
+    streams = "streaming tiles held twice" if traffic.curves.double_buffer else "one tile of each operand"
+    sums = [
+        f"Behind {iec(total.buffer_bytes)}: {iec(total.dram_bytes)} of DRAM traffic "
+        f"({si(total.dram_bytes, 'B')}); no schedule moves less than {iec(total.bound_bytes)}."
+        for total in traffic.totals
+    ]
+    return [f"{TRAFFIC[0].upper()}{TRAFFIC[1:]}; {words}, {streams}.", *sums]
+
+
+def unlowered_warnings(unlowered: Iterable[Unlowered]) -> list[str]:
+    """What the traffic leaves out."""
+    return [
+        f"Not counted: {lost.operator} ({lost.reason}; {lost.count} times, in {_layers(lost.layers)})."
+        for lost in unlowered
     ]
 
 

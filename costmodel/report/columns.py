@@ -85,6 +85,13 @@ COLUMNS: Mapping[str, Column] = {
     "role": Column("role", "text", "what bytes are held for", 0),
     "held_bytes": Column("bytes", "bytes", "bytes alive at the peak", 0, adds=True),
     "held_share": Column("of peak", "percent", "share of the bytes alive at the peak", 1, adds=True),
+    # traffic between DRAM and chip
+    "buffer_bytes": Column("buffer", "bytes", "size of the on-chip buffer", 0),
+    "dram_bytes": Column("DRAM traffic", "bytes", "what the best schedule and tile move", 0, adds=True),
+    "bound_bytes": Column("bound", "bytes", "what no schedule moves less than", 1, adds=True),
+    "compulsory_bytes": Column("compulsory", "bytes", "each input, weight and output once", 2, adds=True),
+    "schedule": Column("schedule", "term", "what stays on the chip while tiles stream past it", 1),
+    "tile": Column("tile nxkxcxhxw", "shape", "images, output and input channels, output rows and columns", 3),
     # benchmarks
     "model": Column("network", "text", "the network that is analysed", 0),
     "program": Column("program", "text", "the program that analyses it", 0),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from costmodel.report.tables import (
     prediction_table,
     records,
     shares_table,
+    traffic_table,
     validation_table,
 )
 from costmodel.roofline import CONVENTION, Prediction
@@ -29,6 +31,7 @@ from costmodel.roofline import CONVENTION, Prediction
 if TYPE_CHECKING:
     import pandas as pd
 
+    from costmodel.chip.dram import Traffic
     from costmodel.devices import Device
     from costmodel.memory import Memory
     from costmodel.networks import NetworkInfo
@@ -110,6 +113,25 @@ def comparison(costs: Sequence[Costs], memories: Sequence[Memory], predictions: 
         document |= {"device": device(predictions[0].device)}
         document["conventions"] |= {"bound": CONVENTION}
     return document | {"rows": records(compare_table(costs, memories, predictions))}
+
+
+def traffic(traffic: Traffic, trace: Trace) -> Document:
+    """`costmodel/traffic/1`: each contraction's DRAM traffic behind each buffer, its bounds, schedule and tile."""
+    from costmodel.chip.dram import CONVENTION as TRAFFIC
+
+    curves = traffic.curves
+    document = _head("traffic", trace) | {
+        "word_bits": curves.widths.input_bits,
+        "partial_bits": curves.widths.partial_bits,
+        "double_buffer": curves.double_buffer,
+        "totals": [total._asdict() for total in traffic.totals],
+        "rows": records(traffic_table(traffic)),
+        "smallest_buffer_bytes": curves.smallest_buffer_bytes,
+        "sufficient_buffer_bytes": curves.sufficient_buffer_bytes,
+        "unlowered": [asdict(lost) | {"layers": list(lost.layers)} for lost in traffic.unlowered],
+    }
+    document["conventions"] |= {"traffic": TRAFFIC, "tile": "batch, out channels, in channels, out rows, out columns"}
+    return document
 
 
 def validation(validations: Sequence[Validation]) -> Document:

@@ -20,6 +20,7 @@ from costmodel.roofline import GroupPrediction, Prediction
 if TYPE_CHECKING:
     import pandas as pd
 
+    from costmodel.chip.dram import Traffic
     from costmodel.devices import Device
     from costmodel.memory import Memory
     from costmodel.networks import NetworkInfo
@@ -169,6 +170,14 @@ def memory_table(memory: Memory) -> pd.DataFrame:
         ("name", "role", "held_bytes", "held_share"),
         ((holder.name, holder.role, holder.nbytes, _share(holder.nbytes, peak)) for holder in memory.holders()),
     )
+
+
+def traffic_table(traffic: Traffic) -> pd.DataFrame:
+    """One row a contraction and buffer: its DRAM traffic, bounds, schedule and tile."""
+    names = (
+        "layer", "kind", "buffer_bytes", "dram_bytes", "bound_bytes", "compulsory_bytes", "schedule", "tile",
+    )  # fmt: skip
+    return _frame(names, ([getattr(row, name) for name in names] for row in traffic.rows))
 
 
 def devices_table(devices: Iterable[Device]) -> pd.DataFrame:
