@@ -1,7 +1,7 @@
-"""Which bytes a trace keeps alive when, when they peak, who holds them, what a GPU's allocator makes of them, what fits.
+"""Which bytes a trace keeps alive when, when they peak, who holds them, and what a GPU has to have for it.
 
-`timeline` is what tensors ask for; `allocator` and `runs` what PyTorch's caching allocator takes for it; `ladder` the way
-from the one to what a process holds; `capacity` the same at any batch, and the largest batch that fits.
+`timeline` is what tensors ask for; `allocator` and `runs` are what PyTorch's caching allocator takes for it; `ladder`
+leads from the one to what a process holds; `capacity` is the same at any batch, and the largest batch that fits.
 """
 
 from __future__ import annotations
