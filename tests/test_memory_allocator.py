@@ -197,6 +197,18 @@ def test_gradients_are_let_go_between_runs() -> None:
     assert set(gradients) <= set(schedule.leftover)
 
 
+def test_the_first_run_makes_the_optimizers_state() -> None:
+    # Adam's two moments are asked for where the backward is over, not before the first operation.
+    traced = training_step()
+    schedule = Schedule.of(traced)
+    state = [index for index, storage in enumerate(traced.storages) if storage.role == "optimizer state"]
+    assert schedule.lasting == tuple(state)
+    assert traced.operations[schedule.lasting_from].phase == "optimizer"
+    assert traced.operations[schedule.lasting_from - 1].phase == "backward"
+    assert not set(state) & set(schedule.resident)
+    assert replay(traced).runs > 1
+
+
 def test_dropout_asks_for_its_mask_first() -> None:
     traced = trace(nn.Sequential(nn.Linear(4, 4), nn.Dropout()), (2, 4), train=True)
     where = next(index for index, o in enumerate(traced.operations) if o.operator == "aten.native_dropout")
@@ -296,9 +308,11 @@ def test_a_training_step_is_pytorchs(real: Real) -> None:
     def give(storages: Sequence[int]) -> None:
         lines.extend(f"f {number.pop(index)}" for index in storages)
 
-    for _ in range(3):
+    for run in range(3):
         ask([index for index in schedule.resident if index not in number])
-        for births, deaths in schedule.moments:
+        for index, (births, deaths) in enumerate(schedule.moments):
+            if run == 0 and index == schedule.lasting_from:
+                ask(schedule.lasting)
             ask(births)
             give(deaths)
         give(schedule.leftover)

@@ -9,6 +9,18 @@ from __future__ import annotations
 from costmodel.memory.capacity import Fit, Scaling, scaling
 from costmodel.memory.ladder import Overhead, Rung
 from costmodel.memory.runs import Replay, replay
-from costmodel.memory.timeline import Holder, Memory, remember
+from costmodel.memory.timeline import Holder, Memory, Saved, remember
 
-__all__ = ["Fit", "Holder", "Memory", "Overhead", "Replay", "Rung", "Scaling", "remember", "replay", "scaling"]
+__all__ = [
+    "Fit",
+    "Holder",
+    "Memory",
+    "Overhead",
+    "Replay",
+    "Rung",
+    "Saved",
+    "Scaling",
+    "remember",
+    "replay",
+    "scaling",
+]

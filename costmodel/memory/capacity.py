@@ -221,7 +221,7 @@ class _Plan(NamedTuple):
 def _peak(schedule: Schedule, sizes: NDArray[np.int64]) -> int:
     """The most bytes alive while an operation runs."""
     change = np.zeros(len(schedule.moments) + 1, dtype=np.int64)
-    change[0] = sizes[list(schedule.resident)].sum()
+    change[0] = sizes[[*schedule.resident, *schedule.lasting]].sum()
     for index, (births, deaths) in enumerate(schedule.moments):
         for birth in births:
             change[index] += sizes[birth]

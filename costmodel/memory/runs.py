@@ -2,7 +2,8 @@
 
 A run asks for each operation's outputs while it runs and lets go of what nobody holds after it; between two runs it
 lets go of all that it made. What stands from run to run is what was there before the first operation: parameters,
-buffers, optimizer state, and one batch, as if every run had the same. Memory that operators ask for and return while
+buffers, optimizer state, and one batch, as if every run had the same. The first run makes the optimizer's state, where
+its optimizer step begins, so that it lies where the backward left room. Memory that operators ask for and return while
 they run (cuDNN's and cuBLAS's workspaces) is not in a trace.
 """
 
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from costmodel.graph import Trace
+from costmodel.graph import HOST, OPTIMIZER, Trace
 from costmodel.memory.allocator import Allocator, Block, Segment
 
 
@@ -32,7 +33,13 @@ class Schedule:
     """The order in which a run asks for its storages and lets go of them, whatever their sizes."""
 
     resident: tuple[int, ...]
-    """What is there before the first operation: parameters, buffers, inputs, optimizer state."""
+    """What is there before the first operation: parameters, buffers, inputs."""
+
+    lasting: tuple[int, ...]
+    """What the first run makes for all later ones: optimizer state, and gradients if they are kept."""
+
+    lasting_from: int
+    """The operation before which it does: the optimizer step's first."""
 
     moments: tuple[Moment, ...]
     """One an operation."""
@@ -47,11 +54,17 @@ class Schedule:
         births: list[list[int]] = [[] for _ in trace.operations]
         deaths: list[list[int]] = [[] for _ in trace.operations]
         resident: list[int] = []
+        lasting: list[int] = []
         leftover: list[int] = []
         for index, storage in enumerate(trace.storages):
-            if storage.death is not None and storage.death < 0:
+            if storage.role == HOST or (storage.death is not None and storage.death < 0):
                 continue
-            (births[storage.birth] if storage.birth >= 0 else resident).append(index)
+            if storage.birth >= 0:
+                births[storage.birth].append(index)
+            elif storage.role in _LASTING:
+                lasting.append(index)
+            else:
+                resident.append(index)
             if storage.death is not None:
                 deaths[storage.death].append(index)
             elif storage.birth >= 0:
@@ -60,8 +73,12 @@ class Schedule:
             if operation.operator in _LAST_FIRST:
                 made.reverse()
         moments = tuple(Moment(tuple(made), tuple(gone)) for made, gone in zip(births, deaths, strict=True))
-        return cls(tuple(resident), moments, tuple(leftover))
+        phases = [operation.phase for operation in trace.operations]
+        step = phases.index(OPTIMIZER) if OPTIMIZER in phases else len(phases)
+        return cls(tuple(resident), tuple(lasting), step, moments, tuple(leftover))
 
+
+_LASTING = frozenset({"optimizer state", "gradient"})
 
 _LAST_FIRST = frozenset({"aten.native_dropout"})
 """Operators that ask for their last output first: dropout for its mask (aten/src/ATen/native/cuda/Dropout.cu,
@@ -140,16 +157,19 @@ def replay_schedule(schedule: Schedule, sizes: Sequence[int], limit_bytes: int |
             if index in held:
                 allocator.free(held.pop(index))
 
-    for run in range(1, MOST_RUNS + 1):  # noqa: B007 (the last one is told)
+    for run in range(1, MOST_RUNS + 1):
         allocate([index for index in schedule.resident if index not in held])
         sums: list[tuple[int, int, int]] = []
         before = allocator.reserved_bytes, allocator.retries
-        for births, deaths in schedule.moments:
+        for index, (births, deaths) in enumerate(schedule.moments):
+            if run == 1 and index == schedule.lasting_from:
+                allocate(schedule.lasting)
             allocate(births)
             sums.append((allocator.requested_bytes, allocator.allocated_bytes, allocator.reserved_bytes))
             release(deaths)
         release(schedule.leftover)
-        if (allocator.reserved_bytes, allocator.retries) == before:
+        steady = (allocator.reserved_bytes, allocator.retries) == before
+        if steady and (run > 1 or not schedule.lasting):
             break
     requested, allocated, reserved = zip(*sums, strict=True) if sums else ((), (), ())
     segments = tuple(segment for segment, _ in allocator.blocks())
