@@ -1,9 +1,8 @@
 """A timeline for a public viewer: Chrome's trace event format, which ui.perfetto.dev and chrome://tracing open.
 
 The format: https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU. Counters ("ph": "C") carry
-the live bytes by role and, on CUDA, the allocator's sums; complete events ("X") are the operations, one row for phases and
-one for operators. No time is modelled: each operation lasts one unit of the viewer's clock, so that the axis counts
-operations.
+the live bytes by role and, on CUDA, the sums of the allocator; complete events ("X") are phases and operations, a row
+each. No time is modelled: each operation lasts a microsecond of the viewer's clock, so that the axis counts operations.
 """
 
 from __future__ import annotations

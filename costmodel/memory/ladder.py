@@ -44,6 +44,9 @@ _PRODUCTS = frozenset({"aten.mm", "aten.addmm", "aten.bmm", "aten.baddbmm", "ate
 """Operators that cuBLAS computes."""
 
 
+_LIVE = "the live tensors"
+
+
 class Overhead(NamedTuple):
     """Memory of a process that no tensor holds: an assumption."""
 
@@ -97,8 +100,13 @@ def ladder(replay: Replay, beside: Iterable[Overhead]) -> tuple[Rung, ...]:
     beside = tuple(beside)
     more = sum(overhead.nbytes for overhead in beside)
     return (
-        Rung("requested", requested, requested, "the live tensors", False),
+        Rung("requested", requested, requested, _LIVE, False),
         Rung("allocated", allocated, allocated - requested, "rounding of each tensor to whole blocks", False),
         Rung("reserved", reserved, reserved - allocated, "free blocks in the allocator's segments", False),
         Rung("process", reserved + more, more, ", ".join(overhead.what for overhead in beside), True),
     )
+
+
+def requested_only(peak_bytes: int) -> tuple[Rung, ...]:
+    """The one rung that there is where no allocator is replayed: a CPU's differs by system."""
+    return (Rung("requested", peak_bytes, peak_bytes, _LIVE, False),)
