@@ -27,6 +27,8 @@ _HOMES = {
     "Costs": "costmodel.cost",
     "count": "costmodel.cost",
     "remember": "costmodel.memory",
+    "scaling": "costmodel.memory",
+    "savings": "costmodel.memory",
     "device": "costmodel.devices",
     "predict": "costmodel.roofline",
     "validate": "costmodel.validation",
@@ -47,6 +49,8 @@ __all__ = [
     "predict",
     "remember",
     "rule",
+    "savings",
+    "scaling",
     "trace",
     "validate",
 ]

@@ -1,4 +1,4 @@
-"""The commands about what networks cost: analyze, compare, memory, predict, roofline. Nothing is computed here.
+"""The commands about what networks cost: analyze, compare, predict, roofline. Nothing is computed here.
 
 Whatever is heavy (torch, pandas, matplotlib) is imported inside a command, after what can be refused without it.
 """
@@ -29,13 +29,12 @@ from costmodel.cli.options import (
     Step,
     Tf32,
 )
-from costmodel.cli.output import Answer, check_free, rendered, write_file
+from costmodel.cli.output import Answer, check_picture, picture, rendered, write_file
 from costmodel.cli.program import command
 from costmodel.errors import InputError
 
 if TYPE_CHECKING:
     from costmodel.cost import Costs
-    from costmodel.roofline import Prediction
 
 
 @command
@@ -105,22 +104,6 @@ def compare(
 
 
 @command
-def memory(model: Model, feed: Feed, step: Step, out: Output) -> Answer:
-    """The peak of live tensors: how many bytes, when, and who holds them."""
-    network, trace = traced(model, feed, step)
-    from costmodel.memory import remember
-    from costmodel.report import documents
-    from costmodel.report.captions import BYTES, caption, peak_notes
-    from costmodel.report.tables import memory_table
-
-    memory = remember(trace)
-    if out.format is Format.JSON:
-        return Answer(documents.to_text(documents.memory(memory)))
-    title = caption(trace, network.title, feed.batch)
-    return Answer(rendered(memory_table(memory), out, title, [*peak_notes(memory), BYTES]))
-
-
-@command
 def predict(
     model: Model,
     device: On,
@@ -172,7 +155,7 @@ def roofline(
     """The networks' layers under a device's roofs: draw them, and print the bounds."""
     hardware = machine(device)
     if output is not None:
-        _check_picture(output, force)
+        check_picture(output, force)
     runs = [traced(model, feed, step) for model in models]
     from costmodel.cost import count
     from costmodel.report import documents
@@ -182,7 +165,9 @@ def roofline(
     costs = [count(trace) for _, trace in runs]
     predictions = [predicted(each, hardware, tf32) for each in costs]
     if output is not None:
-        write_file(output, _drawn(predictions, output.suffix.lower()))
+        from costmodel.report import plots
+
+        write_file(output, picture(plots.roofline(predictions), output))
     if shown.format is Format.JSON:
         text = documents.to_text(documents.roofline(predictions, output))
     else:
@@ -203,24 +188,6 @@ def roofline(
 def _check_depth(by: By, depth: int | None) -> None:
     if depth is not None and by is not By.BLOCK:
         raise InputError("--depth says how deep blocks go: give --by block with it.")
-
-
-def _check_picture(path: Path, force: bool) -> None:
-    if path.suffix.lower() not in (".png", ".svg"):
-        raise InputError(f"cannot draw into {str(path)!r}: give it a name that ends in .png or .svg.")
-    check_free(path, force)
-
-
-def _drawn(predictions: Sequence[Prediction], suffix: str) -> bytes:
-    """The plot as the content of a file."""
-    from tempfile import TemporaryDirectory
-
-    from costmodel.report import plots
-
-    figure = plots.roofline(predictions).figure
-    with TemporaryDirectory() as folder:
-        written = plots.save(figure, Path(folder) / "figure")  # type: ignore[arg-type]  # its own, not a subfigure
-        return next(path.read_bytes() for path in written if path.suffix == suffix)
 
 
 def _code(costs: Sequence[Costs], allow_unmodelled: bool) -> int:

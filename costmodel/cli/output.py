@@ -18,6 +18,7 @@ from costmodel.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
 
 WIDTH = 120
 """Of a table that goes elsewhere than to a terminal."""
@@ -60,6 +61,22 @@ def check_free(path: Path, force: bool) -> None:
         raise InputError(f"{path} is there already: name another file, or overwrite it with --force.")
     if not path.absolute().parent.is_dir():
         raise InputError(f"cannot write {path}: there is no folder {path.parent}.")
+
+
+def check_picture(path: Path, force: bool) -> None:
+    """The same for a plot, whose name says in which format."""
+    if path.suffix.lower() not in (".png", ".svg"):
+        raise InputError(f"cannot draw into {str(path)!r}: give it a name that ends in .png or .svg.")
+    check_free(path, force)
+
+
+def picture(axes: Axes, path: Path) -> bytes:
+    """A plot as the content of a file of that name."""
+    from costmodel.report import plots
+
+    with tempfile.TemporaryDirectory() as folder:
+        written = plots.save(axes.figure, Path(folder) / "figure")  # type: ignore[arg-type]  # its own, not a subfigure
+        return next(file.read_bytes() for file in written if file.suffix == path.suffix.lower())
 
 
 def write_file(path: Path, content: bytes) -> None:

@@ -68,7 +68,7 @@ class Fit:
     """What was held against the memory: "process" on a GPU, "requested" on a CPU."""
 
     point: Point
-    """What that batch takes, or one sample if none fits."""
+    """What that batch takes on the device; or what one sample would take, if none fits."""
 
     easy_batch: int
     """The largest batch found that runs without the allocator giving segments back and asking again for others, which
@@ -130,11 +130,12 @@ class Scaling:
         trace = self._any_trace
         return overheads(trace, device, self.context_bytes) if trace.target == "cuda" else ()
 
-    def point(self, batch: int, device: Device | None = None) -> Point:
-        """What a batch takes, on every rung that there is."""
+    def point(self, batch: int, device: Device | None = None, *, limit_bytes: int | None = None) -> Point:
+        """What a batch takes on every rung that there is, in as much memory as it likes or within a limit."""
         if self._any_trace.target != "cuda":
             return Point(batch, self.peak_bytes(batch), None, None, None)
-        return Point(batch, *(rung.nbytes for rung in self.ladder(batch, device)))
+        rungs = ladder(self.replay(batch, limit_bytes=limit_bytes), self.beside(device))
+        return Point(batch, *(rung.nbytes for rung in rungs))
 
     def sweep(self, batches: Iterable[int], device: Device | None = None) -> pd.DataFrame:
         """One row a batch: what it takes on every rung, in bytes."""
@@ -163,7 +164,7 @@ class Scaling:
             device=device,
             batch=batch,
             rung="process" if on_gpu else "requested",
-            point=self.point(max(1, batch), device),
+            point=self.point(batch, device, limit_bytes=limit) if batch else self.point(1, device),
             easy_batch=easy,
             bound=search.bound,
             proven=proven,

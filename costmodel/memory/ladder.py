@@ -82,13 +82,9 @@ def overheads(trace: Trace, device: Device | None = None, context_bytes: int = C
     large = device is not None and device.architecture.lower().startswith(_LARGE_ON)
     segment = segment_size(round_size(_LARGE_WORKSPACE if large else _WORKSPACE))
     threads = [phase for phase in (FORWARD, BACKWARD) if any(o.operator in _PRODUCTS for o in trace.of_phase(phase))]
-    where = f"on {device.architecture}" if device is not None and device.architecture else "before Hopper"
     return (
         Overhead("CUDA context", context_bytes, _CONTEXT_SOURCE),
-        *(
-            Overhead(f"cuBLAS workspace of the {phase}, a segment {where}", segment, _WORKSPACE_SOURCE)
-            for phase in threads
-        ),
+        *(Overhead(f"cuBLAS workspace of the {phase}'s thread", segment, _WORKSPACE_SOURCE) for phase in threads),
     )
 
 

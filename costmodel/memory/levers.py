@@ -7,6 +7,7 @@ highest counts: a lever that lowers another one saves nothing, and the reason th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -91,18 +92,20 @@ class Savings:
                 return saving
         raise KeyError(name)
 
+    def largest_first(self) -> list[Saving]:
+        """The levers in the order of their savings; those that cannot be pulled come last."""
+        return sorted(self.savings, key=lambda s: -math.inf if s.saving_bytes is None else s.saving_bytes, reverse=True)
+
     def to_frame(self) -> pd.DataFrame:
         """One row a lever, in bytes, the largest saving first."""
         import pandas as pd
 
+        counts = ("saving_bytes", "peak_bytes", "reserved_bytes", "saved_bytes")
         rows = [
-            (s.lever.name, s.saving_bytes, s.peak_bytes, s.reserved_bytes, s.saved_bytes, s.lever.how, s.why)
-            for s in sorted(self.savings, key=lambda s: -(s.saving_bytes or 0))
+            {"lever": s.lever.name, "how": s.lever.how, **{name: getattr(s, name) for name in counts}, "why": s.why}
+            for s in self.largest_first()
         ]
-        names = ["lever", "saving_bytes", "peak_bytes", "reserved_bytes", "saved_bytes", "how", "why"]
-        return pd.DataFrame(rows, columns=names).astype(
-            dict.fromkeys(("saving_bytes", "peak_bytes", "reserved_bytes", "saved_bytes"), "Int64")
-        )
+        return pd.DataFrame(rows).astype(dict.fromkeys(counts, "Int64"))
 
     def __repr__(self) -> str:
         most = max(self.savings, key=lambda s: s.saving_bytes or 0, default=None)
@@ -111,10 +114,7 @@ class Savings:
 
     def _repr_html_(self) -> str:
         columns = [("lever", "text"), ("saves", "bytes"), ("peak", "bytes"), ("reserved", "bytes"), ("why", "prose")]
-        rows = [
-            (s.lever.name, s.saving_bytes, s.peak_bytes, s.reserved_bytes, s.why)
-            for s in sorted(self.savings, key=lambda s: -(s.saving_bytes or 0))
-        ]
+        rows = [(s.lever.name, s.saving_bytes, s.peak_bytes, s.reserved_bytes, s.why) for s in self.largest_first()]
         return html_table(f"{self.memory.trace.model}: peak of {iec(self.memory.peak_bytes)}", columns, rows)
 
 
