@@ -41,7 +41,7 @@ _SAMPLES = (2, 3)
 _MOST = 1 << 40
 """No search goes further."""
 
-_EFFORT = 100_000
+EFFORT = 100_000
 """Operations that one search replays at most to try every batch below the bound."""
 
 
@@ -143,8 +143,12 @@ class Scaling:
 
         return pd.DataFrame([self.point(batch, device) for batch in batches], columns=Point._fields)
 
-    def fit(self, device: Device) -> Fit:
-        """The largest batch that a device runs. Raises InputError if the device's memory is unknown."""
+    def fit(self, device: Device, *, effort: int = EFFORT) -> Fit:
+        """The largest batch that a device runs.
+
+        `effort` is how many operations may be replayed to try every batch below the bound; beyond it bisection has to
+        do. Raises InputError if the device's memory is unknown.
+        """
         if device.memory_bytes is None:
             raise InputError(
                 f"{device.title} has no memory size: give memory_bytes in its file, with the source of the number."
@@ -152,12 +156,12 @@ class Scaling:
         on_gpu = self._any_trace.target == "cuda"
         beside = self.beside(device)
         limit = max(0, device.memory_bytes - sum(overhead.nbytes for overhead in beside))
-        search = _Search(self, limit, on_gpu)
+        search = _Search(self, limit, on_gpu, effort)
         batch, proven = search.largest(search.runs)
         inverted = self.affine
         if inverted and batch and not self._holds_at(batch):
             self.__dict__["_lines"] = None  # from here on every batch is traced
-            search = _Search(self, limit, on_gpu)
+            search = _Search(self, limit, on_gpu, effort)
             (batch, proven), inverted = search.largest(search.runs), False
         easy = search.largest(search.runs_easily, below=batch)[0] if on_gpu and batch else batch
         return Fit(
@@ -257,8 +261,8 @@ class _Lines(NamedTuple):
 class _Search:
     """Searches for the largest batch that a memory holds."""
 
-    def __init__(self, scaling: Scaling, limit_bytes: int, on_gpu: bool) -> None:
-        self.scaling, self.limit_bytes, self.on_gpu = scaling, limit_bytes, on_gpu
+    def __init__(self, scaling: Scaling, limit_bytes: int, on_gpu: bool, effort: int) -> None:
+        self.scaling, self.limit_bytes, self.on_gpu, self.effort = scaling, limit_bytes, on_gpu, effort
         self.bound = _last(self._could_run)
 
     def runs(self, batch: int) -> bool:
@@ -293,7 +297,7 @@ class _Search:
             middle = (low + high) // 2
             low, high = (middle, high) if tried(middle) else (low, middle)
         between = range(top, low, -1)
-        if len(between) * self._operations > _EFFORT or not self.scaling.affine:
+        if len(between) * self._operations > self.effort or not self.scaling.affine:
             return low, all(batch in known for batch in between)
         return next((batch for batch in between if tried(batch)), low), True
 

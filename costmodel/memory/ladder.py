@@ -97,7 +97,13 @@ def ladder(replay: Replay, beside: Iterable[Overhead]) -> tuple[Rung, ...]:
     more = sum(overhead.nbytes for overhead in beside)
     return (
         Rung("requested", requested, requested, _LIVE, False),
-        Rung("allocated", allocated, allocated - requested, "rounding of each tensor to whole blocks", False),
+        Rung(
+            "allocated",
+            allocated,
+            allocated - requested,
+            "rounding to whole blocks, and rests too small to split off",
+            False,
+        ),
         Rung("reserved", reserved, reserved - allocated, "free blocks in the allocator's segments", False),
         Rung("process", reserved + more, more, ", ".join(overhead.what for overhead in beside), True),
     )
