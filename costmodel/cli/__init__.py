@@ -15,7 +15,7 @@ from typing import NoReturn
 
 import typer
 
-from costmodel.cli import analysis, checks, lists, traffic  # noqa: F401  (their import makes the commands)
+from costmodel.cli import analysis, checks, lists, memory, traffic  # noqa: F401  (their import makes the commands)
 from costmodel.cli.program import app
 from costmodel.errors import CostModelError
 

@@ -1,4 +1,4 @@
-"""The commands about what networks cost: analyze, compare, memory, predict, roofline. Nothing is computed here.
+"""The commands about what networks cost: analyze, compare, predict, roofline. Nothing is computed here.
 
 Whatever is heavy (torch, pandas, matplotlib) is imported inside a command, after what can be refused without it.
 """
@@ -28,7 +28,7 @@ from costmodel.cli.options import (
     Step,
     Tf32,
 )
-from costmodel.cli.output import Answer, check_picture, drawn, exit_code, rendered, write_file
+from costmodel.cli.output import Answer, check_picture, exit_code, picture, rendered, write_file
 from costmodel.cli.program import command
 from costmodel.errors import InputError
 
@@ -100,22 +100,6 @@ def compare(
 
 
 @command
-def memory(model: Model, feed: Feed, step: Step, out: Output) -> Answer:
-    """The peak of live tensors: how many bytes, when, and who holds them."""
-    network, trace = traced(model, feed, step)
-    from costmodel.memory import remember
-    from costmodel.report import documents
-    from costmodel.report.captions import BYTES, caption, peak_notes
-    from costmodel.report.tables import memory_table
-
-    memory = remember(trace)
-    if out.format is Format.JSON:
-        return Answer(documents.to_text(documents.memory(memory)))
-    title = caption(trace, network.title, feed.batch)
-    return Answer(rendered(memory_table(memory), out, title, [*peak_notes(memory), BYTES]))
-
-
-@command
 def predict(
     model: Model,
     device: On,
@@ -177,7 +161,9 @@ def roofline(
     costs = [count(trace) for _, trace in runs]
     predictions = [predicted(each, hardware, tf32) for each in costs]
     if output is not None:
-        write_file(output, drawn(lambda plots: plots.roofline(predictions), output.suffix))
+        from costmodel.report import plots
+
+        write_file(output, picture(plots.roofline(predictions), output))
     if shown.format is Format.JSON:
         text = documents.to_text(documents.roofline(predictions, output))
     else:

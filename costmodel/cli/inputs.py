@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from costmodel.cost import Costs
     from costmodel.devices import Device
     from costmodel.graph import Trace
+    from costmodel.memory import TraceWith
     from costmodel.networks import Network
     from costmodel.roofline import Prediction
 
@@ -24,22 +25,34 @@ def network(model: str, feed: Feed) -> Network:
 
 def traced(model: str, feed: Feed, step: Step) -> tuple[Network, Trace]:
     """A network, and what it does with its inputs."""
-    training = _training(step)
+    options = run_options(feed, step)
     found = network(model, feed)
+    return found, tracing(found)(feed.batch, **options)
+
+
+def run_options(feed: Feed, step: Step) -> dict[str, Any]:
+    """How a network is run, in the options of `costmodel.trace`."""
+    return {
+        "train": step.train,
+        "dtype": step.dtype,
+        "autocast": step.autocast,
+        "channels_last": step.channels_last,
+        "target": step.target,
+        "run": feed.run,
+        **_training(step),
+    }
+
+
+def tracing(found: Network) -> TraceWith:
+    """Traces a network at any batch, in any way."""
+    from costmodel.networks.variants import in_place
     from costmodel.tracer import trace
 
-    return found, trace(
-        found.module,
-        found.inputs(feed.batch),
-        train=step.train,
-        dtype=step.dtype,
-        autocast=step.autocast,
-        channels_last=step.channels_last,
-        target=step.target,
-        run=feed.run,
-        name=found.name,
-        **training,
-    )
+    def trace_with(batch: int, *, inplace: bool | None = None, **options: Any) -> Trace:
+        with in_place(found.module, inplace):
+            return trace(found.module, found.inputs(batch), name=found.name, **options)
+
+    return trace_with
 
 
 def _training(step: Step) -> dict[str, Any]:

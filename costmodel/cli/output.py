@@ -17,8 +17,6 @@ from costmodel.cli.options import Output, Shown
 from costmodel.errors import InputError
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     import pandas as pd
     from matplotlib.axes import Axes
 
@@ -74,14 +72,13 @@ def check_picture(path: Path, force: bool) -> None:
     check_free(path, force)
 
 
-def drawn(draw: Callable[[ModuleType], Axes], suffix: str) -> bytes:
-    """A plot as the content of a file: `draw` gets `costmodel.report.plots` and returns axes."""
+def picture(axes: Axes, path: Path) -> bytes:
+    """A plot as the content of a file of that name."""
     from costmodel.report import plots
 
-    figure = draw(plots).figure
     with tempfile.TemporaryDirectory() as folder:
-        written = plots.save(figure, Path(folder) / "figure")  # type: ignore[arg-type]  # its own, not a subfigure
-        return next(path.read_bytes() for path in written if path.suffix == suffix.lower())
+        written = plots.save(axes.figure, Path(folder) / "figure")  # type: ignore[arg-type]  # its own, not a subfigure
+        return next(file.read_bytes() for file in written if file.suffix == path.suffix.lower())
 
 
 def exit_code(costs: Sequence[Costs], allow_unmodelled: bool) -> int:

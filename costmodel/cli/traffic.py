@@ -9,7 +9,7 @@ import typer
 
 from costmodel.cli.inputs import traced
 from costmodel.cli.options import AllowUnmodelled, Feed, Format, Model, Output, Step
-from costmodel.cli.output import Answer, check_picture, drawn, rendered, write_file
+from costmodel.cli.output import Answer, check_picture, picture, rendered, write_file
 from costmodel.cli.program import command
 
 if TYPE_CHECKING:
@@ -53,7 +53,9 @@ def traffic(
     curves = traffic_curves(trace, word_bits=word_bits, partial_bits=partial_bits, double_buffer=double_buffer)
     found = curves.at(buffers)
     if plot is not None:
-        write_file(plot, drawn(lambda plots: plots.traffic(curves, buffers=found.buffers), plot.suffix))
+        from costmodel.report import plots
+
+        write_file(plot, picture(plots.traffic(curves, buffers=found.buffers), plot))
     if out.format is Format.JSON:
         text = documents.to_text(documents.traffic(found, trace))
     else:

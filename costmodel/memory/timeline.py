@@ -11,14 +11,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from costmodel.display import html_table
 from costmodel.graph import HOST, ROLES, Operation, Storage, Trace
+from costmodel.memory.ladder import Rung, ladder, overheads, requested_only
+from costmodel.memory.runs import Replay, replay
 from costmodel.units import iec
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
+
+    from costmodel.devices import Device
 
 
 class Holder(NamedTuple):
@@ -107,6 +112,23 @@ class Memory:
     def saved(self) -> tuple[Saved, ...]:
         """Every storage that autograd saves, parameters and buffers too, in the order in which they were made."""
         return tuple(Saved(s.name, s.role, s.nbytes, s.saved_by) for s in self.trace.storages if s.saved_by)
+
+    @cached_property
+    def replay(self) -> Replay:
+        """The trace on PyTorch's caching allocator, as it runs on CUDA."""
+        return replay(self.trace)
+
+    def ladder(self, device: Device | None = None) -> tuple[Rung, ...]:
+        """The peak from what tensors ask for to what a process holds; on another target than CUDA only the former."""
+        if self.trace.target != "cuda":
+            return requested_only(self.peak_bytes)
+        return ladder(self.replay, overheads(self.trace, device))
+
+    def plot(self, ax: Axes | None = None, **options: Any) -> Axes:
+        """The timeline as areas by role, with its peak: `costmodel.plot.memory`. Returns the axes."""
+        import costmodel
+
+        return cast("Axes", costmodel.plot.memory(self, ax, **options))
 
     def to_frame(self) -> pd.DataFrame:
         """One row an operation: where it runs, and the live bytes by role while it does."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from costmodel.chip.dram import CONVENTION as TRAFFIC
@@ -15,7 +15,7 @@ from costmodel.units import iec, si
 if TYPE_CHECKING:
     from costmodel.chip.dram import Traffic
     from costmodel.chip.nests import Unlowered
-    from costmodel.memory import Memory
+    from costmodel.memory import Fit, Memory, Overhead, Rung
     from costmodel.validation import Validation
 
 FLOPS = "FLOPs = 2 x MACs + vector FLOPs; bytes count each distinct tensor that an operation takes or makes once."
@@ -29,11 +29,18 @@ def caption(trace: Trace, title: str = "", batch: int | None = None) -> str:
     parts = [f"input {inputs}", trace.dtype]
     if batch is not None:
         parts.append(f"batch {batch}")
+    return f"{title or trace.model}: {', '.join([*parts, *_run(trace)])}"
+
+
+def run_caption(trace: Trace, title: str = "") -> str:
+    """The same whatever the batch: "VGG-16 (book): float32, forward"."""
+    return f"{title or trace.model}: {', '.join([trace.dtype, *_run(trace)])}"
+
+
+def _run(trace: Trace) -> list[str]:
     settings = [_setting(name, value) for name, value in trace.settings.items()]
-    parts += [f"training step ({', '.join(settings)})"] if trace.train else [*settings, "forward"]
-    if trace.target != "cuda":
-        parts.append(f"operators of the {trace.target.upper()}")
-    return f"{title or trace.model}: {', '.join(parts)}"
+    run = [f"training step ({', '.join(settings)})"] if trace.train else [*settings, "forward"]
+    return run if trace.target == "cuda" else [*run, f"operators of the {trace.target.upper()}"]
 
 
 def bound_note(prediction: Prediction) -> str:
@@ -41,12 +48,52 @@ def bound_note(prediction: Prediction) -> str:
     return f"{prediction.device.title}: {CONVENTION}."
 
 
-def peak_notes(memory: Memory) -> list[str]:
-    """How high a peak is, when it is reached, and what for."""
+def peak_notes(memory: Memory, rungs: Sequence[Rung] = ()) -> list[str]:
+    """How high a peak is, when it is reached, what for, and what a process takes for it."""
     where = memory.peak_operation
     roles = ", ".join(f"{role} {iec(held)}" for role, held in memory.by_role.items() if held)
     place = f"{where.operator} of {where.layer or 'the network itself'} ({where.phase})"
-    return [f"Peak of {iec(memory.peak_bytes)} in {place}.", f"By role: {roles}."]
+    notes = [f"Peak of {iec(memory.peak_bytes)} in {place}.", f"By role: {roles}."]
+    if memory.trace.train:
+        notes.append(f"Autograd saves {iec(memory.saved_bytes)} in the forward for the backward.")
+    return [*notes, *rung_notes(rungs)]
+
+
+def rung_notes(rungs: Sequence[Rung]) -> list[str]:
+    """What a process takes for the tensors' bytes, rung by rung, where an allocator was replayed."""
+    if len(rungs) < 2:
+        return []
+    steps = ", ".join(f"{rung.name} {iec(rung.nbytes)}{' (assumed)' if rung.assumed else ''}" for rung in rungs)
+    return [f"From tensors to process: {steps}."]
+
+
+def fit_notes(fit: Fit, train: bool) -> list[str]:
+    """The largest batch in words: what was compared with what, and how sure that is."""
+    device, what = fit.device, "a training step" if train else "an inference"
+    size = iec(device.memory_bytes or 0)
+    if not fit.batch:
+        held = fit.point.process_bytes if fit.rung == "process" else fit.point.requested_bytes
+        return [f"nothing fits the {device.title}: {what} of one sample takes {iec(held or 0)}, and it has {size}."]
+    notes = [
+        f"The {device.title} ({size}) runs {what} of up to {fit.batch:,} samples.",
+        f"Larger batches were {'all tried' if fit.proven else 'searched by bisection'} up to {fit.bound:,}, beyond "
+        "which the tensors alone would overfill the memory.",
+    ]
+    if fit.easy_batch < fit.batch:
+        notes.append(
+            f"Beyond {fit.easy_batch:,} the allocator has to give segments back and ask for others, which takes time."
+        )
+    if not fit.inverted:
+        notes.append("This network's operations depend on its batch, so batches were traced one by one.")
+    return [*notes, *assumed_notes(fit.beside)]
+
+
+def assumed_notes(beside: Sequence[Overhead]) -> list[str]:
+    """What a process was assumed to hold beside its tensors."""
+    if not beside:
+        return []
+    parts = ", ".join(f"{overhead.what} {iec(overhead.nbytes)}" for overhead in beside)
+    return [f"Assumed for the process beside its tensors: {parts}; cuDNN's workspaces are not counted."]
 
 
 def verdict(validation: Validation, title: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from costmodel.devices import Device
+from costmodel.report.chapters.memory import Peaks, memory_chapter
 from costmodel.report.exercises.words import BATCH, counted, listed, times
 from costmodel.report.model import Paragraph, Report, Section
 from costmodel.report.sections import checks, conventions, layer_tables, rooflines, side_by_side
@@ -19,6 +20,7 @@ def compose(
     questions: Sequence[Section],
     claims: Section,
     validations: Mapping[Study, Validation],
+    peaks: Sequence[Peaks] = (),
 ) -> Report:
     """A report from what was computed about some networks; the first network and device are looked at closely."""
     first = studies[0]
@@ -32,6 +34,7 @@ def compose(
         conventions(devices),
         Section("The book's questions, answered", (asked,), tuple(questions)),
         claims,
+        memory_chapter(studies, devices, peaks),
         rooflines(studies, devices),
         checked,
         layer_tables(studies, devices[0]),

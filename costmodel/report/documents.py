@@ -17,11 +17,13 @@ from costmodel.cost import CONVENTIONS, Costs
 from costmodel.graph import Trace
 from costmodel.report.tables import (
     compare_table,
+    fits_table,
     groups_table,
     layers_table,
     networks_table,
     prediction_table,
     records,
+    savings_table,
     shares_table,
     traffic_table,
     validation_table,
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 
     from costmodel.chip.dram import Traffic
     from costmodel.devices import Device
-    from costmodel.memory import Memory
+    from costmodel.memory import Fit, Memory, Overhead, Rung, Savings
     from costmodel.networks import NetworkInfo
     from costmodel.validation import Validation
 
@@ -82,15 +84,47 @@ def prediction(prediction: Prediction, by: str = "layer", depth: int | None = No
     return document
 
 
-def memory(memory: Memory) -> Document:
-    """`costmodel/memory/1`: the peak of live tensors, when it is reached, and who holds it, the largest first."""
+def memory(
+    memory: Memory,
+    rungs: Iterable[Rung] = (),
+    beside: Iterable[Overhead] = (),
+    *,
+    sweep: pd.DataFrame | None = None,
+    fit: Fit | None = None,
+    savings: Savings | None = None,
+) -> Document:
+    """`costmodel/memory/1`: the peak of live tensors, when it is reached, who holds it, what a process takes for it.
+
+    What else was asked for stands beside it: other batches, the largest that fits a device, what levers save.
+    """
     where = memory.peak_operation
-    return _head("memory", memory.trace) | {
+    document = _head("memory", memory.trace) | {
         "peak_bytes": memory.peak_bytes,
+        "saved_bytes": memory.saved_bytes,
+        "rungs": [
+            {"name": rung.name, "bytes": rung.nbytes, "added_bytes": rung.added_bytes, "assumed": rung.assumed}
+            for rung in rungs
+        ],
+        "assumptions": [
+            {"what": overhead.what, "bytes": overhead.nbytes, "source": overhead.source} for overhead in beside
+        ],
         "peak": {"operation": where.operator, "layer": where.layer, "phase": where.phase},
         "by_role": dict(memory.by_role),
         "holders": [{"name": held.name, "role": held.role, "bytes": held.nbytes} for held in memory.holders()],
     }
+    if sweep is not None:
+        document["sweep"] = records(sweep)
+    if fit is not None:
+        row = next(iter(records(fits_table([fit]))))
+        document["fit"] = row | {
+            "rung": fit.rung,
+            "limit_bytes": fit.limit_bytes,
+            "proven": fit.proven,
+            "inverted": fit.inverted,
+        }
+    if savings is not None:
+        document["levers"] = records(savings_table(savings))
+    return document
 
 
 def roofline(predictions: Sequence[Prediction], figure: PathLike[str] | None = None) -> Document:

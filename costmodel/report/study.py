@@ -7,7 +7,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from costmodel.cost import Cost, Costs, count
 from costmodel.devices import Device
@@ -34,6 +34,8 @@ __all__ = [
     "part_of",
     "same_form",
 ]
+
+_T = TypeVar("_T")
 
 TRAINING: Mapping[str, Any] = {"optimizer": "sgd", "optimizer_options": {"momentum": 0.9}}
 """How a training step is taken: with what AlexNet and VGG were trained."""
@@ -143,6 +145,10 @@ class Study:
         prediction = self.prediction(device, batch)
         mine = math.fsum(row.bound_seconds for row in prediction.layers if part_of(row.kind) == part)
         return mine / prediction.bound_seconds if prediction.bound_seconds else 0.0
+
+    def keep(self, key: Hashable, make: Callable[[], _T]) -> _T:
+        """What `make` gives, made once: for chapters that compute something of their own about a network."""
+        return cast("_T", self._once(("kept", key), make))
 
     def _once(self, key: Hashable, make: Callable[[], Any]) -> Any:
         if key not in self._kept:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from costmodel.chip.dram import Traffic
     from costmodel.devices import Device
-    from costmodel.memory import Memory
+    from costmodel.memory import Fit, Memory, Rung, Savings
     from costmodel.networks import NetworkInfo
     from costmodel.validation import Validation
 
@@ -178,6 +178,47 @@ def traffic_table(traffic: Traffic) -> pd.DataFrame:
         "layer", "kind", "buffer_bytes", "dram_bytes", "bound_bytes", "compulsory_bytes", "schedule", "tile",
     )  # fmt: skip
     return _frame(names, ([getattr(row, name) for name in names] for row in traffic.rows))
+
+
+def ladder_table(rungs: Iterable[Rung]) -> pd.DataFrame:
+    """One row a way of counting the peak, from what tensors ask for to what the process holds."""
+    names = ("rung", "rung_bytes", "added_bytes", "adds")
+    return _frame(names, ((rung.name, rung.nbytes, rung.added_bytes, rung.adds) for rung in rungs))
+
+
+def fits_table(fits: Iterable[Fit]) -> pd.DataFrame:
+    """One row a device: the largest batch that it runs, and what that takes."""
+    names = (
+        "device", "memory_bytes", "largest_batch", "easy_batch", "bound_batch", "requested_bytes", "reserved_bytes",
+        "process_bytes",
+    )  # fmt: skip
+    return _frame(
+        names,
+        (
+            (
+                fit.device.title,
+                fit.device.memory_bytes,
+                fit.batch,
+                fit.easy_batch,
+                fit.bound,
+                fit.point.requested_bytes,
+                fit.point.reserved_bytes,
+                fit.point.process_bytes,
+            )
+            for fit in fits
+        ),
+    )
+
+
+def savings_table(savings: Savings) -> pd.DataFrame:
+    """One row a lever, the largest saving first; what could not be run has no numbers."""
+    return _frame(
+        ("lever", "saving_bytes", "peak_bytes", "reserved_bytes", "saved_bytes", "how", "why"),
+        (
+            (s.lever.name, s.saving_bytes, s.peak_bytes, s.reserved_bytes, s.saved_bytes, s.lever.how, s.why)
+            for s in savings.largest_first()
+        ),
+    )
 
 
 def devices_table(devices: Iterable[Device]) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from costmodel.devices import Device, device
 from costmodel.errors import InputError
 from costmodel.networks.heads import KINDS
 from costmodel.report import html, markdown, plots
+from costmodel.report.chapters.memory import Peaks, measured_peaks
 from costmodel.report.compose import compose
 from costmodel.report.exercises import answers, claims
 from costmodel.report.folder import check, save
@@ -56,7 +57,7 @@ def write_report(
     tell = progress or (lambda text, done, total: None)
     target = Path(folder)
     check(target, ("report.md", "report.html"), force=force)  # before the work is done
-    report = gather(models, devices, tell)
+    report = gather(models, devices, tell, measured_peaks(target / "measurements"))
     check(target, _paths(report), force=force)
     pictures = dict(_drawn(report, tell))
     drawings = {figure.name: pictures[f"figures/{figure.name}.svg"].decode() for figure in report.figures}
@@ -74,7 +75,9 @@ def write_report(
 _STEPS = 100
 
 
-def gather(models: Sequence[str], devices: Sequence[str | Device], tell: Progress) -> Report:
+def gather(
+    models: Sequence[str], devices: Sequence[str | Device], tell: Progress, peaks: Sequence[Peaks] = ()
+) -> Report:
     """Trace, count, predict and check the networks, and answer the questions about them."""
     if not models or not devices:
         raise InputError("a report needs at least one network and one device.")
@@ -98,6 +101,7 @@ def gather(models: Sequence[str], devices: Sequence[str | Device], tell: Progres
         answers(near, variants, machines[0]),
         claims(named, machines[0]),
         validations,
+        peaks,
     )
 
 

@@ -6,8 +6,19 @@ a figure as SVG and PNG.
 
 from costmodel.report.plots.bars import layer_panels, layers, shares
 from costmodel.report.plots.buffers import traffic
+from costmodel.report.plots.memory import memory, memory_against_batch
 from costmodel.report.plots.rooflines import roofline
 from costmodel.report.plots.scatter import compare
 from costmodel.report.plots.style import save
 
-__all__ = ["compare", "layer_panels", "layers", "roofline", "save", "shares", "traffic"]
+__all__ = [
+    "compare",
+    "layer_panels",
+    "layers",
+    "memory",
+    "memory_against_batch",
+    "roofline",
+    "save",
+    "shares",
+    "traffic",
+]

@@ -1,0 +1,330 @@
+"""Memory at any batch, and the largest batch that fits: two traces in place of one at every batch.
+
+A network's tensors are affine in its batch: bytes(B) = constant + slope · B, storage by storage, while the order in
+which they come and go stays the same. Two traces give both numbers, and from them follows, without another trace, what
+any batch takes: live bytes, and by a replay the allocator's segments. A trace at the batch that a search ends with
+checks that it is so there; where it is not (the network's code looks at the batch), every batch is traced.
+
+The largest batch is the largest that runs: on a GPU, the largest whose replay finds room in what the process's own
+memory (`ladder.overheads`) leaves of the device's. Live bytes, each rounded to whole blocks, only grow with the batch,
+so none can run beyond the batch at which those alone fill the memory. Below it nothing is monotone, as the allocator's
+luck with gaps differs from batch to batch: the batches in between are tried one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from costmodel.errors import InputError
+from costmodel.graph import Trace
+from costmodel.memory.allocator import MIN_BLOCK, OutOfMemoryError
+from costmodel.memory.ladder import CONTEXT_BYTES, Overhead, Rung, ladder, overheads
+from costmodel.memory.runs import Replay, Schedule, replay_schedule
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from costmodel.devices import Device
+
+TraceAt = Callable[[int], Trace]
+"""Makes the trace of a batch."""
+
+_SAMPLES = (2, 3)
+"""The batches that are traced. One sample alone is special to some operators: it is traced when it is asked for."""
+
+_MOST = 1 << 40
+"""No search goes further."""
+
+EFFORT = 100_000
+"""Operations that one search replays at most to try every batch below the bound."""
+
+
+class Point(NamedTuple):
+    """What one batch takes."""
+
+    batch: int
+    requested_bytes: int
+    allocated_bytes: int | None
+    """None on the CPU, whose allocator is not replayed; so are the next two."""
+    reserved_bytes: int | None
+    process_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The largest batch that a device runs."""
+
+    device: Device
+    batch: int
+    """0 if not even one sample fits."""
+
+    rung: str
+    """What was held against the memory: "process" on a GPU, "requested" on a CPU."""
+
+    point: Point
+    """What that batch takes on the device; or what one sample would take, if none fits."""
+
+    easy_batch: int
+    """The largest batch found that runs without the allocator giving segments back and asking again for others, which
+    costs time in every step; `batch` itself where it does not have to."""
+
+    bound: int
+    """No larger batch can run: its live bytes alone fill the memory."""
+
+    proven: bool
+    """Whether every batch between `batch` and the bound was tried; otherwise it was found by bisection."""
+
+    inverted: bool
+    """Whether it follows from two traces, checked by a third at `batch`; otherwise batches were traced one by one."""
+
+    limit_bytes: int
+    """What the device leaves for tensors."""
+
+    beside: tuple[Overhead, ...]
+    """What the process was assumed to hold beside its tensors."""
+
+
+class Scaling:
+    """What a run takes at any batch."""
+
+    def __init__(self, trace_at: TraceAt, context_bytes: int = CONTEXT_BYTES) -> None:
+        """`trace_at(batch)` makes a trace; it is called for two batches, and for those that have to be traced."""
+        self._trace_at = trace_at
+        self._traces: dict[int, Trace] = {}
+        self.context_bytes = context_bytes
+
+    @property
+    def affine(self) -> bool:
+        """Whether bytes at other batches follow from two traces."""
+        return self._lines is not None
+
+    def trace(self, batch: int) -> Trace:
+        """The trace at a batch. Raises InputError for a batch below one."""
+        if batch < 1:
+            raise InputError(f"a batch of {batch} cannot run: give at least 1.")
+        if batch not in self._traces:
+            self._traces[batch] = self._trace_at(batch)
+        return self._traces[batch]
+
+    def peak_bytes(self, batch: int) -> int:
+        """The most requested bytes alive at once."""
+        return self._plan(batch).peak_bytes
+
+    def replay(self, batch: int, *, limit_bytes: int | None = None) -> Replay:
+        """The batch on the allocator. Raises OutOfMemoryError if a limit is too small."""
+        plan = self._plan(batch)
+        return replay_schedule(plan.schedule, plan.sizes.tolist(), limit_bytes)
+
+    def ladder(self, batch: int, device: Device | None = None) -> tuple[Rung, ...]:
+        """The four rungs at a batch."""
+        return ladder(self.replay(batch), self.beside(device))
+
+    def beside(self, device: Device | None = None) -> tuple[Overhead, ...]:
+        """What the process holds beside its tensors: nothing on a CPU."""
+        trace = self._any_trace
+        return overheads(trace, device, self.context_bytes) if trace.target == "cuda" else ()
+
+    def point(self, batch: int, device: Device | None = None, *, limit_bytes: int | None = None) -> Point:
+        """What a batch takes on every rung that there is, in as much memory as it likes or within a limit."""
+        if self._any_trace.target != "cuda":
+            return Point(batch, self.peak_bytes(batch), None, None, None)
+        rungs = ladder(self.replay(batch, limit_bytes=limit_bytes), self.beside(device))
+        return Point(batch, *(rung.nbytes for rung in rungs))
+
+    def sweep(self, batches: Iterable[int], device: Device | None = None) -> pd.DataFrame:
+        """One row a batch: what it takes on every rung, in bytes."""
+        import pandas as pd
+
+        return pd.DataFrame([self.point(batch, device) for batch in batches], columns=Point._fields)
+
+    def fit(self, device: Device, *, effort: int = EFFORT) -> Fit:
+        """The largest batch that a device runs.
+
+        `effort` is how many operations may be replayed to try every batch below the bound; beyond it bisection has to
+        do. Raises InputError if the device's memory is unknown.
+        """
+        if device.memory_bytes is None:
+            raise InputError(
+                f"{device.title} has no memory size: give memory_bytes in its file, with the source of the number."
+            )
+        on_gpu = self._any_trace.target == "cuda"
+        beside = self.beside(device)
+        limit = max(0, device.memory_bytes - sum(overhead.nbytes for overhead in beside))
+        search = _Search(self, limit, on_gpu, effort)
+        batch, proven = search.largest(search.runs)
+        inverted = self.affine
+        if inverted and batch and not self._holds_at(batch):
+            self.__dict__["_lines"] = None  # from here on every batch is traced
+            search = _Search(self, limit, on_gpu, effort)
+            (batch, proven), inverted = search.largest(search.runs), False
+        easy = search.largest(search.runs_easily, below=batch)[0] if on_gpu and batch else batch
+        return Fit(
+            device=device,
+            batch=batch,
+            rung="process" if on_gpu else "requested",
+            point=self.point(batch, device, limit_bytes=limit) if batch else self.point(1, device),
+            easy_batch=easy,
+            bound=search.bound,
+            proven=proven,
+            inverted=inverted,
+            limit_bytes=limit,
+            beside=beside,
+        )
+
+    @property
+    def _any_trace(self) -> Trace:
+        return next(iter(self._traces.values())) if self._traces else self.trace(_SAMPLES[0])
+
+    def _plan(self, batch: int) -> _Plan:
+        """What comes and goes at a batch, and how large it is."""
+        if batch in self._traces or batch < _SAMPLES[0] or self._lines is None:
+            return _Plan.of(self.trace(batch))
+        return self._lines.at(batch)
+
+    @cached_property
+    def _lines(self) -> _Lines | None:
+        """The storages as functions of the batch, or None if they are no affine ones."""
+        return _Lines.through(*((batch, _Plan.of(self.trace(batch))) for batch in _SAMPLES))
+
+    def _holds_at(self, batch: int) -> bool:
+        """Whether a trace at a batch says what the two others foretold."""
+        lines = self._lines
+        traced = _Plan.of(self.trace(batch))
+        if lines is None or batch < _SAMPLES[0]:
+            return True
+        return lines.schedule == traced.schedule and bool(np.array_equal(lines.at(batch).sizes, traced.sizes))
+
+
+class _Plan(NamedTuple):
+    """One run: what comes and goes when, and how large it is."""
+
+    schedule: Schedule
+    sizes: NDArray[np.int64]
+    """[storage]: bytes"""
+
+    @classmethod
+    def of(cls, trace: Trace) -> _Plan:
+        sizes = np.array([storage.nbytes for storage in trace.storages], dtype=np.int64)
+        return cls(Schedule.of(trace), sizes)
+
+    @property
+    def peak_bytes(self) -> int:
+        return _peak(self.schedule, self.sizes)
+
+    @property
+    def rounded_peak_bytes(self) -> int:
+        """The peak if every storage took whole blocks and nothing else: less than any allocator with those needs."""
+        return _peak(self.schedule, -(-self.sizes // MIN_BLOCK) * MIN_BLOCK)
+
+
+def _peak(schedule: Schedule, sizes: NDArray[np.int64]) -> int:
+    """The most bytes alive while an operation runs."""
+    change = np.zeros(len(schedule.moments) + 1, dtype=np.int64)
+    change[0] = sizes[[*schedule.resident, *schedule.lasting]].sum()
+    for index, (births, deaths) in enumerate(schedule.moments):
+        for birth in births:
+            change[index] += sizes[birth]
+        for death in deaths:
+            change[index + 1] -= sizes[death]
+    return int(np.cumsum(change[:-1]).max(initial=0))
+
+
+class _Lines(NamedTuple):
+    """A run at any batch: the storages' bytes are constant + slope · batch."""
+
+    schedule: Schedule
+    constants: NDArray[np.int64]
+    slopes: NDArray[np.int64]
+
+    @classmethod
+    def through(cls, first: tuple[int, _Plan], second: tuple[int, _Plan]) -> _Lines | None:
+        """The lines through two runs; None if they differ in more than their sizes, or shrink."""
+        (low, one), (high, other) = first, second
+        if one.schedule != other.schedule:
+            return None
+        slopes, rest = np.divmod(other.sizes - one.sizes, high - low)
+        constants = one.sizes - slopes * low
+        if rest.any() or (slopes < 0).any():
+            return None
+        return cls(one.schedule, constants, slopes)
+
+    def at(self, batch: int) -> _Plan:
+        return _Plan(self.schedule, self.constants + self.slopes * batch)
+
+
+class _Search:
+    """Searches for the largest batch that a memory holds."""
+
+    def __init__(self, scaling: Scaling, limit_bytes: int, on_gpu: bool, effort: int) -> None:
+        self.scaling, self.limit_bytes, self.on_gpu, self.effort = scaling, limit_bytes, on_gpu, effort
+        self.bound = _last(self._could_run)
+
+    def runs(self, batch: int) -> bool:
+        """Whether a batch runs, if need be with segments going back and forth."""
+        if not self.on_gpu:
+            return self._could_run(batch)
+        try:
+            self.scaling.replay(batch, limit_bytes=self.limit_bytes)
+        except OutOfMemoryError:
+            return False
+        return True
+
+    def runs_easily(self, batch: int) -> bool:
+        """Whether a batch runs without a segment going back."""
+        return self.scaling.replay(batch).peak_reserved_bytes <= self.limit_bytes
+
+    def largest(self, fits: Callable[[int], bool], below: int | None = None) -> tuple[int, bool]:
+        """The largest batch that fits (0 if none does), and whether every larger one up to the bound was tried."""
+        top = self.bound if below is None else below
+        known: dict[int, bool] = {}
+
+        def tried(batch: int) -> bool:
+            if batch not in known:
+                known[batch] = fits(batch)
+            return known[batch]
+
+        high, stride = top + 1, 1
+        low = top
+        while low > 0 and not tried(low):
+            high, low, stride = low, max(0, low - stride), 2 * stride
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if tried(middle) else (low, middle)
+        between = range(top, low, -1)
+        if len(between) * self._operations > self.effort or not self.scaling.affine:
+            return low, all(batch in known for batch in between)
+        return next((batch for batch in between if tried(batch)), low), True
+
+    def _could_run(self, batch: int) -> bool:
+        plan = self.scaling._plan(batch)
+        return (plan.rounded_peak_bytes if self.on_gpu else plan.peak_bytes) <= self.limit_bytes
+
+    @property
+    def _operations(self) -> int:
+        return len(self.scaling._any_trace.operations)
+
+
+def _last(holds: Callable[[int], bool]) -> int:
+    """The last number from 1 on for which something holds that, once it does not, never does again; 0 if none."""
+    low, high = 0, 1
+    while high <= _MOST and holds(high):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return low
+
+
+def scaling(trace_at: TraceAt, *, context_bytes: int = CONTEXT_BYTES) -> Scaling:
+    """What a run takes at any batch, from a function that traces it at one: memory, rungs, the largest batch that fits.
+
+    >>> memory = scaling(lambda batch: costmodel.trace(network, (batch, 3, 224, 224), train=True))  # doctest: +SKIP
+    >>> memory.fit(costmodel.device("h200")).batch  # doctest: +SKIP
+    """
+    return Scaling(trace_at, context_bytes)

@@ -1,0 +1,114 @@
+"""From what tensors ask for to what a process takes: four rungs, each at least as high as the one below it.
+
+- requested: the bytes of the live tensors (`requested_bytes.all.peak` of `torch.cuda.memory_stats`);
+- allocated: the allocator's blocks that hold them, rounded up (`allocated_bytes.all.peak`);
+- reserved: the segments that the blocks lie in, with what is free between them (`reserved_bytes.all.peak`);
+- process: what the driver shows for the process: the segments, the CUDA context, the libraries' workspaces.
+
+The first three follow from the trace and the allocator's rules; what the process adds is assumed, each piece with its
+source, until it is measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
+
+from costmodel.graph import BACKWARD, FORWARD, Trace
+from costmodel.memory.allocator import round_size, segment_size
+from costmodel.memory.runs import Replay
+
+if TYPE_CHECKING:
+    from costmodel.devices import Device
+
+RUNGS = ("requested", "allocated", "reserved", "process")
+
+CONTEXT_BYTES = 300_000_000
+"""A CUDA context with the kernels that a network loads into it, where none was measured."""
+
+_CONTEXT_SOURCE = (
+    "about 300 MB since CUDA 11.7 loads kernels when they are first run (github.com/pytorch/pytorch/issues/107667, "
+    "2023-08-28); it differs by GPU, driver and libraries"
+)
+_WORKSPACE_SOURCE = (
+    "parseChosenWorkspaceSize in PyTorch's aten/src/ATen/cuda/CublasHandlePool.cpp: 32 MiB on Hopper and Blackwell, "
+    "8,519,680 B before; one a handle, one handle a thread"
+)
+
+_LARGE_WORKSPACE = 4096 * 8 * 1024
+_WORKSPACE = 4096 * 1024 * 2 + 16 * 1024 * 8
+_LARGE_ON = ("hopper", "blackwell")
+"""Architectures on which PyTorch gives cuBLAS the larger workspace (compute capability 9, 10 and 12)."""
+
+_PRODUCTS = frozenset({"aten.mm", "aten.addmm", "aten.bmm", "aten.baddbmm", "aten._addmm_activation", "aten.addmv"})
+"""Operators that cuBLAS computes."""
+
+
+_LIVE = "the live tensors"
+
+
+class Overhead(NamedTuple):
+    """Memory of a process that no tensor holds: an assumption."""
+
+    what: str
+    nbytes: int
+    source: str
+
+
+class Rung(NamedTuple):
+    """One way of counting a run's memory at its peak."""
+
+    name: str
+    """One of RUNGS."""
+
+    nbytes: int
+    added_bytes: int
+    """How much more it is than the rung below."""
+
+    adds: str
+    """What it adds to the rung below."""
+
+    assumed: bool
+    """Whether what it adds is an assumption."""
+
+
+def overheads(trace: Trace, device: Device | None = None, context_bytes: int = CONTEXT_BYTES) -> tuple[Overhead, ...]:
+    """What a process holds on a GPU beside its tensors: the CUDA context, and a cuBLAS workspace a thread.
+
+    The forward's matrix products run in the program's thread and the backward's in autograd's, and each thread has a
+    cuBLAS handle of its own, whose workspace PyTorch takes from the caching allocator and keeps. cuDNN's workspaces are
+    not among them: how large they are depends on the algorithm that cuDNN picks.
+    """
+    large = device is not None and device.architecture.lower().startswith(_LARGE_ON)
+    segment = segment_size(round_size(_LARGE_WORKSPACE if large else _WORKSPACE))
+    threads = [phase for phase in (FORWARD, BACKWARD) if any(o.operator in _PRODUCTS for o in trace.of_phase(phase))]
+    return (
+        Overhead("CUDA context", context_bytes, _CONTEXT_SOURCE),
+        *(Overhead(f"cuBLAS workspace of the {phase}'s thread", segment, _WORKSPACE_SOURCE) for phase in threads),
+    )
+
+
+def ladder(replay: Replay, beside: Iterable[Overhead]) -> tuple[Rung, ...]:
+    """The four rungs of a run that was replayed on the allocator, with what the process holds beside its tensors."""
+    requested, allocated, reserved = (
+        replay.peak_requested_bytes, replay.peak_allocated_bytes, replay.peak_reserved_bytes,
+    )  # fmt: skip
+    beside = tuple(beside)
+    more = sum(overhead.nbytes for overhead in beside)
+    return (
+        Rung("requested", requested, requested, _LIVE, False),
+        Rung(
+            "allocated",
+            allocated,
+            allocated - requested,
+            "rounding to whole blocks, and rests too small to split off",
+            False,
+        ),
+        Rung("reserved", reserved, reserved - allocated, "free blocks in the allocator's segments", False),
+        Rung("process", reserved + more, more, ", ".join(overhead.what for overhead in beside), True),
+    )
+
+
+def requested_only(peak_bytes: int) -> tuple[Rung, ...]:
+    """The one rung that there is where no allocator is replayed: a CPU's differs by system."""
+    return (Rung("requested", peak_bytes, peak_bytes, _LIVE, False),)

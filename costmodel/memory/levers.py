@@ -1,0 +1,250 @@
+"""What would lower a training step's peak, by how much, and why some of it would not: each lever traced, none guessed.
+
+A lever changes one thing about how the step is run. Its saving is the step's peak less the peak with the lever, in
+requested bytes in the steady state. Forward, backward and optimizer step each have a peak of their own, and only the
+highest counts: a lever that lowers another one saves nothing, and the reason that is given says so in numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from costmodel.display import html_table
+from costmodel.errors import CostModelError, InputError
+from costmodel.graph import Trace
+from costmodel.memory.runs import replay
+from costmodel.memory.timeline import Memory, remember
+from costmodel.units import iec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class TraceWith(Protocol):
+    """Traces a training step of a network at a batch, with options of `costmodel.trace`.
+
+    Beside those it takes `inplace`: whether activations overwrite their input, or None for the network's own way.
+    """
+
+    def __call__(self, batch: int, *, inplace: bool | None = None, **options: Any) -> Trace:
+        """The trace of the step."""
+        ...
+
+
+class Lever(NamedTuple):
+    """A way to run a step that may need less memory."""
+
+    name: str
+    how: str
+    """What to write in a program."""
+
+    options: Mapping[str, Any]
+    """The options of the trace with it."""
+
+    batch: int
+    """At which batch the trace is made."""
+
+    because: str = ""
+    """Why it saves nothing where autograd saves as much as without it."""
+
+
+@dataclass(frozen=True)
+class Saving:
+    """What a lever saves."""
+
+    lever: Lever
+    peak_bytes: int | None
+    """The step's peak with it; None where the network cannot be run so."""
+
+    saving_bytes: int | None
+    """How much lower that is; negative where it is higher."""
+
+    saved_bytes: int | None
+    """What autograd saves for the backward with it."""
+
+    reserved_bytes: int | None
+    """What the caching allocator reserves with it, on CUDA."""
+
+    why: str
+    """Where the saving comes from, or why there is none."""
+
+
+@dataclass(frozen=True, repr=False)
+class Savings:
+    """Levers on one training step."""
+
+    memory: Memory
+    """The step as it is."""
+
+    batch: int
+    savings: tuple[Saving, ...]
+
+    def __iter__(self) -> Iterator[Saving]:
+        return iter(self.savings)
+
+    def __getitem__(self, name: str) -> Saving:
+        """The saving of the lever of that name. Raises KeyError if there is none."""
+        for saving in self.savings:
+            if saving.lever.name == name:
+                return saving
+        raise KeyError(name)
+
+    def largest_first(self) -> list[Saving]:
+        """The levers in the order of their savings; those that cannot be pulled come last."""
+        return sorted(self.savings, key=lambda s: -math.inf if s.saving_bytes is None else s.saving_bytes, reverse=True)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a lever, in bytes, the largest saving first."""
+        import pandas as pd
+
+        counts = ("saving_bytes", "peak_bytes", "reserved_bytes", "saved_bytes")
+        rows = [
+            {"lever": s.lever.name, "how": s.lever.how, **{name: getattr(s, name) for name in counts}, "why": s.why}
+            for s in self.largest_first()
+        ]
+        return pd.DataFrame(rows).astype(dict.fromkeys(counts, "Int64"))
+
+    def __repr__(self) -> str:
+        most = max(self.savings, key=lambda s: s.saving_bytes or 0, default=None)
+        best = f", the best {most.lever.name} with {iec(most.saving_bytes or 0)}" if most else ""
+        return f"<Savings of {self.memory.trace.model}: {len(self.savings)} levers{best}>"
+
+    def _repr_html_(self) -> str:
+        columns = [("lever", "text"), ("saves", "bytes"), ("peak", "bytes"), ("reserved", "bytes"), ("why", "prose")]
+        rows = [(s.lever.name, s.saving_bytes, s.peak_bytes, s.reserved_bytes, s.why) for s in self.largest_first()]
+        return html_table(f"{self.memory.trace.model}: peak of {iec(self.memory.peak_bytes)}", columns, rows)
+
+
+def savings(trace_with: TraceWith, batch: int, **options: Any) -> Savings:
+    """What each lever saves of a training step at a batch; levers that change nothing about it are left out.
+
+    Args:
+        trace_with: traces the step; it is called for every lever, with what the lever changes.
+        batch: samples in a step.
+        options: how the step is run without a lever: optimizer, optimizer_options, dtype, target ...
+
+    Raises InputError for a trace that is no training step.
+    """
+    trace = trace_with(batch, **options)
+    if not trace.train:
+        raise InputError("levers are about training: trace a training step.")
+    base = remember(trace)
+    found = (_saving(base, lever, trace_with) for lever in levers_for(trace, batch, options))
+    return Savings(base, batch, tuple(saving for saving in found if saving is not None))
+
+
+def levers_for(trace: Trace, batch: int, options: Mapping[str, Any]) -> list[Lever]:
+    """The levers that can be pulled on a step that was traced at a batch with these options."""
+    optimizer = options.get("optimizer", "sgd")
+    settings = dict(options.get("optimizer_options") or {})
+    found: list[Lever] = []
+
+    def lever(name: str, how: str, at: int = batch, because: str = "", **changes: Any) -> None:
+        found.append(Lever(name, how, {**options, **changes}, at, because))
+
+    def optimizer_lever(name: str, how: str, **changes: Any) -> None:
+        lever(name, how, optimizer_options=settings | changes)
+
+    if isinstance(optimizer, str):
+        optimizer_lever("fused optimizer", f"optim.{optimizer}(..., fused=True)", fused=True, foreach=False)
+        optimizer_lever("optimizer tensor by tensor", f"optim.{optimizer}(..., foreach=False)", foreach=False)
+        if settings.get("weight_decay"):
+            optimizer_lever("no weight decay", "weight_decay=0", weight_decay=0)
+        if settings.get("momentum"):
+            optimizer_lever("no momentum", "momentum=0", momentum=0)
+    if not options.get("checkpoint"):
+        for blocks in checkpointable(trace):
+            lever(f"checkpoint {', '.join(blocks)}", "torch.utils.checkpoint.checkpoint(block, x)", checkpoint=blocks)
+    if not options.get("autocast") and trace.dtype == "float32":
+        lever("autocast", "with torch.autocast('cuda', torch.bfloat16)", autocast="bfloat16")
+        lever("bfloat16 throughout", "network.to(torch.bfloat16)", dtype="bfloat16")
+    if options.get("set_to_none", True):
+        lever("gradients kept", "zero_grad(set_to_none=False)", set_to_none=False)
+    for inplace, name in ((True, "activations in place"), (False, "activations not in place")):
+        lever(name, f"nn.ReLU(inplace={inplace})", because=_IN_PLACE, inplace=inplace)
+    if batch > 1:
+        lever("half the batch", f"batch of {batch // 2}", at=batch // 2)
+    parts = next((parts for parts in (4, 2) if batch % parts == 0), None)
+    if parts and options.get("accumulate", 1) == 1:
+        part = batch // parts
+        lever(f"accumulation over {parts} parts", f"{parts} micro-batches of {part}", at=part, accumulate=parts)
+    return found
+
+
+_IN_PLACE = (
+    "a ReLU keeps its output for the backward and the layer before it does not keep its own, so what in-place spares "
+    "was let go at once"
+)
+
+
+def checkpointable(trace: Trace) -> list[tuple[str, ...]]:
+    """The ways to checkpoint a network by its own modules: for each depth, the blocks that stand there.
+
+    A pattern `features.*` stands for all blocks beside one another; those that hold nothing but leaves count as one.
+    """
+    blocks = [module.path for module in trace.modules if module.path and not module.leaf and module.calls]
+    by_depth: dict[int, dict[str, None]] = {}
+    for path in blocks:
+        if path.count(".") > _DEEPEST:
+            continue
+        above, _, name = path.rpartition(".")
+        pattern = f"{above}.*" if above and name.isdecimal() else path
+        by_depth.setdefault(path.count("."), {})[pattern] = None
+    return [tuple(patterns) for patterns in by_depth.values() if len(patterns) <= _MOST_PATTERNS]
+
+
+_MOST_PATTERNS, _DEEPEST = 6, 1
+
+
+def _saving(base: Memory, lever: Lever, trace_with: TraceWith) -> Saving | None:
+    """What a lever saves; None if the step is the same with it."""
+    try:
+        trace = trace_with(lever.batch, **lever.options)
+    except CostModelError as error:
+        return Saving(lever, None, None, None, None, f"the network cannot be run so: {error}")
+    if trace.operations == base.trace.operations:
+        return None
+    memory = remember(trace)
+    reserved = replay(trace).peak_reserved_bytes if trace.target == "cuda" else None
+    saving = base.peak_bytes - memory.peak_bytes
+    return Saving(lever, memory.peak_bytes, saving, memory.saved_bytes, reserved, _reason(base, memory, lever))
+
+
+def _reason(base: Memory, memory: Memory, lever: Lever) -> str:
+    """Why one peak is lower or higher than the other, or neither: the phases' peaks, the roles at the highest."""
+    phase = base.peak_operation.phase
+    if memory.peak_bytes == base.peak_bytes:
+        before, after = phase_peaks(base), phase_peaks(memory)
+        lower = [
+            f"the {name}'s peak by {iec(before[name] - after[name])}" for name in before if after[name] < before[name]
+        ]
+        lowers = f"it lowers {' and '.join(lower)}, but" if lower else "it lowers no phase's peak:"
+        same = memory.saved_bytes == base.saved_bytes
+        saved = (
+            f"{iec(base.saved_bytes)} as before" if same else f"{iec(memory.saved_bytes)}, not {iec(base.saved_bytes)}"
+        )
+        because = f"; {lever.because}" if same and lever.because else ""
+        return f"{lowers} the highest is the {phase}'s ({iec(base.peak_bytes)}); autograd saves {saved}{because}."
+    changes = {
+        role: memory.by_role.get(role, 0) - base.by_role.get(role, 0)
+        for role in dict.fromkeys([*base.by_role, *memory.by_role])
+    }
+    moved = [
+        f"{role} {'+' if change > 0 else '−'}{iec(abs(change))}"
+        for role, change in sorted(changes.items(), key=lambda item: -abs(item[1]))
+        if change
+    ]
+    there = memory.peak_operation.phase
+    place = memory.peak_operation.layer or memory.peak_operation.operator
+    return f"{', '.join(moved)}{f'; the peak moves to the {there}, {place}' if there != phase else ''}."
+
+
+def phase_peaks(memory: Memory) -> Mapping[str, int]:
+    """The most bytes alive at once in each phase."""
+    peaks: dict[str, int] = {}
+    for operation, live in zip(memory.trace.operations, memory.live_bytes, strict=True):
+        peaks[operation.phase] = max(peaks.get(operation.phase, 0), live)
+    return peaks

@@ -1,0 +1,176 @@
+"""A trace on the allocator: requested, allocated and reserved bytes over its operations, in the steady state.
+
+A run asks for each operation's outputs while it runs and lets go of what nobody holds after it; between two runs it
+lets go of all that it made. What stands from run to run is what was there before the first operation: parameters,
+buffers, optimizer state, and one batch, as if every run had the same. The first run makes the optimizer's state, where
+its optimizer step begins, so that it lies where the backward left room. Memory that operators ask for and return while
+they run (cuDNN's and cuBLAS's workspaces) is not in a trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+from costmodel.graph import HOST, OPTIMIZER, Trace
+from costmodel.memory.allocator import Allocator, Block, Segment
+
+
+class Moment(NamedTuple):
+    """What one operation does to memory: numbers of storages."""
+
+    births: tuple[int, ...]
+    """Those that it makes, in the order in which it asks for them."""
+
+    deaths: tuple[int, ...]
+    """Those that nobody holds after it."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The order in which a run asks for its storages and lets go of them, whatever their sizes."""
+
+    resident: tuple[int, ...]
+    """What is there before the first operation: parameters, buffers, inputs."""
+
+    lasting: tuple[int, ...]
+    """What the first run makes for all later ones: optimizer state, and gradients if they are kept."""
+
+    lasting_from: int
+    """The operation before which it does: the optimizer step's first."""
+
+    moments: tuple[Moment, ...]
+    """One an operation."""
+
+    leftover: tuple[int, ...]
+    """What the run made and still holds after the last operation: let go before the next run begins (gradients by
+    `zero_grad`, outputs and loss by their names' new meaning)."""
+
+    @classmethod
+    def of(cls, trace: Trace) -> Schedule:
+        """The schedule of a trace."""
+        births: list[list[int]] = [[] for _ in trace.operations]
+        deaths: list[list[int]] = [[] for _ in trace.operations]
+        resident: list[int] = []
+        lasting: list[int] = []
+        leftover: list[int] = []
+        for index, storage in enumerate(trace.storages):
+            if storage.role == HOST or (storage.death is not None and storage.death < 0):
+                continue
+            if storage.birth >= 0:
+                births[storage.birth].append(index)
+            elif storage.role in _LASTING:
+                lasting.append(index)
+            else:
+                resident.append(index)
+            if storage.death is not None:
+                deaths[storage.death].append(index)
+            elif storage.birth >= 0:
+                leftover.append(index)
+        for operation, made in zip(trace.operations, births, strict=True):
+            if operation.operator in _LAST_FIRST:
+                made.reverse()
+        moments = tuple(Moment(tuple(made), tuple(gone)) for made, gone in zip(births, deaths, strict=True))
+        phases = [operation.phase for operation in trace.operations]
+        step = phases.index(OPTIMIZER) if OPTIMIZER in phases else len(phases)
+        return cls(tuple(resident), tuple(lasting), step, moments, tuple(leftover))
+
+
+_LASTING = frozenset({"optimizer state", "gradient"})
+
+_LAST_FIRST = frozenset({"aten.native_dropout"})
+"""Operators that ask for their last output first: dropout for its mask (aten/src/ATen/native/cuda/Dropout.cu,
+dropout_cuda). The others ask in the order in which they return, as far as we read them."""
+
+
+@dataclass(frozen=True)
+class Replay:
+    """The allocator's sums over the operations of a run, in its steady state."""
+
+    requested_bytes: tuple[int, ...]
+    """What the storages asked for that are alive while each operation runs."""
+
+    allocated_bytes: tuple[int, ...]
+    """The blocks that hold them."""
+
+    reserved_bytes: tuple[int, ...]
+    """The segments that the blocks lie in."""
+
+    runs: int
+    """Which run is shown: the first that asked the driver for nothing. What it does every later one repeats, as nothing
+    that outlives a run moves, and all else has merged into free segments by its end."""
+
+    retries: int
+    """How often segments went back to the driver for want of memory, in all runs; 0 without a limit."""
+
+    segments: tuple[Segment, ...]
+    """The segments after the last operation, by address."""
+
+    @cached_property
+    def peak_requested_bytes(self) -> int:
+        """The most bytes requested at once."""
+        return max(self.requested_bytes, default=0)
+
+    @cached_property
+    def peak_allocated_bytes(self) -> int:
+        """The most bytes in blocks at once."""
+        return max(self.allocated_bytes, default=0)
+
+    @cached_property
+    def peak_reserved_bytes(self) -> int:
+        """The most bytes in segments at once."""
+        return max(self.reserved_bytes, default=0)
+
+    @property
+    def fragmentation(self) -> float:
+        """The share of the reserved bytes that no block uses even when blocks use most."""
+        return 1 - self.peak_allocated_bytes / self.peak_reserved_bytes if self.peak_reserved_bytes else 0.0
+
+
+MOST_RUNS = 8
+"""Runs that are replayed at most: under a limit, segments may have to go back in every run."""
+
+
+def replay(trace: Trace, *, limit_bytes: int | None = None) -> Replay:
+    """A trace's births and deaths on the allocator, run after run until one needs no new segment.
+
+    `limit_bytes` is what the driver can give in all. Raises OutOfMemoryError if that is too little.
+    """
+    return replay_schedule(Schedule.of(trace), [storage.nbytes for storage in trace.storages], limit_bytes)
+
+
+def replay_schedule(schedule: Schedule, sizes: Sequence[int], limit_bytes: int | None = None) -> Replay:
+    """The same for a schedule and the sizes of its storages in bytes."""
+    allocator = Allocator(limit_bytes)
+    held: dict[int, Block] = {}
+
+    def allocate(storages: Iterable[int]) -> None:
+        for index in storages:
+            block = allocator.malloc(sizes[index])
+            if block is not None:
+                held[index] = block
+
+    def release(storages: Iterable[int]) -> None:
+        for index in storages:
+            if index in held:
+                allocator.free(held.pop(index))
+
+    for run in range(1, MOST_RUNS + 1):
+        allocate([index for index in schedule.resident if index not in held])
+        sums: list[tuple[int, int, int]] = []
+        before = allocator.reserved_bytes, allocator.retries
+        for index, (births, deaths) in enumerate(schedule.moments):
+            if run == 1 and index == schedule.lasting_from:
+                allocate(schedule.lasting)
+            allocate(births)
+            sums.append((allocator.requested_bytes, allocator.allocated_bytes, allocator.reserved_bytes))
+            release(deaths)
+        release(schedule.leftover)
+        steady = (allocator.reserved_bytes, allocator.retries) == before
+        if steady and (run > 1 or not schedule.lasting):
+            break
+    requested, allocated, reserved = zip(*sums, strict=True) if sums else ((), (), ())
+    segments = tuple(segment for segment, _ in allocator.blocks())
+    return Replay(requested, allocated, reserved, run, allocator.retries, segments)

@@ -1,0 +1,73 @@
+"""Memory: "AlexNet has a big memory overhead", the book says. How big, when, for whom, and what would change it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from costmodel.devices import Device, device
+from costmodel.memory import Scaling
+from costmodel.report.chapters.memory.batches import EFFORT, batch_section
+from costmodel.report.chapters.memory.ladder import ladder_section
+from costmodel.report.chapters.memory.levers import lever_section
+from costmodel.report.chapters.memory.measured import Peaks, measured_peaks, measured_section
+from costmodel.report.chapters.memory.overhead import comparison_section, overhead_section
+from costmodel.report.chapters.memory.steps import growth, state_share, step
+from costmodel.report.exercises.words import BATCH
+from costmodel.report.model import Paragraph, Section, code
+from costmodel.report.study import Study, heaviest, same_form
+from costmodel.units import iec, percent
+
+__all__ = ["Peaks", "measured_peaks", "memory_chapter"]
+
+ALSO = ("rtx3090", "gtx1080ti")
+"""GPUs that are asked what fits beside those that the report is for."""
+
+
+def memory_chapter(studies: Sequence[Study], devices: Sequence[Device], records: Sequence[Peaks] = ()) -> Section:
+    """The chapter on memory; `records` are peaks measured on GPUs."""
+    form = same_form(studies)
+    first, last = form[0], heaviest(form)
+    if not first.weighted():
+        return Section("Memory", ())
+    gpus = _gpus(devices)
+    pair = list(dict.fromkeys((first, last)))
+    growths = {study: {train: growth(study, train) for train in (False, True)} for study in pair}
+    return Section(
+        "Memory: how much, when, and for whom",
+        (
+            Paragraph(
+                "Everything here follows from the births and deaths of tensors in a trace: nothing was allocated. "
+                f"A training step is loss, backward and SGD with momentum 0.9 and weight decay 0.0005, in "
+                f"{first.trace().dtype}, in the steady state."
+            ),
+        ),
+        (
+            overhead_section(first),
+            *([comparison_section(form)] if len(form) > 1 else []),
+            batch_section(growths, gpus),
+            lever_section(pair),
+            ladder_section(pair, gpus[0] if gpus else None),
+            measured_section(records),
+        ),
+        answer=_answer(first, growths[first][True], gpus),
+        anchor="memory",
+    )
+
+
+def _answer(study: Study, growth: Scaling, gpus: Sequence[Device]) -> str:
+    memory = step(study, BATCH)
+    where = memory.peak_operation
+    reserved = memory.replay
+    fits = f" The {gpus[0].title} runs it with up to {growth.fit(gpus[0], effort=EFFORT).batch:,}." if gpus else ""
+    return (
+        f"A training step of {study.short} with {BATCH} images peaks at {iec(memory.peak_bytes)}, in the {where.phase} "
+        f"of {code(where.layer)}. Parameters, gradients and momentum are {percent(state_share(study))} of it, "
+        f"activations {percent(memory.by_role.get('activation', 0) / memory.peak_bytes)}; for these tensors PyTorch's "
+        f"allocator reserves {iec(reserved.peak_reserved_bytes)}.{fits}"
+    )
+
+
+def _gpus(devices: Sequence[Device]) -> list[Device]:
+    """The report's GPUs whose memory is known, and those of ALSO."""
+    known = [each for each in (*devices, *map(device, ALSO)) if each.kind == "gpu" and each.memory_bytes]
+    return list({each.name: each for each in known}.values())

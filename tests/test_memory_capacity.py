@@ -1,0 +1,197 @@
+"""Memory at any batch from two traces, the ladder, and the largest batch that a device runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from costmodel.devices import Device, device
+from costmodel.errors import InputError
+from costmodel.graph import Trace
+from costmodel.memory import remember
+from costmodel.memory.allocator import OutOfMemoryError
+from costmodel.memory.capacity import Scaling, scaling
+from costmodel.memory.ladder import ladder, overheads
+from costmodel.memory.runs import replay
+from costmodel.tracer import trace
+
+MIB = 1 << 20
+
+
+def tiny(**changes: Any) -> Device:
+    """A GPU with little memory."""
+    numbers: dict[str, Any] = {"memory_bytes": 64 * MIB, "l2_bytes": None, "title": "Tiny"} | changes
+    return device("v100").replace(**numbers)
+
+
+class Traced:
+    """Traces a network at a batch, and counts how often."""
+
+    def __init__(self, network: nn.Module, shape: tuple[int, ...], **options: Any) -> None:
+        self.network, self.shape, self.options = network, shape, options
+        self.batches: list[int] = []
+
+    def __call__(self, batch: int) -> Trace:
+        self.batches.append(batch)
+        return trace(self.network, (batch, *self.shape), **self.options)
+
+
+def convolutions() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(), nn.Flatten(), nn.Linear(4096, 300)
+    )
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_two_traces_are_enough(train: bool) -> None:
+    traced = Traced(convolutions(), (3, 32, 32), train=train)
+    memory = scaling(traced)
+    assert memory.affine
+    known = {batch: trace(traced.network, (batch, 3, 32, 32), train=train) for batch in (1, 2, 5, 64, 1000)}
+    for batch, there in known.items():
+        assert memory.peak_bytes(batch) == remember(there).peak_bytes
+        assert memory.replay(batch) == replay(there)
+    assert traced.batches == [2, 3, 1]  # one sample alone may be special: it is traced
+
+
+def test_affine_by_hand() -> None:
+    # 1024 -> 1024 without bias: 4 MiB of weights, and 4 KiB a sample before and after the layer.
+    memory = scaling(Traced(nn.Linear(1024, 1024, bias=False), (1024,)))
+    assert [memory.peak_bytes(batch) for batch in (1, 100)] == [4 * MIB + 8192, 4 * MIB + 100 * 8192]
+
+
+def test_the_largest_batch_by_hand() -> None:
+    # The same layer: input and output of B samples are 4096·B bytes each. On a CPU it fits while
+    # 4 MiB + 8192·B <= 64 MiB, so up to B = 60 MiB / 8 KiB = 7680.
+    fit = scaling(Traced(nn.Linear(1024, 1024, bias=False), (1024,), target="cpu")).fit(tiny())
+    assert (fit.batch, fit.rung, fit.point.requested_bytes) == (7680, "requested", 64 * MIB)
+    # On a GPU whose process holds 4 MiB beside its tensors and a cuBLAS workspace (8,519,680 B from a segment of
+    # 20 MiB) 40 MiB remain. The weights lie in a segment of 20 MiB, of which 16 MiB are free.
+    # With input and output of 16 MiB each, the first lies behind the weights and the second in a segment of its own:
+    # 20 + 16 <= 40. At 4097 samples the input does not fit behind the weights any more, and its segment and the
+    # output's are 18 MiB each: 20 + 18 + 18 > 40. At 20 MiB each, none would fit either.
+    gpu = scaling(Traced(nn.Linear(1024, 1024, bias=False), (1024,)), context_bytes=4 * MIB).fit(tiny())
+    assert gpu.limit_bytes == 40 * MIB
+    assert (gpu.batch, gpu.proven, gpu.easy_batch) == (4096, True, 4096)
+    assert gpu.point.reserved_bytes == 36 * MIB
+    assert gpu.point.process_bytes == (36 + 4 + 20) * MIB
+    assert gpu.bound == 36 * MIB // 8192  # the tensors alone would fill 40 MiB there
+
+
+@given(st.integers(24, 200))
+@settings(deadline=None, max_examples=12)
+def test_no_larger_batch_runs(mebibytes: int) -> None:
+    memory = SHARED
+    fit = memory.fit(tiny(memory_bytes=mebibytes * MIB))
+    assert fit.proven
+    assert fit.inverted
+    for batch in (fit.batch, fit.easy_batch):
+        if batch:
+            memory.replay(batch, limit_bytes=fit.limit_bytes)
+    if fit.easy_batch:
+        assert memory.replay(fit.easy_batch).peak_reserved_bytes <= fit.limit_bytes
+    for batch in range(fit.batch + 1, fit.bound + 20):
+        with pytest.raises(OutOfMemoryError):
+            memory.replay(batch, limit_bytes=fit.limit_bytes)
+    assert fit.easy_batch <= fit.batch <= fit.bound
+
+
+SHARED = Scaling(Traced(convolutions(), (3, 32, 32), train=True), context_bytes=0)
+
+
+class Looks(nn.Module):
+    """A network whose work depends on how many samples it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(256, 256)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.layer(x)
+        return y + torch.cat([x, x, x]).sum() if x.shape[0] > 100 else y
+
+
+def test_a_network_that_looks_at_its_batch_is_traced() -> None:
+    traced = Traced(Looks(), (256,), target="cpu")
+    fit = scaling(traced).fit(tiny(memory_bytes=MIB))
+    sizes = {batch: remember(traced(batch)).peak_bytes for batch in (fit.batch, fit.batch + 1)}
+    assert sizes[fit.batch] <= MIB < sizes[fit.batch + 1]
+    assert fit.batch > 100
+    assert not fit.inverted
+    assert len(set(traced.batches)) < 40
+
+
+def test_one_that_changes_from_the_start() -> None:
+    class Odd(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.relu() if x.shape[0] % 2 else x.relu().relu()
+
+    memory = scaling(Traced(Odd(), (256,), target="cpu"))
+    assert not memory.affine
+    assert [memory.peak_bytes(batch) for batch in (3, 4)] == [2 * 3 * 1024, 3 * 4 * 1024]
+
+
+# The ladder
+
+
+def test_the_ladder_by_hand() -> None:
+    traced = trace(nn.Linear(1000, 100), (10, 1000), train=True)
+    h200 = device("h200")
+    rungs = {rung.name: rung for rung in ladder(replay(traced), overheads(traced, h200))}
+    assert list(rungs) == ["requested", "allocated", "reserved", "process"]
+    assert rungs["requested"].nbytes == remember(traced).peak_bytes
+    assert rungs["reserved"].nbytes == 2 * MIB  # all of it is small
+    # context 300 MB; cuBLAS has 32 MiB in the forward's thread and again in the backward's
+    assert rungs["process"].added_bytes == 300_000_000 + 2 * 32 * MIB
+    assert [rung.assumed for rung in rungs.values()] == [False, False, False, True]
+    for below, above in zip(list(rungs.values()), list(rungs.values())[1:], strict=False):
+        assert above.nbytes - below.nbytes == above.added_bytes >= 0
+
+
+def test_a_workspace_for_each_thread_that_multiplies() -> None:
+    def segments(network: nn.Module, name: str, **options: Any) -> list[int]:
+        traced = trace(network, (4, 8, 8, 8), **options)
+        return [each.nbytes for each in overheads(traced, device(name), context_bytes=1)]
+
+    assert segments(nn.Conv2d(8, 8, 1), "v100") == [1]  # cuDNN's affair
+    assert segments(nn.Linear(8, 8), "v100") == [1, 20 * MIB]  # 8,519,680 B in a segment for less than 10 MiB
+    assert segments(nn.Linear(8, 8), "h100") == [1, 32 * MIB]
+    assert segments(nn.Linear(8, 8), "v100", train=True, loss="sum") == [1, 20 * MIB, 20 * MIB]
+
+
+def test_what_is_assumed_names_its_source() -> None:
+    traced = trace(nn.Linear(8, 8), (4, 8))
+    for overhead in overheads(traced):
+        assert "github.com" in overhead.source or "aten/src" in overhead.source
+
+
+# Bad input
+
+
+def test_a_device_without_a_memory_size() -> None:
+    with pytest.raises(InputError, match="Tiny has no memory size"):
+        scaling(Traced(nn.Linear(8, 8), (8,))).fit(tiny(memory_bytes=None))
+
+
+@pytest.mark.parametrize("batch", [0, -3])
+def test_a_batch_that_cannot_run(batch: int) -> None:
+    with pytest.raises(InputError, match="at least 1"):
+        scaling(Traced(nn.Linear(8, 8), (8,))).peak_bytes(batch)
+
+
+def test_nothing_fits() -> None:
+    fit = scaling(Traced(nn.Linear(8192, 8192), (8192,), target="cpu")).fit(tiny())
+    assert (fit.batch, fit.easy_batch) == (0, 0)
+    assert fit.point.batch == 1
+    assert fit.point.requested_bytes == 4 * (8192 * 8192 + 8192 + 2 * 8192)
+
+
+def test_a_sweep_is_a_frame() -> None:
+    frame = scaling(Traced(nn.Linear(1024, 1024, bias=False), (1024,))).sweep([1, 2, 4])
+    assert list(frame.columns) == ["batch", "requested_bytes", "allocated_bytes", "reserved_bytes", "process_bytes"]
+    assert frame["requested_bytes"].tolist() == [4 * MIB + batch * 8192 for batch in (1, 2, 4)]

@@ -1,0 +1,209 @@
+"""What levers save, by hand on small networks; and the timeline in a viewer's format."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from torch import nn
+
+from costmodel.errors import InputError
+from costmodel.graph import Trace
+from costmodel.memory import Savings, chrome_trace, remember, savings
+from costmodel.memory.levers import checkpointable, phase_peaks
+from costmodel.networks.variants import in_place
+from costmodel.tracer import trace
+
+
+def pulled(network: nn.Module, shape: tuple[int, ...], batch: int, **options: Any) -> Savings:
+    def trace_with(batch: int, *, inplace: bool | None = None, **options: Any) -> Trace:
+        with in_place(network, inplace):
+            return trace(network, (batch, *shape), **options)
+
+    return savings(trace_with, batch, **{"train": True, "loss": "sum"} | options)
+
+
+@pytest.fixture(scope="module")
+def wide() -> Savings:
+    """Mostly parameters: 1000 -> 1000 without bias, one sample, SGD with momentum and weight decay."""
+    layer = nn.Linear(1000, 1000, bias=False)
+    return pulled(layer, (1000,), 1, optimizer_options={"momentum": 0.9, "weight_decay": 1e-4})
+
+
+@pytest.fixture(scope="module")
+def deep() -> Savings:
+    """Mostly activations: ten layers of 10 -> 10 with ReLUs, 10,000 samples, SGD."""
+    layers = [layer for _ in range(10) for layer in (nn.Linear(10, 10), nn.ReLU())]
+    return pulled(nn.Sequential(*layers), (10,), 10_000)
+
+
+def test_levers_on_the_optimizer_by_hand(wide: Savings) -> None:
+    # Weights W = 4 MB, input 4 kB. At the optimizer step: weights, gradient, momentum, and the temporary gradient +
+    # decay · weights: 4 W. The backward has 3 W and less than 20 kB of activations and their gradients.
+    whole = 4_000_000
+    assert wide.memory.peak_operation.phase == "optimizer"
+    assert wide.memory.by_role["temporary"] == whole
+    for name in ("no weight decay", "fused optimizer"):
+        saving = wide[name]
+        assert saving.saving_bytes is not None
+        assert whole - 20_000 < saving.saving_bytes <= whole
+        assert saving.why.startswith("temporary −3.8")
+        assert "the peak moves to the backward" in saving.why
+    assert wide["no momentum"].saving_bytes == whole
+    assert wide["no momentum"].why == "optimizer state −3.81 MiB."
+    # one tensor: taken one by one is the same
+    assert wide["optimizer tensor by tensor"].saving_bytes == 0
+
+
+def test_a_lever_that_lowers_a_phase_that_is_not_the_peak(deep: Savings) -> None:
+    assert deep.memory.peak_operation.phase == "backward"
+    saving = deep["optimizer tensor by tensor"]
+    assert saving.saving_bytes == 0
+    assert "the highest is the backward's" in saving.why
+
+
+def test_in_place_saves_nothing_in_training_and_why(deep: Savings) -> None:
+    # A linear layer keeps its input, a ReLU its output: what is between them was let go at once.
+    saving = deep["activations in place"]
+    assert saving.saving_bytes == 0
+    assert saving.saved_bytes == deep.memory.saved_bytes
+    assert "a ReLU keeps its output" in saving.why
+    # and the forward's peak is lower by one output: 10,000 · 10 · 4 B
+    assert "the forward's peak by 391 KiB" in saving.why
+
+
+def test_the_batch_by_hand(deep: Savings) -> None:
+    # Nearly all is activations, so half the samples take nearly half.
+    peak = deep.memory.peak_bytes
+    half = deep["half the batch"]
+    assert half.peak_bytes is not None
+    parameters = 4 * 10 * (10 * 10 + 10)
+    assert peak / 2 <= half.peak_bytes <= peak / 2 + 2 * parameters
+    quarter = deep["accumulation over 4 parts"]
+    assert quarter.peak_bytes is not None
+    assert quarter.peak_bytes < half.peak_bytes
+    assert quarter.lever.batch == 2500
+
+
+def test_bfloat16_halves_everything(wide: Savings) -> None:
+    saving = wide["bfloat16 throughout"]
+    assert saving.saving_bytes == saving.peak_bytes == wide.memory.peak_bytes // 2
+
+
+def test_checkpointing_blocks() -> None:
+    blocks = nn.Sequential(
+        *(nn.Sequential(nn.Linear(10, 10), nn.Tanh(), nn.Linear(10, 10), nn.Tanh()) for _ in range(6))
+    )
+    network = nn.Sequential()
+    network.add_module("net", blocks)
+    found = pulled(network, (10,), 1000)
+    one, all_of_them = found["checkpoint net.*"], found["checkpoint net"]
+    # As one block everything is computed again at once: the backward has what it had.
+    assert all_of_them.saving_bytes == 0
+    assert "autograd saves 39.1 KiB, not" in all_of_them.why  # the input: 1000 · 10 · 4 B
+    # Block by block only the six inputs stay.
+    assert one.saved_bytes == 6 * 40_000
+    assert one.saving_bytes is not None
+    assert one.saving_bytes > 0
+
+
+def test_which_blocks_there_are() -> None:
+    network = nn.Sequential(nn.Sequential(nn.Linear(2, 2)), nn.Sequential(nn.Linear(2, 2)))
+    names = nn.ModuleDict({"features": network, "head": nn.Linear(2, 2)})
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.parts = names
+
+        def forward(self, x: Any) -> Any:
+            return self.parts["head"](self.parts["features"](x))
+
+    assert checkpointable(trace(Net(), (1, 2))) == [("parts.features",)]
+    assert checkpointable(trace(nn.Sequential(network), (1, 2))) == [("0",), ("0.*",)]
+    assert checkpointable(trace(nn.Linear(2, 2), (1, 2))) == []
+
+
+def test_levers_that_change_nothing_are_left_out(deep: Savings) -> None:
+    names = [saving.lever.name for saving in deep]
+    assert "activations not in place" not in names
+    assert "no momentum" not in names
+    with pytest.raises(KeyError):
+        deep["no momentum"]
+
+
+def test_what_cannot_be_run_says_so() -> None:
+    # exp keeps its output, which the activation behind it would overwrite
+    class Exponential(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.activation = nn.Linear(4, 4), nn.ReLU()
+
+        def forward(self, x: Any) -> Any:
+            return self.activation(self.layer(x).exp())
+
+    saving = pulled(Exponential(), (4,), 2)["activations in place"]
+    assert saving.saving_bytes is None
+    assert saving.why.startswith("the network cannot be run so: ")
+
+
+def test_in_place_is_put_back() -> None:
+    network = nn.Sequential(nn.ReLU(), nn.ReLU(inplace=True), nn.Dropout())
+    with pytest.raises(RuntimeError), in_place(network, True):
+        assert [getattr(module, "inplace", None) for module in network] == [True, True, False]
+        raise RuntimeError
+    assert [getattr(module, "inplace", None) for module in network] == [False, True, False]
+
+
+def test_levers_are_about_training() -> None:
+    with pytest.raises(InputError, match="training"):
+        savings(lambda batch, **_: trace(nn.Linear(2, 2), (batch, 2)), 1)
+
+
+def test_a_frame_and_a_table(wide: Savings) -> None:
+    frame = wide.to_frame()
+    assert frame["saving_bytes"].dropna().is_monotonic_decreasing
+    assert frame["lever"].tolist()[0] == "bfloat16 throughout"
+    assert "no weight decay" in wide._repr_html_()
+    assert repr(wide).startswith("<Savings of Linear: ")
+
+
+def test_phase_peaks_are_the_highest_of_their_phases(deep: Savings) -> None:
+    peaks = phase_peaks(deep.memory)
+    assert max(peaks.values()) == peaks["backward"] == deep.memory.peak_bytes
+    assert list(peaks) == ["forward", "backward", "optimizer"]
+
+
+# Chrome's trace event format: each event has ph, name, pid and ts where it has a time; X has dur, C numbers as args.
+
+
+def test_the_export_is_a_chrome_trace(deep: Savings) -> None:
+    memory = deep.memory
+    document = json.loads(json.dumps(chrome_trace(memory, memory.replay)))
+    events = document["traceEvents"]
+    for event in events:
+        assert set(event) >= {"ph", "name", "pid"}
+        assert isinstance(event["name"], str)
+        if event["ph"] == "X":
+            assert event["dur"] >= 1
+            assert event["tid"] in (1, 2)
+        if event["ph"] == "C":
+            assert event["args"]
+            assert all(isinstance(value, int) for value in event["args"].values())
+        if event["ph"] != "M":
+            assert 0 <= event["ts"] < len(memory.trace.operations)
+    assert {event["ph"] for event in events} == {"M", "X", "C", "i"}
+    live = [sum(event["args"].values()) for event in events if event["name"] == "live bytes by role"]
+    assert live == list(memory.live_bytes)
+    reserved = [event["args"]["bytes"] for event in events if event["name"] == "reserved bytes"]
+    assert reserved == list(memory.replay.reserved_bytes)
+    phases = [(e["name"], e["ts"], e["dur"]) for e in events if e["ph"] == "X" and e["tid"] == 1]
+    assert [name for name, *_ in phases] == ["forward", "backward", "optimizer"]
+    assert phases[-1][1] + phases[-1][2] == len(memory.trace.operations)
+
+
+def test_the_export_without_an_allocator() -> None:
+    memory = remember(trace(nn.Linear(2, 2), (1, 2), target="cpu"))
+    names = {event["name"] for event in chrome_trace(memory)["traceEvents"] if event["ph"] == "C"}
+    assert names == {"live bytes by role"}

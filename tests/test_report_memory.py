@@ -1,0 +1,203 @@
+"""The chapter on memory and its plots: numbers by hand where they can be, and none that stays with another network."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure as Drawing
+
+from costmodel import device, networks
+from costmodel.errors import InputError
+from costmodel.memory import Memory, remember, replay, scaling
+from costmodel.report import html, markdown, plots
+from costmodel.report.chapters.memory import Peaks, measured_peaks, memory_chapter
+from costmodel.report.chapters.memory.measured import measured_section
+from costmodel.report.model import Bullets, Figure, Paragraph, Report, Section, Table
+from costmodel.report.study import Study
+from costmodel.tracer import trace
+
+H200 = device("h200")
+
+
+@pytest.fixture(scope="module")
+def studies() -> list[Study]:
+    return [Study.of(networks.find(name)) for name in ("alexnet", "vgg11")]
+
+
+@pytest.fixture(scope="module")
+def chapter(studies: list[Study]) -> Section:
+    return memory_chapter(studies, [H200, device("xeon-icelake")])
+
+
+def texts(section: Section) -> str:
+    found = [section.answer]
+    for block in section.blocks:
+        found += [block.text] if isinstance(block, Paragraph) else []
+        found += block.items if isinstance(block, Bullets) else ()
+    return " ".join([*found, *map(texts, section.sections)])
+
+
+def table(section: Section, name: str) -> pd.DataFrame:
+    (found,) = [b for s in section.walk() for b in s.blocks if isinstance(b, Table) and b.name == name]
+    return found.frame
+
+
+def test_alexnets_overhead_by_hand(chapter: Section) -> None:
+    # AlexNet in the book's form has 46,764,746 parameters. With one image the optimizer's step is the peak: weights,
+    # gradients, momentum and the temporaries of weight decay, one whole set each.
+    frame = table(chapter, "alexnet-memory-phases").set_index(["run", "phase"])
+    row = frame.loc[("1 image", "optimizer")]
+    for role in ("parameter", "gradient", "optimizer state", "temporary"):
+        assert row[f"{role}_bytes"] == 4 * 46_764_746
+    assert row["peak_bytes"] == frame.loc["1 image"]["peak_bytes"].max()
+    assert "4.00× its parameters (178 MiB): in the optimizer, `aten._foreach_add`." in texts(chapter)
+    # with 64 the backward is
+    assert frame.loc["64 images"]["peak_bytes"].idxmax() == "backward"
+
+
+def test_holders_add_up(chapter: Section, studies: list[Study]) -> None:
+    frame = table(chapter, "alexnet-memory-holders")
+    peak = table(chapter, "alexnet-memory-phases").set_index("run").loc["64 images", "peak_bytes"].max()
+    assert frame["held_bytes"].sum() == peak
+    assert frame["held_share"].sum() == pytest.approx(1)
+
+
+def test_the_networks_beside_one_another(chapter: Section) -> None:
+    frame = table(chapter, "memory-networks").set_index("network")
+    for name, row in frame.iterrows():
+        assert row["an_image_bytes"] == round((row["peak_bytes_batch_64"] - row["peak_bytes_batch_1"]) / 63), name
+        assert row["reserved_bytes_batch_64"] > row["peak_bytes_batch_64"]
+    assert frame.at["VGG-11 (book)", "an_image_bytes"] > 20 * frame.at["AlexNet (book)", "an_image_bytes"]
+
+
+def test_the_largest_batches_run_and_are_the_searchs(chapter: Section, studies: list[Study]) -> None:
+    frame = table(chapter, "memory-largest-batches")
+    assert set(frame["device"]) == {"NVIDIA H200 SXM", "NVIDIA GeForce RTX 3090", "NVIDIA GeForce GTX 1080 Ti"}
+    assert (frame["easy_batch"] <= frame["largest_batch"]).all()
+    assert (frame["largest_batch"] <= frame["bound_batch"]).all()
+    row = frame[(frame["network"] == "AlexNet (book)") & (frame["run"] == "inference")].set_index("device")
+    batch = int(row.at["NVIDIA H200 SXM", "largest_batch"])
+    traced = studies[0].trace(batch)
+    limit = (H200.memory_bytes or 0) - 300_000_000 - (32 << 20)  # the context, and cuBLAS's workspace
+    assert replay(traced, limit_bytes=limit).peak_reserved_bytes <= limit
+
+
+def test_what_saves_nothing_is_named(chapter: Section) -> None:
+    text = texts(chapter)
+    assert "An activation in place saves nothing in training: a ReLU keeps its output" in text
+    frame = table(chapter, "alexnet-memory-levers").set_index("lever")
+    assert frame.at["activations in place", "saving_bytes"] == 0
+    assert frame.at["no momentum", "saving_bytes"] == 4 * 46_764_746
+
+
+def test_the_ladder_climbs(chapter: Section) -> None:
+    frame = table(chapter, "alexnet-memory-ladder")
+    assert frame["rung"].tolist() == ["requested", "allocated", "reserved", "process"]
+    assert frame["rung_bytes"].is_monotonic_increasing
+    assert frame["added_bytes"].sum() == frame["rung_bytes"].iloc[-1]
+    assert "Assumed: CUDA context" in texts(chapter)
+
+
+def test_every_number_comes_from_the_network(chapter: Section) -> None:
+    other = memory_chapter([Study.of(networks.find("lenet"))], [H200])
+
+    def numbers(section: Section) -> set[str]:
+        return {n for n in re.findall(r"(?<![A-Za-z])\d[\d,.]*\d", texts(section)) if len(n) > 3}
+
+    first, second = numbers(chapter), numbers(other)
+    of_the_rules = {"512", "0.9", "0.0005", "286", "300", "11.7", "32.0", "107667", "2023", "8,519,680"}
+    assert len(first - second) > 20
+    assert first & second <= of_the_rules
+
+
+def test_it_is_drawn_and_rendered(chapter: Section) -> None:
+    report = Report("memory", (), (chapter,))
+    drawings = {}
+    for figure in report.figures:
+        drawn = figure.draw().figure
+        assert isinstance(drawn, Drawing)
+        drawings[figure.name] = "<svg></svg>"
+    assert "memory-alexnet" in drawings
+    assert "memory-batch" in drawings
+    names = [block.name for block in (*report.tables, *report.figures)]
+    assert len(names) == len(set(names))
+    assert "No GPU's memory has been measured yet." in markdown.render(report)
+    assert "No GPU&#39;s memory has been measured yet." in html.render(report, drawings).replace("&#x27;", "&#39;")
+
+
+# What was measured
+
+
+def record(**memory: int) -> dict[str, Any]:
+    run = {"model": "lenet", "batch": 4, "dtype": "float32", "train": True, "memory": memory}
+    return {
+        "schema": "costmodel/measurement/1",
+        "circumstances": {"device": {"type": "cuda", "name": "A GPU"}},
+        "runs": [run | {"settings": {"loss": "cross_entropy", "optimizer": "sgd", "momentum": 0.9}}],
+    }
+
+
+def test_measured_peaks_stand_beside_the_predicted(tmp_path: Path) -> None:
+    network = networks.find("lenet")
+    options = {"optimizer": "sgd", "optimizer_options": {"momentum": 0.9}}
+    ours = remember(trace(network.module, network.inputs(4), train=True, **options)).ladder()
+    theirs = {f"{rung.name}_bytes": rung.nbytes + 8_519_680 for rung in ours[:3]}
+    (tmp_path / "a.json").write_text(json.dumps(record(**theirs)))
+    (tmp_path / "b.json").write_text("{}")
+    (tmp_path / "c.json").write_text("not a document")
+    (tmp_path / "d.json").write_text(json.dumps(record()))  # a CPU's, or one that had no such numbers
+    (peaks,) = measured_peaks(tmp_path)
+    asked = {"loss": "cross_entropy", "optimizer": "sgd", "momentum": 0.9}
+    told = {name.removesuffix("_bytes"): nbytes for name, nbytes in theirs.items()}
+    assert peaks == Peaks("A GPU", "lenet", 4, "float32", True, asked, told)
+    frame = table(measured_section([peaks]), "memory-measured")
+    assert frame["rung"].tolist() == ["requested", "allocated", "reserved"]
+    assert frame["predicted_bytes"].tolist() == [rung.nbytes for rung in ours[:3]]
+    assert frame["more_bytes"].tolist() == [8_519_680] * 3
+
+
+def test_nothing_was_measured(tmp_path: Path) -> None:
+    section = measured_section(measured_peaks(tmp_path / "measurements"))
+    assert not [block for block in section.blocks if isinstance(block, (Table, Figure))]
+
+
+# Plots
+
+
+def hostile(name: str) -> Memory:
+    from torch import nn
+
+    network = nn.Sequential()
+    for _ in range(3):
+        network.add_module(name.replace(".", "") or "x", nn.Linear(8, 8))
+    return remember(trace(network, (2, 8), train=True, loss="sum", name=name))
+
+
+@pytest.mark.parametrize("name", ["<b>&amp;", "$\\frac{1}{", "line\nbreak", "x" * 300, "_^{}%--> ]]>"])
+def test_hostile_names_in_plots(name: str, tmp_path: Path) -> None:
+    memory = hostile(name)
+    plots.save(memory.plot().figure, tmp_path / "timeline")  # type: ignore[arg-type]
+    swept = scaling(lambda batch: trace(networks.find("lenet").module, (batch, 1, 28, 28))).sweep([1, 2])
+    plots.save(plots.memory_against_batch({name: swept}, [H200.replace(title=name)]).figure, tmp_path / "batch")  # type: ignore[arg-type]
+
+
+def test_it_draws_on_the_axes_it_is_given() -> None:
+    figure = Drawing()
+    ax = figure.add_subplot()
+    memory = hostile("net")
+    assert memory.plot(ax) is ax
+    assert plots.memory(memory, reserved=False).get_ylim()[1] < plots.memory(memory).get_ylim()[1]
+    with pytest.raises(InputError, match="nothing to draw"):
+        plots.memory_against_batch({})
+
+
+def test_the_areas_reach_the_peak() -> None:
+    memory = hostile("net")
+    ax = memory.plot()
+    tops = [float(area.get_datalim(ax.transData).y1) for area in ax.collections]
+    assert max(tops) == pytest.approx(memory.peak_bytes)
