@@ -15,7 +15,7 @@ from typing import NoReturn
 
 import typer
 
-from costmodel.cli import analysis, checks, lists  # noqa: F401  (their import makes the commands)
+from costmodel.cli import analysis, calibration, checks, lists  # noqa: F401  (their import makes the commands)
 from costmodel.cli.program import app
 from costmodel.errors import CostModelError
 

@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,18 @@ class Clock:
             for index, calls in enumerate(work):
                 seconds[index].append(self._elapsed(calls, repeats[index]))
         return [Timing(tuple(each), cache) for each in seconds]
+
+    def once(self, call: Call, before: Call | None = None) -> float:
+        """Seconds of a single call, right after `before`, which is not timed: for a cache in a state of one's own."""
+        if before is not None:
+            before()
+        seconds = self._elapsed([call], 1)
+        return max(seconds - self._empty_seconds, 1e-9)
+
+    @cached_property
+    def _empty_seconds(self) -> float:
+        """What timing takes of itself, which is microseconds between two device events."""
+        return statistics.median(self._elapsed([lambda: None], 1) for _ in range(21))
 
     def launch_seconds(self, call: Call, calls: int = 200, repetitions: int = 7) -> float:
         """How long the host takes to ask for `call`, which should be tiny: the median over repetitions."""
