@@ -67,10 +67,6 @@ def calibrate(
         write_file(output, to_toml(found).encode())
     if shown.format is Format.JSON:
         return Answer(documents.to_text(documents.devices([found])))
-    notes = [
-        "Rates are those of one class's operations; error is the median of held-out shapes, and the interval holds 90 %.",
-        f"Written to {output}: give it to other commands as -d {output}."
-        if output
-        else "Nothing was written: give -o.",
-    ]
-    return Answer(rendered(calibration_table(found), shown, found.title, notes, total=False))
+    written = f"Written to {output}: give it to other commands as -d {output}." if output else "Not written: give -o."
+    notes = ["Rates are of one class's operations; error is the median of shapes held out, 90 % lie in the interval."]
+    return Answer(rendered(calibration_table(found), shown, found.title, [*notes, written], total=False))

@@ -7,7 +7,7 @@ is taken by the next one, so its bytes leave the cache with it.
 
 A new tensor that is large lies in fresh memory. On a CPU that is memory which the process did not have before: the
 system hands it out page by page, each filled with zeros, at a fraction of the memory's bandwidth. glibc's malloc does
-so for every block of 32 MiB and more (mallopt(3), M_MMAP_THRESHOLD: the limit of its dynamic threshold).
+so for every block of 32 MiB and more, once it is settled (see `costmodel.hardware.clock.settle_allocator`).
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from costmodel.cost import count
 from costmodel.devices import Calibration, Ceilings, Device, Fact, Source
 from costmodel.errors import InputError
 from costmodel.estimate import PROGRAM, class_of, demands
-from costmodel.hardware.clock import Clock, Timing, circumstances, threads
+from costmodel.hardware.clock import FRESH_BYTES, Clock, Timing, circumstances, threads
 from costmodel.hardware.fit import CONFIDENCE, Guess, Sample, fit
 from costmodel.hardware.shapes import DRAWS, Case, Limits, cases
 from costmodel.tracer import trace
@@ -197,7 +197,7 @@ def _effective_cache(bandwidth: Mapping[int, float], nominal: int, memory: float
 
 def _fresh_from(clock: Clock, cache: int) -> int:
     """From which size on a new tensor is written to memory: beyond the cache; on a CPU at glibc's threshold."""
-    return cache if clock.on_cuda else 2**25
+    return cache if clock.on_cuda else FRESH_BYTES
 
 
 def _products(clock: Clock, path: _Path, sizes: Iterable[int]) -> dict[int, float]:

@@ -240,7 +240,7 @@ def _attention(source: random.Random, limits: Limits) -> Case:
         return limits.least_flops <= 4 * math.prod(shape) * shape[2] <= limits.most_flops
 
     shape = _search(draw, fits, limits)
-    return Case(lambda: Call(F.scaled_dot_product_attention), (shape, shape, shape))
+    return Case(lambda: Call(lambda q, k, v: F.scaled_dot_product_attention(q, k, v)), (shape, shape, shape))
 
 
 def _image(source: random.Random, limits: Limits, most: float = 1.0) -> Shape:
