@@ -49,7 +49,7 @@ CLASSES: Mapping[str, str] = {
 
 _FUNCTIONS = (
     "sigmoid", "tanh", "gelu", "silu", "exp", "log", "sin", "cos", "erf", "softplus", "mish", "elu", "selu", "celu",
-    "pow", "log_sigmoid_forward", "hardsigmoid", "hardswish",
+    "pow", "log_sigmoid_forward",
 )  # fmt: skip
 
 _PRODUCTS = ("aten.mm", "aten.addmm", "aten.mv", "aten.addmv", "aten.dot", "aten._addmm_activation", "aten._scaled_mm")

@@ -109,10 +109,11 @@ def _run(costs: Costs, cache: _Cache, fresh_from_bytes: int) -> list[Demand]:
     for index, operation in enumerate(trace.operations):
         if id(operation) in entries:
             found.append(_demand(entries[id(operation)], cache, fresh_from_bytes))
-        if not operation.view:
+        tensors = () if operation.view else (*operation.inputs.values(), *operation.outputs)
+        if any(tensor.nbytes for tensor in tensors):
             cache.touch(_PROGRAM, 0)
-            for tensor in (*operation.inputs.values(), *operation.outputs):
-                cache.touch(tensor.storage, tensor.nbytes)
+        for tensor in tensors:
+            cache.touch(tensor.storage, tensor.nbytes)
         for dead in dying[index]:
             cache.drop(dead)
     return found

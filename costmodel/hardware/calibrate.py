@@ -84,6 +84,9 @@ _PATHS = {
         _Path("bf16", torch.bfloat16),
     ),
 }
+_AT_PEAK = {"cpu": ("conv_1x1", "conv_3x3", "conv_large", "gemm"), "cuda": ("conv_1x1", "gemm")}
+"""The classes whose rates are peaks too, if no matrix product is faster: not where Winograd's convolution may run."""
+
 _CONTRACTIONS = ("conv", "gem", "attention")
 """How the names of the classes start that have a rate of their own by each path."""
 
@@ -147,8 +150,9 @@ def calibrate(
         calibration = Calibration(cache, _fresh_from(clock, cache), CONFIDENCE, classes, products, bandwidth)
         peaks = {path: max(rates.values()) for path, rates in products.items()}
         for each, path, sample in samples:
-            if each in ("conv_1x1", "gemm"):
+            if each in _AT_PEAK[clock.device.type]:
                 peaks[path] = max(peaks[path], sample.demand.flops / sample.seconds)
+        about = circumstances(clock.device, command)  # clocks under load
         return _device(about, name, calibration, peaks, memory_bandwidth, launch)
 
 
@@ -370,7 +374,7 @@ def _device(
     details = [f"{key} {value}" for key, value in versions.items() if key != "costmodel"]
     details += [f"{about['threads']} threads" if about["threads"] > 1 else "1 thread"] if on_cpu else []
     details += [str(hardware[key]) for key in ("instructions", "driver") if key in hardware]
-    clocks = hardware.get("clocks_hertz") or [hardware["clock_hertz"]] if "clock_hertz" in hardware else []
+    clocks = hardware["clocks_hertz"] if on_cpu else [hardware[key] for key in ("clock_hertz",) if key in hardware]
     details += [f"clock read as {max(clocks) / 1e9:.2f} GHz"] if clocks else []
     run = Source(
         f"Measured by costmodel {versions['costmodel']}: {command}", about["date"][:10], via=", ".join(details)
@@ -382,6 +386,7 @@ def _device(
     numbers: dict[str, float] = {"memory_bandwidth": memory_bandwidth}
     numbers |= {f"peaks.{path}": rate for path, rate in peaks.items()}
     sizes = {"memory_bytes": hardware.get("memory_bytes"), "units": about["threads"] if on_cpu else hardware["units"]}
+    sizes["clock_hertz"] = max(clocks, default=None)
     sizes |= {f"{level}_bytes": hardware.get("cache_bytes", {}).get(level) for level in ("l2", "l3")}
     facts = {key: Fact(float(f"{value:.4g}"), run, "the highest rate measured") for key, value in numbers.items()}
     facts |= {key: Fact(value, run) for key, value in sizes.items() if value}

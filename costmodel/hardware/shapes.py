@@ -343,7 +343,7 @@ def _elementwise_in_place(source: random.Random, limits: Limits) -> Case:
 
 
 def _function(source: random.Random, limits: Limits) -> Case:
-    kind = source.choice((nn.Sigmoid, nn.SiLU, nn.GELU, nn.Tanh, nn.Hardswish))
+    kind = source.choice((nn.Sigmoid, nn.SiLU, nn.GELU, nn.Tanh))
     return Case(kind, (_image(source, limits),))
 
 
