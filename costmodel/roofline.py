@@ -1,5 +1,7 @@
 """Costs x Device -> Prediction: how long each operation takes at least, and what binds it.
 
+On a device that was calibrated, a prediction holds estimates beside the bounds; `costmodel.estimate` makes them.
+
 Three things take time in an operation, and a perfect run overlaps them:
 
     contraction = 2 x MACs / peak of the precision path that the operation takes
@@ -32,7 +34,7 @@ Which precision path an operation takes follows PyTorch's defaults
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
 from typing import TYPE_CHECKING
@@ -40,6 +42,7 @@ from typing import TYPE_CHECKING
 from costmodel.cost import Cost, Costs, OperationCost, block_of
 from costmodel.devices import Device
 from costmodel.errors import InputError, nearest
+from costmodel.estimate import Estimate, estimate_operations, total
 from costmodel.graph import Operation
 from costmodel.units import percent, seconds, si
 
@@ -71,8 +74,13 @@ class OperationPrediction:
 
     compute_seconds: float
     memory_seconds: float
-    estimate_seconds: float | None = None
-    """What a calibrated device is expected to take; None as long as predictions know peaks only."""
+    estimate: Estimate | None = None
+    """What a calibrated device is expected to take; None if the device, or the operation's class, was not measured."""
+
+    @property
+    def estimate_seconds(self) -> float | None:
+        """What a calibrated device is expected to take, if that is known."""
+        return self.estimate.seconds if self.estimate else None
 
     @property
     def bound_seconds(self) -> float:
@@ -105,7 +113,23 @@ class GroupPrediction:
     binding: str
     """What bounds the operations that take most of its time."""
 
-    estimate_seconds: float | None = None
+    estimate: Estimate | None = None
+    """What its operations are expected to take; None if that is not known of one."""
+
+    @property
+    def estimate_seconds(self) -> float | None:
+        """What its operations are expected to take, if that is known."""
+        return self.estimate.seconds if self.estimate else None
+
+    @property
+    def low_seconds(self) -> float | None:
+        """The lower end of the estimate's interval."""
+        return self.estimate.low_seconds if self.estimate else None
+
+    @property
+    def high_seconds(self) -> float | None:
+        """The upper end of the estimate's interval."""
+        return self.estimate.high_seconds if self.estimate else None
 
     @property
     def flops_per_second(self) -> float:
@@ -127,9 +151,21 @@ class Prediction:
         return sum(row.bound_seconds for row in self.operations)
 
     @cached_property
+    def estimate(self) -> Estimate | None:
+        """The sum of the operations' estimates, with its interval; None if one has none."""
+        return total(row.estimate for row in self.operations)
+
+    @property
     def estimate_seconds(self) -> float | None:
         """The sum of the operations' estimates; None if one has none."""
-        return _estimate(self.operations)
+        return self.estimate.seconds if self.estimate else None
+
+    @cached_property
+    def uncovered(self) -> tuple[str, ...]:
+        """The operators that a calibrated device has no ceilings for, so that no sum with them is known."""
+        if self.device.calibration is None or not any(row.estimate for row in self.operations):
+            return ()
+        return tuple(dict.fromkeys(row.operation.operator for row in self.operations if row.estimate is None))
 
     @property
     def basis(self) -> str:
@@ -194,6 +230,8 @@ class Prediction:
                     "memory_seconds": layer.memory_seconds,
                     "bound_seconds": layer.bound_seconds,
                     "estimate_seconds": layer.estimate_seconds,
+                    "low_seconds": layer.low_seconds,
+                    "high_seconds": layer.high_seconds,
                     "share": _share(layer.bound_seconds, self.bound_seconds),
                     "binding": layer.binding,
                 }
@@ -215,6 +253,7 @@ class Prediction:
                 layer.path,
                 si(layer.cost.flops, "FLOP"),
                 seconds(layer.bound_seconds),
+                *([seconds(layer.estimate.seconds)] if layer.estimate else ["unknown"] if self.estimate else []),
                 percent(_share(layer.bound_seconds, self.bound_seconds)),
                 layer.binding,
             )
@@ -222,7 +261,10 @@ class Prediction:
             if layer.bound_seconds
         ]
         title = f"{self.costs.trace.model} on {self.device.title}: at least {seconds(self.bound_seconds)}"
-        heads = ("layer", "kind", "path", "work", "bound", "share", "bound by")
+        if self.estimate:
+            title += f", estimated {interval(self.estimate)}"
+        estimated = ("estimate",) if self.estimate else ()
+        heads = ("layer", "kind", "path", "work", "bound", *estimated, "share", "bound by")
         note = f"The {len(rows)} layers that take longest. {CONVENTION[0].upper()}{CONVENTION[1:]}."
         return (
             f"<table><caption>{escape(title)}</caption><thead>{_html_row('th', heads)}</thead>"
@@ -248,13 +290,24 @@ _KEYS: Mapping[str, Callable[[OperationPrediction], str]] = {
 
 
 def predict(
-    costs: Costs, device: Device, *, allow_tf32_conv: bool = True, allow_tf32_matmul: bool = False
+    costs: Costs,
+    device: Device,
+    *,
+    allow_tf32_conv: bool = True,
+    allow_tf32_matmul: bool = False,
+    estimate: bool | None = None,
 ) -> Prediction:
-    """How long each operation of a trace takes at least on a device.
+    """How long each operation of a trace takes at least on a device and, if it was calibrated, how long we expect.
 
-    The two switches are PyTorch's, with its defaults: whether float32 convolutions and matrix products may use TF32.
-    Raises InputError if the device lacks a precision path that the network needs.
+    Two switches are PyTorch's, with its defaults: whether float32 convolutions and matrix products may use TF32. The
+    third says whether to estimate: where the device was calibrated if None; True demands it.
+    Raises InputError if the device lacks a precision path that the network needs, or a ceiling that was demanded.
     """
+    if estimate and device.calibration is None:
+        raise InputError(
+            f"{device.title} was not calibrated, so there are bounds and no estimates: "
+            "measure it with `costmodel calibrate -o FILE.toml`, and give that file as the device."
+        )
 
     def row(entry: OperationCost) -> OperationPrediction:
         operation, cost = entry.operation, entry.cost
@@ -269,7 +322,23 @@ def predict(
             operation, entry.kind, cost, path, compute, cost.moved_bytes / device.memory_bandwidth
         )
 
-    return Prediction(costs, device, tuple(row(entry) for entry in costs.operations))
+    rows = tuple(row(entry) for entry in costs.operations)
+    if device.calibration is not None and estimate is not False:
+        estimates = estimate_operations(costs, [row.path for row in rows], device.calibration)
+        rows = tuple(replace(row, estimate=found) for row, found in zip(rows, estimates, strict=True))
+    prediction = Prediction(costs, device, rows)
+    if estimate and prediction.uncovered:
+        raise InputError(
+            f"the calibration of {device.title} has no ceilings for {', '.join(prediction.uncovered)} in "
+            f"{costs.trace.dtype}: calibrate it again with this version, or take the bound."
+        )
+    return prediction
+
+
+def interval(estimate: Estimate) -> str:
+    """An estimate with its limits, for people: "12.3 ms (11.0 ms to 14.1 ms)"."""
+    low, high = seconds(estimate.low_seconds), seconds(estimate.high_seconds)
+    return f"{seconds(estimate.seconds)} ({low} to {high})"
 
 
 def _contraction_path(operation: Operation, device: Device, may_use_tf32: bool) -> str:
@@ -320,15 +389,8 @@ def _group(name: str, rows: list[OperationPrediction], kind: str | None = None) 
         sum(row.memory_seconds for row in rows),
         bound,
         max(by_binding, key=lambda binding: by_binding[binding]) if bound else "none",
-        _estimate(rows),
+        total(row.estimate for row in rows),
     )
-
-
-def _estimate(rows: Iterable[OperationPrediction]) -> float | None:
-    """The sum of the estimates; None if there are none, or one is missing."""
-    estimates = [row.estimate_seconds for row in rows]
-    known = [estimate for estimate in estimates if estimate is not None]
-    return sum(known) if known and len(known) == len(estimates) else None
 
 
 def _share(part: float, whole: float) -> float:

@@ -20,6 +20,7 @@ LAYERS = [
     {"graph", "devices"},
     {"rules"},
     {"cost"},
+    {"estimate"},
     {"memory", "roofline", "chip"},
     {"tracer"},
     {"networks"},

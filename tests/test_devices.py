@@ -170,7 +170,7 @@ def test_a_file_of_ones_own(write) -> None:
         (("fp16 =", "fp61 ="), ["peaks.fp61: unknown field", "fp16"]),
         (("note =", "nota ="), ["memory_bytes.nota: unknown field", "note"]),
         (("date =", "dat ="), ["sources.sheet.dat: unknown field", "date"]),
-        (("[peaks]", "[calibration]\nconv = 1\n[peaks]"), ["calibration: unknown field"]),
+        (("[peaks]", "[calibration]\nconv = 1\n[peaks]"), ["calibration.conv: unknown field"]),
         (('title = "Toy"\n', ""), ["title: missing"]),
         (('kind = "gpu"', ""), ["kind: missing"]),
         (('kind = "gpu"', 'kind = "tpu"'), ["kind: 'tpu'", "gpu"]),

@@ -15,7 +15,14 @@ from typing import NoReturn
 
 import typer
 
-from costmodel.cli import analysis, checks, lists, memory, traffic  # noqa: F401  (their import makes the commands)
+from costmodel.cli import (  # noqa: F401  (their import makes the commands)
+    analysis,
+    calibration,
+    checks,
+    lists,
+    memory,
+    traffic,
+)
 from costmodel.cli.program import app
 from costmodel.errors import CostModelError
 

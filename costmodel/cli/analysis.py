@@ -109,24 +109,27 @@ def predict(
     out: Output,
     by: GroupBy = By.LAYER,
     depth: Depth = None,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Refuse a device that was not calibrated for this network.")
+    ] = False,
     allow_unmodelled: AllowUnmodelled = False,
 ) -> Answer:
-    """How long each layer takes at least on a device, and what binds it."""
+    """How long each layer takes at least on a device, what binds it and, if it was calibrated, how long we expect."""
     _check_depth(by, depth)
     hardware = machine(device)
     network, trace = traced(model, feed, step)
     from costmodel.cost import count
     from costmodel.report import documents
-    from costmodel.report.captions import FLOPS, bound_note, caption, warnings
+    from costmodel.report.captions import FLOPS, bound_note, caption, estimate_notes, warnings
     from costmodel.report.tables import prediction_table
 
     costs = count(trace)
-    prediction = predicted(costs, hardware, tf32)
+    prediction = predicted(costs, hardware, tf32, estimate or None)
     if out.format is Format.JSON:
         text = documents.to_text(documents.prediction(prediction, by, depth))
     else:
         title = caption(trace, network.title, feed.batch)
-        notes = [FLOPS, bound_note(prediction)]
+        notes = [FLOPS, bound_note(prediction), *estimate_notes(prediction)]
         text = rendered(prediction_table(prediction, by, depth), out, title, notes, warnings([costs]))
     return Answer(text, exit_code([costs], allow_unmodelled))
 

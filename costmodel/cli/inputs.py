@@ -84,8 +84,8 @@ def machine(name: str) -> Device:
     return device(name)
 
 
-def predicted(costs: Costs, device: Device, tf32: Tf32) -> Prediction:
+def predicted(costs: Costs, device: Device, tf32: Tf32, estimate: bool | None = None) -> Prediction:
     """How long the costs take on a device."""
     from costmodel.roofline import predict
 
-    return predict(costs, device, allow_tf32_conv=tf32.tf32_conv, allow_tf32_matmul=tf32.tf32_matmul)
+    return predict(costs, device, allow_tf32_conv=tf32.tf32_conv, allow_tf32_matmul=tf32.tf32_matmul, estimate=estimate)

@@ -17,8 +17,8 @@ A device is a TOML file beside this one, or anybody's own: copy one, and give ev
     date = "2026-11"
 
 `title`, `kind`, `memory_bandwidth` and `peaks.fp32` are required; `aliases`, `architecture` and the other numbers of
-`Device` are optional. A table `[calibration]`, measured ceilings by class of operation, is to stand beside `[peaks]`
-once predictions take it; until then it is refused as every unknown field is.
+`Device` are optional. A table `[calibration]` (see `calibration.py`), which `costmodel calibrate` writes, holds what
+the device was measured to reach; without one a device gives bounds and no estimates.
 """
 
 from __future__ import annotations
@@ -28,11 +28,15 @@ from functools import cache
 from os import PathLike, fspath
 from pathlib import Path
 
+from costmodel.devices.calibration import Calibration, Ceilings
 from costmodel.devices.reader import read_device
 from costmodel.devices.spec import PATHS, Device, Fact, Source
+from costmodel.devices.writer import to_toml
 from costmodel.errors import InputError, nearest
 
-__all__ = ["PATHS", "Device", "Fact", "Source", "device", "names", "read_device"]
+__all__ = [
+    "PATHS", "Calibration", "Ceilings", "Device", "Fact", "Source", "device", "names", "read_device", "to_toml",
+]  # fmt: skip
 
 
 def names() -> list[str]:

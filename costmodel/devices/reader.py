@@ -5,17 +5,19 @@ The line names the file, the field and what to do. `costmodel.devices` shows the
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from costmodel.devices.calibration import Calibration, Ceilings
 from costmodel.devices.spec import NUMBERS, PATHS, Device, Fact, Source, implausible
 from costmodel.errors import InputError, nearest
 
 _TEXTS = ("title", "kind", "architecture")
-_FIELDS = (*_TEXTS, "aliases", *NUMBERS, "peaks", "sources")
+_FIELDS = (*_TEXTS, "aliases", *NUMBERS, "peaks", "calibration", "sources")
 _REQUIRED = ("title", "kind", "memory_bandwidth", "peaks", "sources")
 _DATE = re.compile(r"\d{4}(-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01]))?)?")
 
@@ -34,6 +36,10 @@ def read_device(path: Path) -> Device:
     _check_names(path, "peaks.", peaks, PATHS, ("fp32",))
     facts = {name: _fact(path, name, document[name], sources) for name in NUMBERS if name in document}
     facts |= {f"peaks.{name}": _fact(path, f"peaks.{name}", peaks[name], sources) for name in PATHS if name in peaks}
+    calibration = None
+    if "calibration" in document:
+        calibration = _calibration(path, _table(path, document, "calibration"))
+        facts["calibration"] = Fact(calibration.cache_bytes, _named_source(path, "calibration", document, sources))
     used = {fact.source for fact in facts.values()}
     for name, source in sources.items():
         if source not in used:
@@ -46,6 +52,7 @@ def read_device(path: Path) -> Device:
             peaks={name: facts[f"peaks.{name}"].value for name in PATHS if name in peaks},
             aliases=_texts(path, "aliases", document.get("aliases", [])),
             facts=facts,
+            calibration=calibration,
             **texts,
             **numbers,
         )
@@ -115,8 +122,68 @@ def _fact(path: Path, name: str, table: Any, sources: Mapping[str, Source]) -> F
     _check_names(path, f"{name}.", table, Fact._fields, ("value", "source"))
     if problem := implausible(name, table["value"]):
         raise InputError(f"{path}: {problem}.")
-    source = _text(path, f"{name}.source", table["source"])
+    source = _named_source(path, name, {name: table}, sources)
+    note = _text(path, f"{name}.note", table["note"]) if "note" in table else ""
+    return Fact(table["value"], source, note)
+
+
+def _named_source(path: Path, name: str, document: Mapping[str, Any], sources: Mapping[str, Source]) -> Source:
+    """The source that the table `name` refers to."""
+    source = _text(path, f"{name}.source", document[name].get("source"))
     if source not in sources:
         raise InputError(f"{path}: {name}.source: there is no [sources.{source}].{nearest(source, sources)}")
-    note = _text(path, f"{name}.note", table["note"]) if "note" in table else ""
-    return Fact(table["value"], sources[source], note)
+    return sources[source]
+
+
+_CEILINGS = tuple(f.name for f in dataclasses.fields(Ceilings))
+
+
+def _calibration(path: Path, table: Mapping[str, Any]) -> Calibration:
+    known = ("source", "cache_bytes", "fresh_from_bytes", "confidence", "classes", "products", "bandwidth")
+    _check_names(path, "calibration.", table, known, known[:5])
+    cache, fresh, confidence = (table[name] for name in known[1:4])
+    for name in known[1:3]:
+        if problem := implausible("l3_bytes", table[name]):
+            raise _error(path, f"calibration.{name}", problem.partition(": ")[2])
+    if not isinstance(confidence, float) or not 0 < confidence < 1:
+        raise _error(path, "calibration.confidence", f"{confidence!r} is no share: give a number between 0 and 1")
+    classes: dict[str, dict[str, Ceilings]] = {}
+    for name, paths in _inner(path, "calibration.classes", table["classes"]).items():
+        where = f"calibration.classes.{name}"
+        _check_names(path, f"{where}.", _inner(path, where, paths), PATHS, ())
+        classes[name] = {key: _ceilings(path, f"{where}.{key}", numbers) for key, numbers in paths.items()}
+    products = _inner(path, "calibration.products", table.get("products", {}))
+    _check_names(path, "calibration.products.", products, PATHS, ())
+    return Calibration(
+        cache,
+        fresh,
+        confidence,
+        classes,
+        {name: _by_size(path, f"calibration.products.{name}", rates, "peaks") for name, rates in products.items()},
+        _by_size(path, "calibration.bandwidth", table.get("bandwidth", {}), "memory_bandwidth"),
+    )
+
+
+def _ceilings(path: Path, where: str, table: Any) -> Ceilings:
+    _check_names(path, f"{where}.", _inner(path, where, table), _CEILINGS, _CEILINGS)
+    try:
+        return Ceilings(**table)
+    except InputError as error:
+        raise _error(path, where, str(error)) from None
+
+
+def _by_size(path: Path, where: str, table: Any, unit_of: str) -> dict[int, float]:
+    found = {}
+    for size, value in _inner(path, where, table).items():
+        if not size.isdecimal():
+            raise _error(path, f"{where}.{size}", "not a size: write a whole number")
+        if problem := implausible(unit_of, value):
+            raise _error(path, f"{where}.{size}", problem.partition(": ")[2])
+        found[int(size)] = value
+    return found
+
+
+def _inner(path: Path, where: str, table: Any) -> Mapping[str, Any]:
+    if not isinstance(table, dict):
+        raise _error(path, where, f"not a table: write [{where}]")
+    return table

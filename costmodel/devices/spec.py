@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from costmodel.devices.calibration import Calibration
 from costmodel.errors import InputError, nearest
 
 PATHS: Mapping[str, str] = {
@@ -72,6 +73,9 @@ class Device:
 
     architecture: str = ""
     aliases: tuple[str, ...] = ()
+    calibration: Calibration | None = field(default=None, repr=False)
+    """What it was measured to reach by class of operation; None if nobody measured it."""
+
     facts: Mapping[str, Fact] = field(default_factory=dict, compare=False, repr=False)
     """Source, date and note of each number, by its field: "memory_bandwidth", "peaks.fp32"."""
 

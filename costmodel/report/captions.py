@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from costmodel.chip.dram import CONVENTION as TRAFFIC
 from costmodel.cost import Costs
 from costmodel.graph import Trace
-from costmodel.roofline import CONVENTION, Prediction
+from costmodel.roofline import CONVENTION, Prediction, interval
 from costmodel.units import iec, si
 
 if TYPE_CHECKING:
@@ -46,6 +46,23 @@ def _run(trace: Trace) -> list[str]:
 def bound_note(prediction: Prediction) -> str:
     """What a prediction's times are."""
     return f"{prediction.device.title}: {CONVENTION}."
+
+
+def estimate_notes(prediction: Prediction) -> list[str]:
+    """What a prediction's estimates are, and what they leave out; nothing for a device that was not calibrated."""
+    calibration, device, trace = prediction.device.calibration, prediction.device, prediction.costs.trace
+    if calibration is None:
+        return []
+    notes = []
+    if prediction.estimate:
+        share = f"{calibration.confidence:.0%}".replace("%", " %")
+        notes.append(f"Estimate: {interval(prediction.estimate)}; an interval holds {share} of the shapes held out.")
+    if prediction.uncovered:
+        notes.append(f"No estimate, for want of a measured ceiling: {', '.join(prediction.uncovered)}.")
+    if (trace.target == "cpu") != (device.kind == "cpu"):
+        own = "cpu" if device.kind == "cpu" else "cuda"
+        notes.append(f"These are operators as {trace.target} runs them: give --target {own} for those of the device.")
+    return notes
 
 
 def peak_notes(memory: Memory, rungs: Sequence[Rung] = ()) -> list[str]:

@@ -67,12 +67,14 @@ def analysis(costs: Costs, memory: Memory, by: str = "layer", depth: int | None 
 
 def prediction(prediction: Prediction, by: str = "layer", depth: int | None = None) -> Document:
     """`costmodel/prediction/1`: what each layer takes at least on a device, and what binds it."""
-    costs = prediction.costs
+    costs, estimate = prediction.costs, prediction.estimate
     document = _head("prediction", costs.trace) | {
         "device": device(prediction.device),
         "basis": prediction.basis,
         "bound_seconds": prediction.bound_seconds,
         "estimate_seconds": prediction.estimate_seconds,
+        "interval_seconds": [estimate.low_seconds, estimate.high_seconds] if estimate else None,
+        "uncovered": list(prediction.uncovered),
         "totals": _totals(costs),
         "layers": [{"name": row.pop("layer")} | row for row in records(prediction_table(prediction))],
         "parts": records(shares_table(costs, prediction)),
@@ -200,6 +202,7 @@ def device(device: Device) -> Document:
         "architecture": device.architecture,
         "peaks": dict(device.peaks),
         **{name: getattr(device, name) for name in names},
+        "calibration": asdict(device.calibration) if device.calibration else None,
         "sources": {
             name: {key: value for key, value in (fact.source._asdict() | {"note": fact.note}).items() if value}
             for name, fact in device.facts.items()

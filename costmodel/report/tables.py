@@ -141,7 +141,8 @@ def compare_table(
 def prediction_table(prediction: Prediction, by: str = "layer", depth: int | None = None) -> pd.DataFrame:
     """One row a layer, block, kind, operator or phase: what bounds it, and for how long."""
     groups: Iterable[GroupPrediction] = prediction.layers if by == "layer" else prediction.by(by, depth).values()
-    estimated = ("estimate_seconds",) if prediction.estimate_seconds is not None else ()
+    known = any(row.estimate for row in prediction.operations)
+    estimated = ("estimate_seconds", "low_seconds", "high_seconds") if known else ()
     names = (
         by, *(("kind",) if by in ("layer", "operator") else ()), "path", "macs", "flops", "moved_bytes",
         "arithmetic_intensity", "compute_seconds", "memory_seconds", "bound_seconds", *estimated, "bound_share",
@@ -241,6 +242,36 @@ def devices_table(devices: Iterable[Device]) -> pd.DataFrame:
     )
 
 
+def calibration_table(device: Device) -> pd.DataFrame:
+    """One row a class of operations and precision path that a device was calibrated for."""
+    names = (
+        "class", "path", "fixed_seconds", "cold_seconds", "class_flops", "near_bandwidth", "far_bandwidth",
+        "fresh_bandwidth", "shapes", "error_share", "low", "high",
+    )  # fmt: skip
+    classes = device.calibration.classes if device.calibration else {}
+    return _frame(
+        names,
+        (
+            (
+                name,
+                path,
+                each.fixed_seconds,
+                each.cold_seconds,
+                each.flops_per_second,
+                each.near_bytes_per_second,
+                each.far_bytes_per_second,
+                each.fresh_bytes_per_second,
+                each.shapes,
+                each.error,
+                each.low,
+                each.high,
+            )
+            for name, paths in classes.items()
+            for path, each in paths.items()
+        ),
+    )
+
+
 def networks_table(networks: Iterable[NetworkInfo]) -> pd.DataFrame:
     """One row a network that has a name."""
     names = ("name", "title", "group", "input", "classes")
@@ -252,7 +283,9 @@ def total_of(frame: pd.DataFrame) -> dict[str, Any] | None:
 
     Ratios are those of the sums.
     """
-    sums: dict[str, Any] = {str(name): _sum(frame[name]) for name in frame.columns if column(str(name)).adds}
+    sums: dict[str, Any] = {
+        str(name): _sum(frame[name]) for name in frame.columns if column(str(name)).adds and _complete(frame, str(name))
+    }
     if not sums:
         return None
     moved = sums["moved_bytes"] if "moved_bytes" in sums else sums.get("read_bytes", 0) + sums.get("write_bytes", 0)
@@ -336,6 +369,13 @@ def _of_group(group: GroupPrediction, name: str, title: str | None, whole: float
 
 def _share(part: float, whole: float) -> float:
     return part / whole if whole else 0.0
+
+
+def _complete(frame: pd.DataFrame, name: str) -> bool:
+    """Whether a column of estimates has one for each row that takes time: a sum of some would pass for that of all."""
+    if name != "estimate_seconds":
+        return True
+    return not any(map(is_missing, frame[name][frame["bound_seconds"] > 0]))
 
 
 def _sum(values: pd.Series[Any]) -> Any:

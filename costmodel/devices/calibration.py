@@ -1,0 +1,132 @@
+"""What a device was measured to reach: ceilings for each class of operation, with the error that they leave.
+
+    [calibration]
+    source = "run"                  # one of [sources]: what ran, with its date and command
+    cache_bytes = 33554432          # up to this working set bytes count as near
+    fresh_from_bytes = 33554432     # new tensors of this size lie in memory newly taken
+    confidence = 0.9                # share of held-out shapes that lie within an interval
+
+    [calibration.classes.conv_3x3.fp32]
+    fixed_seconds = 2.9e-5
+    cold_seconds = 4.0e-5           # on top, where nothing is in the cache, not even the program
+    flops_per_second = 1.1e11
+    near_bytes_per_second = 7.1e9   # found in the last-level cache
+    far_bytes_per_second = 7.8e9    # in memory
+    fresh_bytes_per_second = 9.1e8  # written to memory newly taken
+    overlap = 1.0
+    low = 0.85                      # measured / estimated, of held-out shapes
+    high = 1.20
+    error = 0.07                    # median of |estimated / measured - 1|, of held-out shapes
+    shapes = 36
+
+    [calibration.products.fp32]     # FLOP/s of n x n matrix products
+    1024 = 1.0e11
+
+    [calibration.bandwidth]         # bytes/s, read and written, by working set in bytes
+    1048576 = 9.1e10
+
+`costmodel.estimate` says what the numbers mean and how they make a time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from costmodel.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Ceilings:
+    """What operations of one class reach by one precision path. Raises InputError for numbers that cannot be."""
+
+    fixed_seconds: float
+    """What each costs, however small."""
+
+    cold_seconds: float
+    """What it costs more where not even the program is in the cache."""
+
+    flops_per_second: float
+    near_bytes_per_second: float
+    """Of bytes found in the last-level cache, or written there."""
+
+    far_bytes_per_second: float
+    """Of bytes in memory."""
+
+    fresh_bytes_per_second: float
+    """Of bytes written to memory newly taken."""
+
+    overlap: float
+    """The p of the norm by which arithmetic and traffic add up: 1 is one after the other, infinity at the same time."""
+
+    low: float
+    """The interval's lower end, as a multiple of the estimate."""
+
+    high: float
+    """Its upper end."""
+
+    error: float
+    """Median relative error of held-out shapes."""
+
+    shapes: int
+    """How many shapes they were fitted on."""
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            problem = _problem(f.name, getattr(self, f.name))
+            if problem:
+                raise InputError(f"{f.name}: {problem}")
+        if not self.low <= 1 <= self.high:
+            raise InputError(f"low, high: {self.low:g} to {self.high:g} does not hold the estimate, which is 1")
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a device was measured to reach."""
+
+    cache_bytes: int
+    """The largest working set that the last-level cache serves."""
+
+    fresh_from_bytes: int
+    """The size from which on a new tensor lies in memory newly taken."""
+
+    confidence: float
+    """The share of held-out shapes that lie within their intervals."""
+
+    classes: Mapping[str, Mapping[str, Ceilings]]
+    """Ceilings by class of operation (`costmodel.estimate.CLASSES`) and precision path."""
+
+    products: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    """FLOP/s of square matrix products by precision path and size."""
+
+    bandwidth: Mapping[int, float] = field(default_factory=dict)
+    """Bytes/s, read and written, by bytes of the working set."""
+
+    def ceilings(self, name: str | None, path: str) -> Ceilings | None:
+        """The ceilings of a class for a precision path ("" is what computes nothing); None if it was not measured."""
+        paths = self.classes.get(name or "", {})
+        return paths.get(path or "fp32")
+
+
+_RANGES: Mapping[str, tuple[float, float]] = {
+    "fixed_seconds": (0.0, 1.0),
+    "cold_seconds": (0.0, 1.0),
+    "flops_per_second": (1e5, 1e19),
+    "near_bytes_per_second": (1e5, 1e17),
+    "far_bytes_per_second": (1e5, 1e17),
+    "fresh_bytes_per_second": (1e5, 1e17),
+    "overlap": (1.0, math.inf),
+    "low": (0.0, 1.0),
+    "high": (1.0, 1e4),
+    "error": (0.0, 1e4),
+    "shapes": (1, 1e9),
+}
+
+
+def _problem(name: str, value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
+        return f"{value!r} is not a number"
+    low, high = _RANGES[name]
+    return "" if low <= value <= high else f"{value:g} cannot be: it lies between {low:g} and {high:g}"

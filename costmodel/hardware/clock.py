@@ -1,0 +1,337 @@
+"""How long a call takes on a device: warm-up, repetitions, a median with its spread, and a cache state that has a name.
+
+    clock = Clock("cpu")                              # or "cuda", "cuda:1"
+    clock.time(lambda: a @ b).median_seconds          # warm: the same tensors again and again
+    clock.time([partial(mm, a, b) for a, b in sets])  # cold, if the sets together outgrow the last cache
+
+A repetition runs its calls back to back, so many that it lasts long enough for the clock, and counts as their mean. On
+CUDA a repetition stands between two device events and is queued behind a delay, so that what is measured is the
+device's time and not the host's, which launches slower than small kernels run; on the CPU it is `perf_counter`.
+Nothing is set: clocks are read and written down.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import costmodel
+from costmodel.errors import HardwareError, InputError
+
+Call = Callable[[], Any]
+
+WARM, COLD = "warm", "cold"
+"""Cache states: the tensors of the call before; tensors that calls on others have driven out of the last cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds of one call: the mean of each repetition, in the order of time."""
+
+    seconds: tuple[float, ...]
+    cache: str
+    """WARM or COLD, as whoever made the tensors said."""
+
+    @property
+    def median_seconds(self) -> float:
+        """The repetitions' median."""
+        return statistics.median(self.seconds)
+
+    @property
+    def best_seconds(self) -> float:
+        """The shortest repetition."""
+        return min(self.seconds)
+
+    @property
+    def spread(self) -> float:
+        """From the first quartile to the third, as a share of the median; 0 for a single repetition."""
+        if len(self.seconds) < 2:
+            return 0.0
+        first, _, third = statistics.quantiles(self.seconds, n=4, method="inclusive")
+        return (third - first) / self.median_seconds
+
+
+class Clock:
+    """Times calls on one device. Raises HardwareError where the device is not there."""
+
+    def __init__(self, device: str = "cpu") -> None:
+        self.device = find_device(device)
+        if not self.on_cuda:
+            settle_allocator()
+
+    @property
+    def on_cuda(self) -> bool:
+        """Whether the device is a CUDA one."""
+        return self.device.type == "cuda"
+
+    def synchronize(self) -> None:
+        """Wait until the device has done what it was asked for."""
+        if self.on_cuda:
+            torch.cuda.synchronize(self.device)
+
+    def time(
+        self,
+        calls: Call | Sequence[Call],
+        *,
+        repetitions: int = 7,
+        least_seconds: float = 0.005,
+        warmup: int = 2,
+        cache: str = WARM,
+    ) -> Timing:
+        """How long one of `calls` takes on average, where they are called in turn.
+
+        Args:
+            calls: one call, or calls that do the same with other tensors.
+            repetitions: how many times to measure.
+            least_seconds: how long a repetition lasts at least; it is made of as many rounds of `calls` as that takes.
+            warmup: rounds that are not measured.
+            cache: the name of the cache state that `calls` lead to, for the record.
+        """
+        calls = [calls] if callable(calls) else list(calls)
+        if not calls or repetitions < 1:
+            raise InputError("there is nothing to time: give at least one call and one repetition.")
+        for _ in range(max(1, warmup)):
+            self._elapsed(calls, 1)
+        rounds = _rounds(self._elapsed(calls, 1), least_seconds)
+        return Timing(tuple(self._elapsed(calls, rounds) for _ in range(repetitions)), cache)
+
+    def interleave(
+        self, work: Sequence[Sequence[Call]], *, rounds: int = 5, least_seconds: float = 0.005, cache: str = WARM
+    ) -> list[Timing]:
+        """The timings of several things, measured in turn and not one after the other.
+
+        Whatever else the machine does meanwhile then hits all of them alike.
+        """
+        for calls in work:
+            self._elapsed(calls, 1)
+        repeats = [_rounds(self._elapsed(calls, 1), least_seconds) for calls in work]
+        seconds: list[list[float]] = [[] for _ in work]
+        for _ in range(rounds):
+            for index, calls in enumerate(work):
+                seconds[index].append(self._elapsed(calls, repeats[index]))
+        return [Timing(tuple(each), cache) for each in seconds]
+
+    def once(self, call: Call, before: Call | None = None) -> float:
+        """Seconds of a single call, right after `before`, which is not timed: for a cache in a state of one's own."""
+        if before is not None:
+            before()
+        seconds = self._elapsed([call], 1)
+        return max(seconds - self._empty_seconds, 1e-9)
+
+    @cached_property
+    def _empty_seconds(self) -> float:
+        """What timing takes of itself, which is microseconds between two device events."""
+        return statistics.median(self._elapsed([lambda: None], 1) for _ in range(21))
+
+    def launch_seconds(self, call: Call, calls: int = 200, repetitions: int = 7) -> float:
+        """How long the host takes to ask for `call`, which should be tiny: the median over repetitions."""
+        found = []
+        for _ in range(repetitions + 1):
+            self.synchronize()
+            start = time.perf_counter()
+            for _ in range(calls):
+                call()
+            found.append((time.perf_counter() - start) / calls)
+            self.synchronize()
+        return statistics.median(found[1:])
+
+    def _elapsed(self, calls: Sequence[Call], rounds: int) -> float:
+        """Seconds of one call, in `rounds` rounds of all."""
+        count = rounds * len(calls)
+        if not self.on_cuda:
+            start = time.perf_counter()
+            for _ in range(rounds):
+                for call in calls:
+                    call()
+            return (time.perf_counter() - start) / count
+        start_event, end_event = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        with torch.cuda.device(self.device):
+            torch.cuda.synchronize(self.device)
+            _delay(count)
+            start_event.record()
+            for _ in range(rounds):
+                for call in calls:
+                    call()
+            end_event.record()
+            end_event.synchronize()
+        return start_event.elapsed_time(end_event) / 1e3 / count
+
+
+def find_device(device: str) -> torch.device:
+    """The device that a text names: "cpu", "cuda", "cuda:1".
+
+    Raises InputError for another text and HardwareError, exit code 4, for a CUDA device that is not there.
+    """
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        found = None
+    if found is None or found.type not in ("cpu", "cuda"):
+        raise InputError(f"unknown device {device!r}: use cpu, cuda, or cuda:1 for the second one.")
+    if found.type == "cpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        built = "" if torch.version.cuda else f" (torch {torch.__version__} was built without CUDA)"
+        raise HardwareError(
+            f"there is no CUDA device here{built}: run this where nvidia-smi lists one, or give --device cpu."
+        )
+    index, count = found.index or 0, torch.cuda.device_count()
+    if index >= count:
+        raise HardwareError(f"there is no {device}: this machine has {count}, the first of them cuda:0.")
+    return torch.device("cuda", index)
+
+
+FRESH_BYTES = 2**25
+"""From this size on, a settled glibc takes memory for a block from the system, and gives it back when it is freed."""
+
+
+def settle_allocator() -> None:
+    """Bring glibc's malloc into the state that it has in a process that has seen everything.
+
+    It takes a block from the system, page by page and filled with zeros, if the block is at least as large as its
+    threshold, which grows with the blocks that are freed, up to 32 MiB (mallopt(3), M_MMAP_THRESHOLD). In a new process
+    the largest tensors of a network are therefore always new memory: MobileNet-v2 at batch 1 took 28 ms instead of
+    17 ms (2441 page faults a run instead of none; AMD EPYC, one thread, 2026-11-24). After a block just below the limit
+    only tensors of 32 MiB and more are.
+    """
+    torch.empty(FRESH_BYTES - 2**16, dtype=torch.uint8)
+
+
+def rotation(set_bytes: int, cache_bytes: int, most: int = 64) -> int:
+    """How many sets of tensors, called in turn, drive each other out of a cache: twice its size together."""
+    return max(2, min(most, -(-2 * cache_bytes // max(1, set_bytes)) + 1))
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[int]:
+    """Run with so many threads on the CPU, and with as many as before afterwards; None leaves them."""
+    if count is not None and count < 1:
+        raise InputError(f"{count} threads cannot compute: give at least 1.")
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
+
+
+def circumstances(device: str | torch.device, command: str = "") -> dict[str, Any]:
+    """What a measurement must say about itself: the device, versions, clocks, threads, date and command."""
+    where = device if isinstance(device, torch.device) else find_device(device)
+    versions = {"costmodel": costmodel.__version__, "python": platform.python_version(), "torch": torch.__version__}
+    found: dict[str, Any] = {
+        "device": {"type": where.type} | (_gpu(where) if where.type == "cuda" else _cpu()),
+        "versions": versions | (_cuda_versions() if where.type == "cuda" else {}),
+        "system": f"{platform.system()} {platform.machine()}",
+        "threads": torch.get_num_threads(),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+    return found | ({"command": command} if command else {})
+
+
+def cache_sizes() -> dict[str, int]:
+    """Bytes of the CPU's caches by level, "l1" ... as one core sees them; empty where Linux does not tell."""
+    found: dict[str, int] = {}
+    for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        with suppress(OSError, ValueError):
+            kind, level = ((folder / name).read_text().strip() for name in ("type", "level"))
+            size = (folder / "size").read_text().strip()
+            if kind != "Instruction":
+                found[f"l{int(level)}"] = int(size.removesuffix("K")) * (1024 if size.endswith("K") else 1)
+    return found
+
+
+def memory_bytes() -> int | None:
+    """Bytes of the CPU's memory, where the system tells."""
+    with suppress(OSError, ValueError, AttributeError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return None
+
+
+def _rounds(seconds: float, least_seconds: float) -> int:
+    return max(1, min(1000, round(least_seconds / max(seconds, 1e-7))))
+
+
+_DELAY_CYCLES_A_CALL = 20_000
+"""Some 10 microseconds a call at 2 GHz: longer than the host takes to ask for an operation."""
+
+
+def _delay(calls: int) -> None:
+    """Keep the device busy while the host fills its queue."""
+    sleep = getattr(torch.cuda, "_sleep", None)
+    if sleep is not None:
+        sleep(_DELAY_CYCLES_A_CALL * min(calls, 1000))
+
+
+def _cpu() -> dict[str, Any]:
+    """The processor's name and the clocks of its cores at this moment."""
+    name, clocks = platform.processor() or platform.machine(), []
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
+                name = value.strip()
+            elif key.strip() == "cpu MHz":
+                clocks.append(float(value) * 1e6)
+    return {
+        "name": name,
+        "cores": os.cpu_count(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "clocks_hertz": clocks,
+        "cache_bytes": cache_sizes(),
+        "memory_bytes": memory_bytes(),
+    }
+
+
+def _gpu(device: torch.device) -> dict[str, Any]:
+    properties = torch.cuda.get_device_properties(device)
+    return {
+        "name": properties.name,
+        "capability": f"{properties.major}.{properties.minor}",
+        "units": properties.multi_processor_count,
+        "memory_bytes": properties.total_memory,
+        "cache_bytes": {"l2": getattr(properties, "L2_cache_size", 0)},
+    } | _nvidia_smi(str(getattr(properties, "uuid", "")))
+
+
+_ASKED = {
+    "clocks.sm": ("clock_hertz", 1e6),
+    "clocks.mem": ("memory_clock_hertz", 1e6),
+    "clocks.max.sm": ("highest_clock_hertz", 1e6),
+    "power.limit": ("power_limit_watts", 1.0),
+    "temperature.gpu": ("celsius", 1.0),
+}
+
+
+def _nvidia_smi(uuid: str) -> dict[str, Any]:
+    """Clocks, power limit, temperature and driver as nvidia-smi tells them; what it does not tell is missing."""
+    chosen = [f"--id=GPU-{uuid.removeprefix('GPU-')}"] if uuid else []
+    query = ["nvidia-smi", *chosen, f"--query-gpu=driver_version,{','.join(_ASKED)}", "--format=csv,noheader,nounits"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    driver, *values = (value.strip() for value in answer.splitlines()[0].split(",")) if answer.strip() else ("",)
+    found: dict[str, Any] = {"driver": driver} if driver else {}
+    for (name, factor), value in zip(_ASKED.values(), values, strict=False):
+        with suppress(ValueError):
+            found[name] = float(value) * factor
+    return found
+
+
+def _cuda_versions() -> dict[str, str]:
+    cudnn = torch.backends.cudnn.version()
+    return {"cuda": str(torch.version.cuda), "cudnn": str(cudnn)} if cudnn else {"cuda": str(torch.version.cuda)}

@@ -1,0 +1,239 @@
+"""Calibration: the fit finds ceilings that are known, files round-trip, and the command runs end to end."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+from costmodel.cli import run
+from costmodel.cost import count
+from costmodel.devices import Calibration, Ceilings, Device, Fact, Source, device, to_toml
+from costmodel.errors import InputError
+from costmodel.estimate import CLASSES, Demand, class_of, seconds
+from costmodel.hardware import calibrate as module
+from costmodel.hardware.fit import Guess, Sample, fit
+from costmodel.hardware.shapes import DRAWS, Limits, cases
+from costmodel.tracer import trace
+
+TRUE = Ceilings(
+    fixed_seconds=20e-6,
+    cold_seconds=40e-6,
+    flops_per_second=100e9,
+    near_bytes_per_second=50e9,
+    far_bytes_per_second=10e9,
+    fresh_bytes_per_second=2e9,
+    overlap=1.0,
+    low=0.9,
+    high=1.1,
+    error=0.0,
+    shapes=1,
+)
+GUESS = Guess(flops_per_second=200e9, near_bytes_per_second=20e9, far_bytes_per_second=20e9)
+
+
+def synthetic(true: Ceilings, number: int = 60, noise: float = 0.0) -> list[Sample]:
+    """Shapes whose times are those of known ceilings, each number of which some shapes depend on."""
+    source = random.Random(1)
+    samples = []
+    for _ in range(number):
+        near, far, fresh = (10 ** source.uniform(4, 7.5) * source.choice((0, 1)) for _ in range(3))
+        demand = Demand(int(10 ** source.uniform(4, 10)), near, far, fresh, source.random() < 0.5)
+        samples.append(Sample(demand, seconds(true, demand) * math.exp(source.gauss(0, noise))))
+    return samples
+
+
+@pytest.mark.parametrize("overlap", [1.0, 2.0, math.inf])
+def test_known_ceilings_are_found(overlap: float) -> None:
+    true = dataclasses.replace(TRUE, overlap=overlap)
+    found = fit(synthetic(true), GUESS)
+    assert found.overlap == overlap
+    for name in ("fixed_seconds", "cold_seconds", "flops_per_second", "near_bytes_per_second", "far_bytes_per_second"):
+        assert getattr(found, name) == pytest.approx(getattr(true, name), rel=0.05), name
+    assert found.fresh_bytes_per_second == pytest.approx(2e9, rel=0.05)
+    assert found.error < 0.01 and 0.95 < found.low <= 1 <= found.high < 1.05 and found.shapes == 60
+
+
+def test_noise_is_what_the_interval_holds_and_an_odd_shape_does_not_bend_the_fit() -> None:
+    # times scattered by a factor e^(0.1 g): nine of ten lie within e^(-0.164) = 0.85 and e^(0.164) = 1.18
+    samples = synthetic(TRUE, 200, noise=0.1)
+    samples[0] = samples[0]._replace(seconds=samples[0].seconds * 50)
+    found = fit(samples, GUESS)
+    assert found.flops_per_second == pytest.approx(100e9, rel=0.1)
+    assert found.low == pytest.approx(0.85, abs=0.05) and found.high == pytest.approx(1.18, abs=0.08)
+
+
+def test_what_the_shapes_say_nothing_about_stays_at_its_guess() -> None:
+    samples = [Sample(Demand(10**n, 0, 0, 0), 10**n / 100e9 + 1e-5) for n in range(5, 11)]
+    found = fit(samples, GUESS)
+    assert found.near_bytes_per_second == pytest.approx(20e9, rel=1e-3)
+    assert found.far_bytes_per_second == pytest.approx(20e9, rel=1e-3)
+
+
+def test_the_vector_form_is_the_formula() -> None:
+    import numpy as np
+
+    from costmodel.hardware.fit import estimated
+
+    samples = synthetic(TRUE, 20)
+    for overlap in (1.0, 2.0, math.inf):
+        true = dataclasses.replace(TRUE, overlap=overlap)
+        numbers = np.log(dataclasses.astuple(true)[:6])
+        expected = [seconds(true, sample.demand) for sample in samples]
+        assert estimated(numbers, np.array([s.demand for s in samples], float), overlap) == pytest.approx(expected)
+
+
+def test_too_little_to_fit_is_refused() -> None:
+    with pytest.raises(InputError, match="two or more shapes"):
+        fit(synthetic(TRUE, 1), GUESS)
+    with pytest.raises(InputError, match="time that it took"):
+        fit([sample._replace(seconds=0.0) for sample in synthetic(TRUE, 5)], GUESS)
+
+
+LIMITS = Limits(1e4, 1e7, 2**20)
+
+
+def test_every_class_has_shapes_and_no_shape_is_of_an_unknown_class() -> None:
+    assert set(CLASSES) - set(DRAWS) == {"attention_backward"}
+    assert set(DRAWS) <= set(CLASSES)
+
+
+@pytest.mark.parametrize("name", DRAWS)
+def test_drawn_operations_are_of_their_class_and_within_the_limits(name: str) -> None:
+    drawn = list(cases(name, 3, LIMITS))
+    assert [case.shapes for case in drawn] == [case.shapes for case in cases(name, 3, LIMITS)]  # the same each time
+    for case in drawn:
+        assert max(4 * math.prod(shape) for shape in case.shapes) <= LIMITS.most_bytes * 2
+        shapes = case.shapes[0] if len(case.shapes) == 1 else list(case.shapes)
+        target = "cuda" if name == "attention" else "cpu"
+        found = {class_of(entry) for entry in count(trace(case.make(), shapes, target=target)).operations}
+        if name != "pool_mean":  # to one place is a mean
+            assert name in found
+
+
+def test_limits_that_nothing_fits() -> None:
+    with pytest.raises(InputError, match="give wider limits"):
+        next(cases("conv_3x3", 1, Limits(1e12, 1e13, 1024)))
+
+
+RUN = Source("Measured by costmodel: a test", "2026-11-24", via="torch 9")
+FULL = Device(
+    "toy", 'A "toy"\n', "cpu", {"fp32": 1e11}, 2e10, launch_seconds=2e-6,
+    calibration=Calibration(
+        2**25, 2**25, 0.9,
+        {"conv_3x3": {"fp32": TRUE, "bf16": dataclasses.replace(TRUE, overlap=math.inf)}, "view": {"fp32": TRUE}},
+        {"fp32": {128: 9e10, 256: 1e11}},
+        {65536: 1e11, 2**27: 2e10},
+    ),
+    facts={
+        "memory_bandwidth": Fact(2e10, RUN, "the highest"), "launch_seconds": Fact(2e-6, RUN),
+        "peaks.fp32": Fact(1e11, RUN), "calibration": Fact(2**25, RUN),
+    },
+)  # fmt: skip
+
+
+def test_a_calibrated_device_file_reads_back_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "toy.toml"
+    path.write_text(to_toml(FULL))
+    again = device(path)
+    assert again == FULL and again.facts == FULL.facts
+    assert again.calibration == FULL.calibration
+    assert to_toml(again) == to_toml(FULL)
+
+
+@pytest.mark.parametrize("name", ["h200", "xeon-icelake", "gtx1080"])
+def test_our_devices_read_back_the_same(tmp_path: Path, name: str) -> None:
+    path = tmp_path / f"{name}.toml"
+    path.write_text(to_toml(device(name)))
+    assert device(path) == device(name) and device(path).facts == device(name).facts
+
+
+def test_a_number_without_a_source_is_not_written() -> None:
+    with pytest.raises(InputError, match="memory_bandwidth has no source"):
+        to_toml(device("h200").replace(memory_bandwidth=1e12))
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (("cache_bytes", "cash_bytes"), ["calibration.cash_bytes: unknown field", "cache_bytes"]),
+        (("cache_bytes = 33554432\n", ""), ["calibration.cache_bytes: missing"]),
+        (("cache_bytes = 33554432", "cache_bytes = 3.5"), ["calibration.cache_bytes", "whole"]),
+        (("cache_bytes = 33554432", 'cache_bytes = "32 MiB"'), ["calibration.cache_bytes", "not a number"]),
+        (("confidence = 0.9", "confidence = 90"), ["calibration.confidence", "between 0 and 1"]),
+        (('[calibration]\nsource = "source1"\n', "[calibration]\n"), ["calibration.source"]),
+        (('[calibration]\nsource = "source1"', '[calibration]\nsource = "s"'), ["calibration.source", "sources.s"]),
+        (("conv_3x3.bf16", "conv_3x3.bf61"), ["calibration.classes.conv_3x3.bf61: unknown field", "bf16"]),
+        (("fixed_seconds", "fixd_seconds"), ["conv_3x3.fp32.fixd_seconds", "Did you mean fixed_seconds"]),
+        (("fixed_seconds = 2e-05\n", ""), ["conv_3x3.fp32.fixed_seconds: missing"]),
+        (("fixed_seconds = 2e-05", "fixed_seconds = -1.0"), ["conv_3x3.fp32: fixed_seconds", "between 0 and 1"]),
+        (("fixed_seconds = 2e-05", "fixed_seconds = true"), ["fixed_seconds", "not a number"]),
+        (("flops_per_second = 100000000000.0", "flops_per_second = nan"), ["flops_per_second", "not a number"]),
+        (("flops_per_second = 100000000000.0", "flops_per_second = 100"), ["flops_per_second", "cannot be"]),
+        (("overlap = 1.0", "overlap = 0.5"), ["overlap", "cannot be"]),
+        (("low = 0.9", "low = 1.2"), ["low", "cannot be"]),
+        (("128 = ", "large = "), ["calibration.products.fp32.large", "whole number"]),
+        (("128 = 90000000000.0", "128 = 90"), ["calibration.products.fp32.128", "FLOP/s"]),
+        (("65536 = 100000000000.0", "65536 = 100"), ["calibration.bandwidth.65536", "bytes/s"]),
+        (("[calibration.bandwidth]", "[calibration]"), ["not a TOML file"]),
+    ],
+)  # fmt: skip
+def test_damaged_calibrations_are_refused_in_one_line(
+    tmp_path: Path, change: tuple[str, str], expected: list[str]
+) -> None:
+    text = to_toml(FULL)
+    assert change[0] in text
+    path = tmp_path / "toy.toml"
+    path.write_text(text.replace(*change, 1))
+    with pytest.raises(InputError) as caught:
+        device(path)
+    message = str(caught.value)
+    assert message.startswith(str(path)) and "\n" not in message
+    for part in expected:
+        assert part in message
+
+
+TINY = module.Effort(
+    shapes=4, rounds=1, classes=("conv_1x1", "gemv", "elementwise", "view"), most_seconds=1e-4, sizes=(64,),
+    most_bytes=2**18,
+)  # fmt: skip
+
+
+def test_a_real_calibration_of_this_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "QUICK", TINY)
+    path = tmp_path / "mine.toml"
+    before = torch.get_num_threads()
+    assert run(["calibrate", "--device", "cpu", "--threads", "1", "--effort", "quick", "-o", str(path)]) == 0
+    assert torch.get_num_threads() == before
+    found = device(path)
+    assert found.name == "mine" and found.kind == "cpu" and found.units == 1
+    assert "costmodel calibrate --device cpu --threads 1" in found.source and found.date >= "2026"
+    assert found.calibration is not None and set(found.calibration.classes) == set(TINY.classes)
+    assert found.calibration.classes["gemv"]["fp32"].shapes == 4
+    assert set(found.calibration.products["fp32"]) == {64}
+    assert run(["calibrate", "--device", "cpu", "-o", str(path)]) == 2  # it is there already
+    prediction = ["predict", "alexnet", "-d", str(path), "--target", "cpu"]
+    assert run(prediction) == 0
+    assert run([*prediction, "--estimate"]) == 2  # no ceilings for 11x11 filters
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is there")
+def test_without_a_cuda_device_it_says_what_to_do(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert run(["calibrate", "-o", str(tmp_path / "gpu.toml")]) == 4
+    assert "--device cpu" in capsys.readouterr().err
+    assert not (tmp_path / "gpu.toml").exists()
+
+
+def test_wrong_usage(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert run(["calibrate", "--device", "tpu"]) == 2
+    assert "use cpu, cuda" in capsys.readouterr().err
+    assert run(["calibrate", "--device", "cpu", "-o", str(tmp_path / "file.json")]) == 2
+    assert "ends in .toml" in capsys.readouterr().err
+    assert run(["calibrate", "--threads", "2"]) == 2
+    assert "--device cpu" in capsys.readouterr().err
+    assert run(["predict", "alexnet", "-d", "h200", "--estimate"]) == 2
+    assert "costmodel calibrate" in capsys.readouterr().err
