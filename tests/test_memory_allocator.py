@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -223,6 +224,12 @@ def training_step() -> Trace:
     return trace(network, (48, 3, 32, 32), train=True, optimizer="adam")
 
 
+def torchvisions(name: str) -> Trace:
+    with torch.device("meta"):
+        network = torchvision.models.get_model(name, weights=None)
+    return trace(network, (24, 3, 224, 224), train=True, optimizer_options={"momentum": 0.9})
+
+
 # PyTorch's own allocator
 
 Real = Callable[[Sequence[str], int | None], list[str]]
@@ -290,9 +297,10 @@ def test_every_sum_is_pytorchs(real: Real, seed: int) -> None:
     assert len(said) == 800 or said[-1] == "oom"
 
 
-def test_a_training_step_is_pytorchs(real: Real) -> None:
+@pytest.mark.parametrize("name", ["small", "alexnet", "resnet18"])
+def test_a_training_step_is_pytorchs(real: Real, name: str) -> None:
     # Three steps of a network on both: every sum after every request and release.
-    traced = training_step()
+    traced = training_step() if name == "small" else torchvisions(name)
     schedule, sizes = Schedule.of(traced), [storage.nbytes for storage in traced.storages]
     lines: list[str] = []
     number: dict[int, int] = {}

@@ -17,6 +17,7 @@ from costmodel.memory import Memory, remember, replay, scaling
 from costmodel.report import html, markdown, plots
 from costmodel.report.chapters.memory import Peaks, measured_peaks, memory_chapter
 from costmodel.report.chapters.memory.measured import measured_section
+from costmodel.report.chapters.memory.steps import step
 from costmodel.report.model import Bullets, Figure, Paragraph, Report, Section, Table
 from costmodel.report.study import Study
 from costmodel.tracer import trace
@@ -67,12 +68,13 @@ def test_holders_add_up(chapter: Section, studies: list[Study]) -> None:
     assert frame["held_share"].sum() == pytest.approx(1)
 
 
-def test_the_networks_beside_one_another(chapter: Section) -> None:
+def test_the_networks_beside_one_another(chapter: Section, studies: list[Study]) -> None:
     frame = table(chapter, "memory-networks").set_index("network")
     for name, row in frame.iterrows():
-        assert row["an_image_bytes"] == round((row["peak_bytes_batch_64"] - row["peak_bytes_batch_1"]) / 63), name
+        study = next(study for study in studies if study.title == name)
+        assert row["an_image_bytes"] == step(study, 65).peak_bytes - step(study, 64).peak_bytes
         assert row["reserved_bytes_batch_64"] > row["peak_bytes_batch_64"]
-    assert frame.at["VGG-11 (book)", "an_image_bytes"] > 20 * frame.at["AlexNet (book)", "an_image_bytes"]
+    assert frame.at["VGG-11 (book)", "an_image_bytes"] > 10 * frame.at["AlexNet (book)", "an_image_bytes"]
 
 
 def test_the_largest_batches_run_and_are_the_searchs(chapter: Section, studies: list[Study]) -> None:
@@ -110,7 +112,7 @@ def test_every_number_comes_from_the_network(chapter: Section) -> None:
         return {n for n in re.findall(r"(?<![A-Za-z])\d[\d,.]*\d", texts(section)) if len(n) > 3}
 
     first, second = numbers(chapter), numbers(other)
-    of_the_rules = {"512", "0.9", "0.0005", "286", "300", "11.7", "32.0", "107667", "2023", "8,519,680"}
+    of_the_rules = {"512", "0.9", "0.0005", "286", "300", "11.7", "32.0", "2.14", "107667", "2023", "8,519,680"}
     assert len(first - second) > 20
     assert first & second <= of_the_rules
 

@@ -31,14 +31,15 @@ _CONTEXT_SOURCE = (
     "2023-08-28); it differs by GPU, driver and libraries"
 )
 _WORKSPACE_SOURCE = (
-    "parseChosenWorkspaceSize in PyTorch's aten/src/ATen/cuda/CublasHandlePool.cpp: 32 MiB on Hopper and Blackwell, "
-    "8,519,680 B before; one a handle, one handle a thread"
+    "what at::cuda::getChosenWorkspaceSize of PyTorch 2.14 returns, 32 MiB for compute capability 9, 10 and 12 and "
+    "8,519,680 B for 7 and 8, in the allocator's segment for that; one a handle, one handle a thread "
+    "(aten/src/ATen/cuda/CublasHandlePool.cpp)"
 )
 
 _LARGE_WORKSPACE = 4096 * 8 * 1024
 _WORKSPACE = 4096 * 1024 * 2 + 16 * 1024 * 8
 _LARGE_ON = ("hopper", "blackwell")
-"""Architectures on which PyTorch gives cuBLAS the larger workspace (compute capability 9, 10 and 12)."""
+"""Architectures on which PyTorch gives cuBLAS the larger workspace."""
 
 _PRODUCTS = frozenset({"aten.mm", "aten.addmm", "aten.bmm", "aten.baddbmm", "aten._addmm_activation", "aten.addmv"})
 """Operators that cuBLAS computes."""
@@ -76,8 +77,9 @@ def overheads(trace: Trace, device: Device | None = None, context_bytes: int = C
     """What a process holds on a GPU beside its tensors: the CUDA context, and a cuBLAS workspace a thread.
 
     The forward's matrix products run in the program's thread and the backward's in autograd's, and each thread has a
-    cuBLAS handle of its own, whose workspace PyTorch takes from the caching allocator and keeps. cuDNN's workspaces are
-    not among them: how large they are depends on the algorithm that cuDNN picks.
+    cuBLAS handle of its own, whose workspace PyTorch takes from the caching allocator and keeps: at most a segment
+    each, less where a gap holds it. cuDNN's workspaces are not among them: how large they are depends on the algorithm
+    that cuDNN picks.
     """
     large = device is not None and device.architecture.lower().startswith(_LARGE_ON)
     segment = segment_size(round_size(_LARGE_WORKSPACE if large else _WORKSPACE))

@@ -10,7 +10,7 @@ import pandas as pd
 from costmodel.graph import LOSS_LAYER, OPTIMIZER_LAYER, ROLES
 from costmodel.memory import Memory
 from costmodel.memory.levers import phase_peaks
-from costmodel.report.chapters.memory.steps import state_share, step
+from costmodel.report.chapters.memory.steps import growth, state_share, step
 from costmodel.report.exercises.words import BATCH, counted, listed, times
 from costmodel.report.model import Bullets, Figure, Paragraph, Section, Table, code, plain
 from costmodel.report.study import Study, heaviest
@@ -114,12 +114,13 @@ def comparison_section(studies: Sequence[Study]) -> Section:
     rows: list[dict[str, Any]] = []
     for study in studies:
         memories = {batch: step(study, batch) for batch in (1, BATCH)}
-        an_image = (memories[BATCH].peak_bytes - memories[1].peak_bytes) / (BATCH - 1)
+        at_any_batch = growth(study, train=True)
+        an_image = at_any_batch.peak_bytes(BATCH + 1) - at_any_batch.peak_bytes(BATCH)
         rows.append(
             {"network": study.title, "parameter_bytes": study.costs().parameter_bytes}
             | {f"peak_bytes_batch_{batch}": memory.peak_bytes for batch, memory in memories.items()}
             | {
-                "an_image_bytes": round(an_image),
+                "an_image_bytes": an_image,
                 f"saved_bytes_batch_{BATCH}": memories[BATCH].saved_bytes,
                 f"reserved_bytes_batch_{BATCH}": memories[BATCH].replay.peak_reserved_bytes,
                 "peak_in": f"{memories[BATCH].peak_operation.phase} of {plain(memories[BATCH].peak_operation.layer)}",
@@ -140,9 +141,9 @@ def comparison_section(studies: Sequence[Study]) -> Section:
         f"{names[0]} against the others",
         (
             Paragraph(
-                f"An image more costs {names[0]} {iec(first['an_image_bytes'])} of a training step's peak and "
-                f"{names[1]} {iec(last['an_image_bytes'])}, {times(more)} as much, while its parameters are "
-                f"{times(weights)}. With {BATCH} images parameters, gradients and momentum are "
+                f"At batch {BATCH} an image more adds {iec(first['an_image_bytes'])} to {names[0]}'s peak and "
+                f"{iec(last['an_image_bytes'])} to {names[1]}'s, {times(more)} as much, while its parameters are "
+                f"{times(weights)}. Parameters, gradients and momentum are "
                 f"{percent(state_share(studies[0]))} of {names[0]}'s peak and "
                 f"{percent(state_share(heaviest(studies)))} of {names[1]}'s."
             ),
@@ -150,8 +151,8 @@ def comparison_section(studies: Sequence[Study]) -> Section:
                 "memory-networks",
                 "Training steps side by side",
                 pd.DataFrame(rows),
-                note=f"An image is the difference of the peaks at batch 1 and {BATCH}, divided by {BATCH - 1}. Saved "
-                "is what autograd keeps for the backward; reserved is what the caching allocator takes from a GPU.",
+                note=f"An image is what one more adds to the peak at batch {BATCH}. Saved is what autograd keeps for "
+                "the backward; reserved is what the caching allocator takes from a GPU.",
                 labels={
                     "peak_in": f"peak at batch {BATCH} in the",
                     "an_image_bytes": "an image",
