@@ -18,6 +18,7 @@ from costmodel.memory.allocator import OutOfMemoryError
 from costmodel.memory.capacity import Scaling, scaling
 from costmodel.memory.ladder import ladder, overheads
 from costmodel.memory.runs import replay
+from costmodel.memory.search import largest, last
 from costmodel.tracer import trace
 
 MIB = 1 << 20
@@ -195,3 +196,22 @@ def test_a_sweep_is_a_frame() -> None:
     frame = scaling(Traced(nn.Linear(1024, 1024, bias=False), (1024,))).sweep([1, 2, 4])
     assert list(frame.columns) == ["batch", "requested_bytes", "allocated_bytes", "reserved_bytes", "process_bytes"]
     assert frame["requested_bytes"].tolist() == [4 * MIB + batch * 8192 for batch in (1, 2, 4)]
+
+
+# The searches
+
+
+def test_the_last_of_a_run() -> None:
+    assert [last(lambda n, end=end: n <= end) for end in (0, 1, 2, 1000)] == [0, 1, 2, 1000]  # type: ignore[misc]
+
+
+@given(st.sets(st.integers(1, 200)))
+@settings(deadline=None)
+def test_the_largest_is_found_whatever_fits(fitting: set[int]) -> None:
+    assert largest(lambda n: n in fitting, 200, 200) == (max(fitting, default=0), True)
+
+
+def test_without_enough_tries_it_says_so() -> None:
+    # fits up to 100 and, by luck, at 150: a bisection from 200 downward passes 150 by
+    assert largest(lambda n: n <= 100 or n == 150, 200, 200) == (150, True)
+    assert largest(lambda n: n <= 100 or n == 150, 200, 50) == (100, False)

@@ -92,8 +92,13 @@ def memory(
         shown.append(rendered(tables.savings_table(pulled), out, title, notes, total=False))
     if not shown:
         notes = [*captions.peak_notes(memory, rungs), captions.BYTES]
-        shown.append(rendered(tables.memory_table(memory), out, title, notes))
+        most = None if out.format is Format.CSV else _HOLDERS
+        shown.append(rendered(tables.memory_table(memory, most), out, title, notes))
     return Answer("\n".join(shown))
+
+
+_HOLDERS = 20
+"""Tensors that a table for people names."""
 
 
 def _batches(text: str | None) -> list[int]:

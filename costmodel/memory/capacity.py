@@ -26,6 +26,7 @@ from costmodel.graph import Trace
 from costmodel.memory.allocator import MIN_BLOCK, OutOfMemoryError
 from costmodel.memory.ladder import CONTEXT_BYTES, Overhead, Rung, ladder, overheads
 from costmodel.memory.runs import Replay, Schedule, replay_schedule
+from costmodel.memory.search import largest, last
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,9 +38,6 @@ TraceAt = Callable[[int], Trace]
 
 _SAMPLES = (2, 3)
 """The batches that are traced. One sample alone is special to some operators: it is traced when it is asked for."""
-
-_MOST = 1 << 40
-"""No search goes further."""
 
 EFFORT = 100_000
 """Operations that one search replays at most to try every batch below the bound."""
@@ -156,26 +154,47 @@ class Scaling:
         on_gpu = self._any_trace.target == "cuda"
         beside = self.beside(device)
         limit = max(0, device.memory_bytes - sum(overhead.nbytes for overhead in beside))
-        search = _Search(self, limit, on_gpu, effort)
-        batch, proven = search.largest(search.runs)
+        found = self._search(limit, on_gpu, effort)
         inverted = self.affine
-        if inverted and batch and not self._holds_at(batch):
+        if inverted and found.batch and not self._holds_at(found.batch):
             self.__dict__["_lines"] = None  # from here on every batch is traced
-            search = _Search(self, limit, on_gpu, effort)
-            (batch, proven), inverted = search.largest(search.runs), False
-        easy = search.largest(search.runs_easily, below=batch)[0] if on_gpu and batch else batch
+            found, inverted = self._search(limit, on_gpu, effort), False
         return Fit(
             device=device,
-            batch=batch,
+            batch=found.batch,
             rung="process" if on_gpu else "requested",
-            point=self.point(batch, device, limit_bytes=limit) if batch else self.point(1, device),
-            easy_batch=easy,
-            bound=search.bound,
-            proven=proven,
+            point=self.point(max(1, found.batch), device, limit_bytes=limit if found.batch else None),
+            easy_batch=found.easy_batch,
+            bound=found.bound,
+            proven=found.proven,
             inverted=inverted,
             limit_bytes=limit,
             beside=beside,
         )
+
+    def _search(self, limit_bytes: int, on_gpu: bool, effort: int) -> _Found:
+        """The largest batch that a memory holds."""
+
+        def could_run(batch: int) -> bool:
+            plan = self._plan(batch)
+            return (plan.rounded_peak_bytes if on_gpu else plan.peak_bytes) <= limit_bytes
+
+        def runs(batch: int) -> bool:
+            try:
+                self.replay(batch, limit_bytes=limit_bytes)
+            except OutOfMemoryError:
+                return False
+            return True
+
+        def runs_easily(batch: int) -> bool:
+            return self.replay(batch).peak_reserved_bytes <= limit_bytes
+
+        bound = last(could_run)
+        if not on_gpu:
+            return _Found(bound, bound, bound, True)
+        tries = effort // len(self._any_trace.operations) if self.affine else 0
+        batch, proven = largest(runs, bound, tries)
+        return _Found(batch, largest(runs_easily, batch, tries)[0], bound, proven)
 
     @property
     def _any_trace(self) -> Trace:
@@ -199,6 +218,15 @@ class Scaling:
         if lines is None or batch < _SAMPLES[0]:
             return True
         return lines.schedule == traced.schedule and bool(np.array_equal(lines.at(batch).sizes, traced.sizes))
+
+
+class _Found(NamedTuple):
+    """What a search found; see `Fit`."""
+
+    batch: int
+    easy_batch: int
+    bound: int
+    proven: bool
 
 
 class _Plan(NamedTuple):
@@ -256,69 +284,6 @@ class _Lines(NamedTuple):
 
     def at(self, batch: int) -> _Plan:
         return _Plan(self.schedule, self.constants + self.slopes * batch)
-
-
-class _Search:
-    """Searches for the largest batch that a memory holds."""
-
-    def __init__(self, scaling: Scaling, limit_bytes: int, on_gpu: bool, effort: int) -> None:
-        self.scaling, self.limit_bytes, self.on_gpu, self.effort = scaling, limit_bytes, on_gpu, effort
-        self.bound = _last(self._could_run)
-
-    def runs(self, batch: int) -> bool:
-        """Whether a batch runs, if need be with segments going back and forth."""
-        if not self.on_gpu:
-            return self._could_run(batch)
-        try:
-            self.scaling.replay(batch, limit_bytes=self.limit_bytes)
-        except OutOfMemoryError:
-            return False
-        return True
-
-    def runs_easily(self, batch: int) -> bool:
-        """Whether a batch runs without a segment going back."""
-        return self.scaling.replay(batch).peak_reserved_bytes <= self.limit_bytes
-
-    def largest(self, fits: Callable[[int], bool], below: int | None = None) -> tuple[int, bool]:
-        """The largest batch that fits (0 if none does), and whether every larger one up to the bound was tried."""
-        top = self.bound if below is None else below
-        known: dict[int, bool] = {}
-
-        def tried(batch: int) -> bool:
-            if batch not in known:
-                known[batch] = fits(batch)
-            return known[batch]
-
-        high, stride = top + 1, 1
-        low = top
-        while low > 0 and not tried(low):
-            high, low, stride = low, max(0, low - stride), 2 * stride
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if tried(middle) else (low, middle)
-        between = range(top, low, -1)
-        if len(between) * self._operations > self.effort or not self.scaling.affine:
-            return low, all(batch in known for batch in between)
-        return next((batch for batch in between if tried(batch)), low), True
-
-    def _could_run(self, batch: int) -> bool:
-        plan = self.scaling._plan(batch)
-        return (plan.rounded_peak_bytes if self.on_gpu else plan.peak_bytes) <= self.limit_bytes
-
-    @property
-    def _operations(self) -> int:
-        return len(self.scaling._any_trace.operations)
-
-
-def _last(holds: Callable[[int], bool]) -> int:
-    """The last number from 1 on for which something holds that, once it does not, never does again; 0 if none."""
-    low, high = 0, 1
-    while high <= _MOST and holds(high):
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if holds(middle) else (low, middle)
-    return low
 
 
 def scaling(trace_at: TraceAt, *, context_bytes: int = CONTEXT_BYTES) -> Scaling:

@@ -110,7 +110,10 @@ def assumed_notes(beside: Sequence[Overhead]) -> list[str]:
     if not beside:
         return []
     parts = ", ".join(f"{overhead.what} {iec(overhead.nbytes)}" for overhead in beside)
-    return [f"Assumed for the process beside its tensors: {parts}; cuDNN's workspaces are not counted."]
+    return [
+        f"Assumed for the process beside its tensors: {parts}. Not counted: cuDNN's workspaces, and what the driver "
+        "keeps of a memory for itself."
+    ]
 
 
 def verdict(validation: Validation, title: str) -> str:

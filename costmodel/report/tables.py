@@ -164,12 +164,16 @@ def validation_table(validation: Validation, every: bool = True) -> pd.DataFrame
     return _frame(names, ([getattr(row, name) for name in names] for row in chosen))
 
 
-def memory_table(memory: Memory) -> pd.DataFrame:
-    """One row a tensor that is alive at the peak, the largest first."""
-    peak = memory.peak_bytes
+def memory_table(memory: Memory, most: int | None = None) -> pd.DataFrame:
+    """One row a tensor that is alive at the peak, the largest first; beyond `most`, one row for the rest."""
+    held = memory.holders()
+    shown, rest = held[:most], held[len(held[:most]) :]
+    rows: list[tuple[str, str, int]] = [*shown]
+    if rest:
+        rows.append((f"{len(rest)} more", "", sum(holder.nbytes for holder in rest)))
     return _frame(
         ("name", "role", "held_bytes", "held_share"),
-        ((holder.name, holder.role, holder.nbytes, _share(holder.nbytes, peak)) for holder in memory.holders()),
+        ((name, role, nbytes, _share(nbytes, memory.peak_bytes)) for name, role, nbytes in rows),
     )
 
 

@@ -100,11 +100,12 @@ def _mark_phases(ax: Axes, memory: Memory) -> None:
     for name, indices in phases:
         if indices[0]:
             ax.axvline(indices[0], color=SOFT, linewidth=0.8)
+        share = len(indices) / len(memory.trace.operations)
         middle = (indices[0] + indices[-1] + 1) / 2
-        narrow = len(indices) < 0.07 * len(memory.trace.operations)
+        place, side = (indices[0], "right") if share < 0.03 else (middle, "center")  # no room between its lines
         ax.annotate(
-            name, (middle, ax.get_ylim()[1]), (0, -4), textcoords="offset points", fontsize=8, color=SOFT,
-            ha="center", va="top", rotation=90 if narrow else 0,
+            name, (place, ax.get_ylim()[1]), (-2 if side == "right" else 0, -4), textcoords="offset points",
+            fontsize=8, color=SOFT, ha=side, va="top", rotation=90 if share < 0.07 else 0,
         )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from costmodel.report.chapters.memory.steps import growth, state_share, step
 from costmodel.report.exercises.words import BATCH, counted, listed, times
 from costmodel.report.model import Bullets, Figure, Paragraph, Section, Table, code, plain
 from costmodel.report.study import Study, heaviest
+from costmodel.report.tables import memory_table
 from costmodel.units import iec, percent
 
 
@@ -56,7 +57,7 @@ def overhead_section(study: Study) -> Section:
             Table(
                 f"{study.slug}-memory-holders",
                 f"{study.title}: who holds the peak of {BATCH} images",
-                _holders(many),
+                memory_table(many, 12),
                 note=f"Autograd saves {iec(many.saved_bytes)} in the forward for the backward.",
                 folded=True,
             ),
@@ -98,15 +99,6 @@ def _moments(memory: Memory) -> Iterator[tuple[str, int, str, Mapping[str, int]]
         made = operation.layer not in (LOSS_LAYER, OPTIMIZER_LAYER)
         place = operation.operator.removeprefix("aten.") + (f" of {plain(operation.layer)}" if made else "")
         yield phase, peak, place, {role: live[index] for role, live in memory.timeline.items()}
-
-
-def _holders(memory: Memory, most: int = 12) -> pd.DataFrame:
-    held = memory.holders()
-    rows = [{"name": each.name, "role": each.role, "held_bytes": each.nbytes} for each in held[:most]]
-    rest = sum(each.nbytes for each in held[most:])
-    if rest:
-        rows.append({"name": f"{len(held) - most} more", "role": "", "held_bytes": rest})
-    return pd.DataFrame(rows).assign(held_share=lambda frame: frame["held_bytes"] / memory.peak_bytes)
 
 
 def comparison_section(studies: Sequence[Study]) -> Section:
