@@ -32,6 +32,9 @@ def traffic(
     double_buffer: Annotated[
         bool, typer.Option("--double-buffer", help="Hold streaming tiles twice, so that loading overlaps computing.")
     ] = False,
+    fuse: Annotated[
+        bool, typer.Option("--fuse", help="Run layers as one where that keeps what is between them on the chip.")
+    ] = False,
     plot: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Draw traffic against buffer into this .png or .svg.", show_default=False),
@@ -46,22 +49,31 @@ def traffic(
         check_picture(plot, out.force)
     network, trace = traced(model, feed, Step())
     from costmodel.chip.dram import traffic_curves
+    from costmodel.chip.fusion import fuse as fused
     from costmodel.report import documents
-    from costmodel.report.captions import caption, traffic_notes, unlowered_warnings
-    from costmodel.report.tables import traffic_table
+    from costmodel.report.captions import caption, fusion_notes, traffic_notes, unlowered_warnings
+    from costmodel.report.tables import fusion_table, traffic_table
 
-    curves = traffic_curves(trace, word_bits=word_bits, partial_bits=partial_bits, double_buffer=double_buffer)
+    options = {"word_bits": word_bits, "partial_bits": partial_bits, "double_buffer": double_buffer}
+    curves = traffic_curves(trace, **options)  # type: ignore[arg-type]
     found = curves.at(buffers)
+    fusions = [fused(trace, size, **options) for size in found.buffers] if fuse else []  # type: ignore[arg-type]
     if plot is not None:
         from costmodel.report import plots
 
         write_file(plot, picture(plots.traffic(curves, buffers=found.buffers), plot))
     if out.format is Format.JSON:
-        text = documents.to_text(documents.traffic(found, trace))
+        document = documents.fusion(fusions, curves, trace) if fuse else documents.traffic(found, trace)
+        text = documents.to_text(document)
     else:
-        title = caption(trace, network.title, feed.batch)
-        warnings = unlowered_warnings(found.unlowered)
-        text = rendered(traffic_table(found), out, title, traffic_notes(found), warnings, total=len(found.buffers) == 1)
+        text = rendered(
+            fusion_table(fusions) if fuse else traffic_table(found),
+            out,
+            caption(trace, network.title, feed.batch),
+            fusion_notes(fusions, curves) if fuse else traffic_notes(found),
+            unlowered_warnings(found.unlowered),
+            total=len(found.buffers) == 1,
+        )
     return Answer(text, _code(found.unlowered, allow_unmodelled))
 
 

@@ -7,13 +7,15 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from costmodel.chip.dram import CONVENTION as TRAFFIC
+from costmodel.chip.fusion import CONVENTION as FUSED
 from costmodel.cost import Costs
 from costmodel.graph import Trace
 from costmodel.roofline import CONVENTION, Prediction, interval
 from costmodel.units import iec, si
 
 if TYPE_CHECKING:
-    from costmodel.chip.dram import Traffic
+    from costmodel.chip.dram import Curves, Traffic
+    from costmodel.chip.fusion import Fusion
     from costmodel.chip.nests import Unlowered
     from costmodel.memory import Fit, Memory, Overhead, Rung
     from costmodel.validation import Validation
@@ -137,15 +139,29 @@ def warnings(costs: Iterable[Costs]) -> list[str]:
 
 def traffic_notes(traffic: Traffic) -> list[str]:
     """What a traffic table counts, and its sums."""
-    widths = traffic.curves.widths
-    words = f"{widths.input_bits}-bit words, partial sums of {widths.partial_bits} bits"
-    streams = "streaming tiles held twice" if traffic.curves.double_buffer else "one tile of each operand"
     sums = [
         f"Behind {iec(total.buffer_bytes)}: {iec(total.dram_bytes)} of DRAM traffic "
         f"({si(total.dram_bytes, 'B')}); no schedule moves less than {iec(total.bound_bytes)}."
         for total in traffic.totals
     ]
-    return [f"{TRAFFIC[0].upper()}{TRAFFIC[1:]}; {words}, {streams}.", *sums]
+    return [f"{TRAFFIC[0].upper()}{TRAFFIC[1:]}; {_words(traffic.curves)}.", *sums]
+
+
+def fusion_notes(fusions: Iterable[Fusion], curves: Curves) -> list[str]:
+    """What a table of fused layers counts, and its sums beside those of layers that run one by one."""
+    sums = [
+        f"Behind {iec(each.buffer_bytes)}: {iec(each.dram_bytes)} ({si(each.dram_bytes, 'B')}) in {len(each.groups)} "
+        f"groups instead of {iec(each.alone_bytes + each.apart_bytes)}: contractions alone {iec(each.alone_bytes)}, "
+        f"activations and poolings apart {iec(each.apart_bytes)}; {si(each.extra_macs, 'MAC')} made again."
+        for each in fusions
+    ]
+    return [f"{FUSED[0].upper()}{FUSED[1:]}; {_words(curves)}.", *sums]
+
+
+def _words(curves: Curves) -> str:
+    widths = curves.widths
+    words = f"{widths.input_bits}-bit words, partial sums of {widths.partial_bits} bits"
+    return f"{words}, {'streaming tiles held twice' if curves.double_buffer else 'one tile of each operand'}"
 
 
 def unlowered_warnings(unlowered: Iterable[Unlowered]) -> list[str]:

@@ -124,6 +124,10 @@ COLUMNS: Mapping[str, Column] = {
     "saved_bytes": Column("for backward", "bytes", "what autograd saves for the backward", 3),
     "how": Column("how", "text", "what to write in a program", 4),
     "why": Column("why", "prose", "where the saving comes from, or why there is none", 0),
+    "layers": Column("layers", "layer", "dotted paths of the modules that run as one", 0),
+    "alone_bytes": Column("alone", "bytes", "what its contractions move one by one", 1, adds=True),
+    "apart_bytes": Column("apart", "bytes", "what its activations and poolings move one by one", 2, adds=True),
+    "extra_macs": Column("MACs again", "macs", "multiply-accumulates that overlaps make again", 3, adds=True),
     # benchmarks
     "model": Column("network", "text", "the network that is analysed", 0),
     "program": Column("program", "text", "the program that analyses it", 0),

@@ -18,6 +18,7 @@ from costmodel.graph import Trace
 from costmodel.report.tables import (
     compare_table,
     fits_table,
+    fusion_table,
     groups_table,
     layers_table,
     networks_table,
@@ -33,7 +34,8 @@ from costmodel.roofline import CONVENTION, Prediction
 if TYPE_CHECKING:
     import pandas as pd
 
-    from costmodel.chip.dram import Traffic
+    from costmodel.chip.dram import Curves, Traffic
+    from costmodel.chip.fusion import Fusion
     from costmodel.devices import Device
     from costmodel.memory import Fit, Memory, Overhead, Rung, Savings
     from costmodel.networks import NetworkInfo
@@ -160,6 +162,7 @@ def traffic(traffic: Traffic, trace: Trace) -> Document:
         "word_bits": curves.widths.input_bits,
         "partial_bits": curves.widths.partial_bits,
         "double_buffer": curves.double_buffer,
+        "fused": False,
         "totals": [total._asdict() for total in traffic.totals],
         "rows": records(traffic_table(traffic)),
         "smallest_buffer_bytes": curves.smallest_buffer_bytes,
@@ -167,6 +170,34 @@ def traffic(traffic: Traffic, trace: Trace) -> Document:
         "unlowered": [asdict(lost) | {"layers": list(lost.layers)} for lost in traffic.unlowered],
     }
     document["conventions"] |= {"traffic": TRAFFIC, "tile": "batch, out channels, in channels, out rows, out columns"}
+    return document
+
+
+def fusion(fusions: Sequence[Fusion], curves: Curves, trace: Trace) -> Document:
+    """`costmodel/traffic/1` of a network whose layers are fused: rows are groups of layers."""
+    from costmodel.chip.fusion import CONVENTION as FUSED
+
+    names = (
+        "buffer_bytes",
+        "dram_bytes",
+        "bound_bytes",
+        "compulsory_bytes",
+        "alone_bytes",
+        "apart_bytes",
+        "extra_macs",
+    )
+    rows = records(fusion_table(fusions))
+    layers = [list(group.layers) for each in fusions for group in each.groups]
+    document = traffic(curves.at([each.buffer_bytes for each in fusions]), trace) | {
+        "fused": True,
+        "totals": [{name: getattr(each, name) for name in names} for each in fusions],
+        "rows": [{"layer": row.pop("layers")} | row | {"layers": own} for row, own in zip(rows, layers, strict=True)],
+    }
+    document["conventions"] |= {
+        "traffic": FUSED,
+        "tile": "of one contraction: batch, out channels, in channels, out rows, out columns; of several: the last "
+        "one's channels, rows, columns",
+    }
     return document
 
 

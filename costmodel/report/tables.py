@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from costmodel.chip.dram import Traffic
+    from costmodel.chip.fusion import Fusion, Group
     from costmodel.devices import Device
     from costmodel.memory import Fit, Memory, Rung, Savings
     from costmodel.networks import NetworkInfo
@@ -223,6 +224,22 @@ def savings_table(savings: Savings) -> pd.DataFrame:
             (s.lever.name, s.saving_bytes, s.peak_bytes, s.reserved_bytes, s.saved_bytes, s.lever.how, s.why)
             for s in savings.largest_first()
         ),
+    )
+
+
+def fusion_table(fusions: Iterable[Fusion]) -> pd.DataFrame:
+    """One row a group of layers, from its first to its last, and buffer: what it moves, and its layers one by one."""
+    own = (
+        "dram_bytes", "bound_bytes", "compulsory_bytes", "schedule", "tile", "alone_bytes", "apart_bytes", "extra_macs",
+    )  # fmt: skip
+
+    def row(group: Group, buffer_bytes: int) -> list[Any]:
+        ends = dict.fromkeys((group.layers[0], group.layers[-1]))
+        return [" to ".join(ends), group.kind, buffer_bytes, *(getattr(group, name) for name in own)]
+
+    return _frame(
+        ("layers", "kind", "buffer_bytes", *own),
+        [row(group, fusion.buffer_bytes) for fusion in fusions for group in fusion.groups],
     )
 
 

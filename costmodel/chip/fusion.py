@@ -1,0 +1,390 @@
+"""Which layers to run as one, so that what is between them never leaves the chip: the cheapest cuts of a network.
+
+Along a chain (`chains`) a group is some consecutive units, a unit being a contraction with what works on its outputs
+one by one and the poolings that follow. What is inside a group stays on the chip; its input, its weights and its output
+meet DRAM. A group of one unit moves what the best tile moves (`tiling`, pooled at once), or less as a pyramid; a longer
+one is run as pyramids (`pyramids`), with overlaps kept or made again, of whichever tip tile, each layer's weights
+staying or coming again for each tile. With T(v, u) the least that a group of the units v .. u - 1 moves,
+
+    best(u) = min over v < u of best(v) + T(v, u),    best(0) = 0
+
+finds the cheapest way to cut the chain: groups share nothing, so their traffic adds up, and every way to cut is tried.
+It is the least of this class of schedules: what it leaves out are groups across branches and sums, and a tensor that
+stays on the chip past the next unit. Weights that stay are chosen for the most words (every subset of up to 12 layers;
+of more, smallest first).
+
+The dynamic program over cuts is that of "Occam: optimal data reuse for convolutional neural networks", ACM TACO, 2022,
+doi:10.1145/3566052, with the best tiles and weights that come again in place of all weights on the chip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from costmodel.chip.bounds import bound_bytes
+from costmodel.chip.chains import Chain, Stage, chains
+from costmodel.chip.nests import Unlowered, lower
+from costmodel.chip.pyramids import Levels, Pyramids, levels, of_run, pyramids
+from costmodel.chip.tiling import Curve, least_traffic
+from costmodel.chip.widths import WORD_BITS, Widths, whole
+from costmodel.chip.windows import Integers, Window
+from costmodel.cost import Costs
+from costmodel.display import html_table
+from costmodel.errors import InputError
+from costmodel.graph import Trace
+from costmodel.units import iec, percent, si
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CONVENTION = "least DRAM traffic of groups of layers: what is inside a group never leaves the chip"
+"""What the traffic is, in one line for tables."""
+
+KEPT, AGAIN = "fused, overlaps kept", "fused, overlaps made again"
+
+
+class Group(NamedTuple):
+    """Layers that run as one."""
+
+    layers: tuple[str, ...]
+    """The contractions and poolings in it."""
+
+    kind: str
+    """That of its contractions, or "fused" if there are several."""
+
+    schedule: str
+    """One of tiling's five for a single contraction, else KEPT or AGAIN."""
+
+    tile: tuple[int, ...]
+    """Batch, output channels, input channels, rows and columns of a single contraction; else the tip's channels, rows
+    and columns."""
+
+    dram_bytes: int
+    input_bytes: int
+    weight_bytes: int
+    output_bytes: int
+    """With partial sums that go and come back."""
+
+    compulsory_bytes: int
+    """The group's input, weights and output once: what no schedule that fuses just these layers can beat."""
+
+    bound_bytes: int
+    """What no schedule can beat: tiling's bound for a contraction by itself, else compulsory traffic. What is pooled on
+    the chip or stays there is not covered by the red-blue pebble bound."""
+
+    footprint_bytes: int
+    """What of the buffer it fills."""
+
+    macs: int
+    extra_macs: int
+    """What of them is made again."""
+
+    alone_bytes: int
+    """What its contractions move one by one, outputs unpooled."""
+
+    apart_bytes: int
+    """What its elementwise operations and poolings move one by one."""
+
+
+@dataclass(frozen=True, repr=False)
+class Fusion:
+    """A network cut into groups behind one buffer."""
+
+    model: str
+    buffer_bytes: int
+    widths: Widths
+    groups: tuple[Group, ...]
+    unlowered: tuple[Unlowered, ...] = ()
+
+    @cached_property
+    def dram_bytes(self) -> int:
+        """What all groups move."""
+        return sum(group.dram_bytes for group in self.groups)
+
+    @cached_property
+    def compulsory_bytes(self) -> int:
+        """Each group's input, weights and output once."""
+        return sum(group.compulsory_bytes for group in self.groups)
+
+    @cached_property
+    def bound_bytes(self) -> int:
+        """What no schedule that fuses these groups can beat."""
+        return sum(group.bound_bytes for group in self.groups)
+
+    @cached_property
+    def alone_bytes(self) -> int:
+        """What the contractions move one by one: `costmodel.traffic`'s sum."""
+        return sum(group.alone_bytes for group in self.groups)
+
+    @cached_property
+    def apart_bytes(self) -> int:
+        """What elementwise operations and poolings would move besides if each ran by itself."""
+        return sum(group.apart_bytes for group in self.groups)
+
+    @cached_property
+    def extra_macs(self) -> int:
+        """Multiply-accumulates that are made again."""
+        return sum(group.extra_macs for group in self.groups)
+
+    @cached_property
+    def on_chip(self) -> tuple[str, ...]:
+        """The layers whose outputs never leave the chip, in the order of execution."""
+        return tuple(layer for group in self.groups for layer in group.layers[:-1])
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a group, in bytes."""
+        import pandas as pd
+
+        return pd.DataFrame([group._asdict() for group in self.groups])
+
+    def __repr__(self) -> str:
+        return (
+            f"<Fusion of {self.model} behind {iec(self.buffer_bytes)}: {len(self.groups)} groups, "
+            f"{si(self.dram_bytes, 'B')} instead of {si(self.alone_bytes + self.apart_bytes, 'B')}>"
+        )
+
+    def _repr_html_(self) -> str:
+        columns = [
+            ("layers", "text"), ("schedule", "term"), ("tile", "shape"), ("DRAM traffic", "bytes"),
+            ("compulsory", "bytes"), ("alone", "bytes"), ("apart", "bytes"), ("buffer used", "bytes"),
+            ("MACs made again", "macs"),
+        ]  # fmt: skip
+        rows = [
+            (
+                ", ".join(group.layers), group.schedule, group.tile, group.dram_bytes, group.compulsory_bytes,
+                group.alone_bytes, group.apart_bytes, group.footprint_bytes, group.extra_macs,
+            )
+            for group in self.groups
+        ]  # fmt: skip
+        footer = (
+            "total", "", None, self.dram_bytes, self.compulsory_bytes, self.alone_bytes, self.apart_bytes, None,
+            self.extra_macs,
+        )  # fmt: skip
+        saved = percent(1 - self.dram_bytes / (self.alone_bytes + self.apart_bytes))
+        title = f"{self.model} behind {iec(self.buffer_bytes)}: {saved} of the traffic saved"
+        notes = ["Alone: its contractions one by one; apart: its activations and poolings one by one."]
+        return html_table(title, columns, rows, footer, notes)
+
+
+def fuse(
+    network: Trace | Costs,
+    buffer_bytes: int,
+    *,
+    word_bits: int = WORD_BITS,
+    partial_bits: int | None = None,
+    double_buffer: bool = False,
+    contractions: bool = True,
+) -> Fusion:
+    """Cut a network into groups of layers that move least between DRAM and an on-chip buffer.
+
+    Args:
+        network: a trace of a forward pass, or its costs.
+        buffer_bytes: size of the buffer.
+        word_bits: width of inputs, weights and outputs.
+        partial_bits: width of a partial sum; that of a word if None.
+        double_buffer: whether what streams is held twice.
+        contractions: whether contractions may be fused with each other; else only with what follows each of them.
+
+    Raises InputError for a training step, which has to keep what fusion would not write, for a network without
+    contractions, and for a buffer too small for any tile, with the smallest that works.
+    """
+    trace = network.trace if isinstance(network, Costs) else network
+    if trace.train:
+        raise InputError("a training step keeps activations for its backward pass: fuse a forward pass.")
+    unlowered = lower(network).unlowered
+    size = whole(buffer_bytes, "a buffer's size", "bytes")
+    cutter = _Cutter(size, Widths.of(word_bits, partial_bits), double_buffer, contractions)
+    found = chains(trace)
+    cutter.check([stage for chain in found for stage in chain.stages])
+    groups = [group for chain in found for group in cutter.cut(chain)]
+    return Fusion(trace.model, size, cutter.widths, tuple(groups), unlowered)
+
+
+class _Cutter:
+    """Finds the cheapest groups behind one buffer."""
+
+    def __init__(self, buffer_bytes: int, widths: Widths, double_buffer: bool, fuse_contractions: bool) -> None:
+        self.buffer_bytes, self.widths, self.double_buffer = buffer_bytes, widths, double_buffer
+        self.fuse_contractions = fuse_contractions
+        self.curves: dict[Any, Curve] = {}
+
+    def check(self, stages: Sequence[Stage]) -> None:
+        """Raises InputError if some contraction has no tile that fits, with the smallest buffer for all of them."""
+        curves = [self.curve(stage, None) for stage in stages if stage.nest]
+        hungriest = max(curves, key=lambda curve: curve.smallest_buffer_bytes)
+        if hungriest.smallest_buffer_bytes > self.buffer_bytes:
+            raise InputError(
+                f"a buffer of {self.buffer_bytes} bytes is too small: layer {hungriest.nest.layer or '(network)'!r} "
+                f"needs at least {hungriest.smallest_buffer_bytes} bytes for its smallest tiles."
+            )
+
+    def cut(self, chain: Chain) -> Iterator[Group]:
+        """The groups that move least, in order."""
+        best: list[tuple[int, int, Group | None]] = [(0, 0, None)]  # traffic up to a unit, where its group begins
+        for end in range(1, len(chain.units) + 1):
+            options = [(best[end - 1][0] + group.dram_bytes, end - 1, group) for group in self.unit(chain, end - 1)]
+            options += [(best[start][0] + group.dram_bytes, start, group) for start, group in self.runs(chain, end)]
+            best.append(min(options, key=lambda option: (option[0], -option[1])))
+        groups, at = [], len(best) - 1
+        while at:
+            _, at, group = best[at]
+            groups.append(group)
+        return iter([group for group in reversed(groups) if group])
+
+    def unit(self, chain: Chain, index: int) -> Iterator[Group]:
+        """One contraction by itself, the first pooling at once, further ones from and to DRAM."""
+        start, end = chain.units[index]
+        contraction, *pools = chain.stages[start:end]
+        alone = self.curve(contraction, None)
+        variants: list[tuple[Curve, list[Stage]]] = [(alone, pools)]
+        if pools:
+            pooled = self.curve(contraction, (pools[0].rows, pools[0].columns))
+            if pooled.smallest_buffer_bytes <= self.buffer_bytes:
+                variants.append((pooled, pools[1:]))
+        for curve, after in variants:
+            best = curve.at(self.buffer_bytes)
+            loose = self._bytes(sum(stage.input_words for stage in after), self.widths.output_bits)
+            stored = self._bytes(sum(stage.output_words for stage in after), self.widths.output_bits)
+            macs = _pooled_macs(contraction, pools[0] if after is not pools else None, best.tile[3:])
+            yield self._group(
+                chain.stages[start:end],
+                best.schedule,
+                tuple(best.tile),
+                best.input_bytes + loose,
+                best.weight_bytes,
+                best.output_bytes + best.partial_bytes + stored,
+                best.footprint_bytes,
+                macs,
+            )
+
+    def runs(self, chain: Chain, end: int) -> Iterator[tuple[int, Group]]:
+        """The pyramids over the units up to `end`, from whichever unit they begin."""
+        last = chain.units[end - 1][1]
+        stages = chain.stages[:last]
+        down = levels([stage.rows for stage in stages])
+        across = levels([stage.columns for stage in stages])
+        for unit in range(end - 1, -1, -1):
+            first = chain.units[unit][0]
+            if unit < end - 1 and not self.fuse_contractions:
+                return
+            group = self.run(stages[first:], of_run(down, first), of_run(across, first))
+            if group:
+                yield unit, group
+
+    def run(self, stages: Sequence[Stage], down: Levels, across: Levels) -> Group | None:
+        """The pyramids over some stages that move least; None if none fits."""
+        options = [self._tip(stages, pyramids(stages, down, across, keep, self.widths)) for keep in (True, False)]
+        best = min((option for option in options if option), key=lambda option: option[0], default=None)
+        if best is None:
+            return None
+        _, (row, column), footprint, weight_bits, shape = best
+        batch = stages[0].batch
+        return self._group(
+            stages,
+            KEPT if shape.keep else AGAIN,
+            (stages[-1].out_channels, int(down.sizes[row]), int(across.sizes[column])),
+            self._bytes(batch * int(shape.input_words[row, column]), self.widths.input_bits),
+            -(-weight_bits // 8),
+            self._bytes(batch * shape.output_words, self.widths.output_bits),
+            -(-footprint // 8),
+            batch * int(shape.macs[row, column]),
+        )
+
+    def _tip(self, stages: Sequence[Stage], shape: Pyramids) -> tuple[int, tuple[int, int], int, int, Pyramids] | None:
+        """The tip tile that moves least: traffic, place, footprint and weights' traffic, all in bits."""
+        widths, batch = self.widths, stages[0].batch
+        footprint = shape.working_bits * (1 + self.double_buffer) + shape.kept_words * widths.input_bits
+        room = 8 * self.buffer_bytes - footprint
+        weights = [stage.weights for stage in stages if stage.weights]
+        stay = _subset_sums(tuple(weights)) * widths.weight_bits
+        fits = room >= 0
+        if not fits.any():
+            return None
+        staying = stay[np.searchsorted(stay, np.maximum(room, 0), side="right") - 1]
+        again = sum(weights) * widths.weight_bits - staying
+        all_trips = shape.trips * batch
+        staying = np.where(all_trips == 1, 0, staying)  # what comes once need not stay
+        moved = np.where(all_trips == 1, sum(weights) * widths.weight_bits, staying + again * all_trips)
+        traffic = (
+            moved + batch * shape.input_words * widths.input_bits + batch * shape.output_words * widths.output_bits
+        )
+        traffic = np.where(fits, traffic, np.iinfo(np.int64).max)
+        place = np.unravel_index(int(np.argmin(traffic)), traffic.shape)
+        where = (int(place[0]), int(place[1]))
+        return int(traffic[where]), where, int(footprint[where] + staying[where]), int(moved[where]), shape
+
+    def curve(self, stage: Stage, pool: tuple[Window, Window] | None) -> Curve:
+        """The least traffic of a contraction; those of one shape are worked out once."""
+        assert stage.nest is not None
+        shape = replace(stage.nest, layer="", operator="", kind="", phase="")
+        if (shape, pool) not in self.curves:
+            self.curves[shape, pool] = least_traffic(shape, self.widths, self.double_buffer, pool)
+        return replace(self.curves[shape, pool], nest=stage.nest)
+
+    def _group(
+        self,
+        stages: Sequence[Stage],
+        schedule: str,
+        tile: tuple[int, ...],
+        inputs: int,
+        weights: int,
+        outputs: int,
+        footprint: int,
+        macs: int,
+    ) -> Group:
+        contractions = [stage for stage in stages if stage.nest]
+        one = contractions[0]
+        assert one.nest is not None
+        compulsory = (
+            self._bytes(one.nest.input_elements, self.widths.input_bits)
+            + self._bytes(sum(stage.weights for stage in contractions), self.widths.weight_bits)
+            + self._bytes(stages[-1].output_words, self.widths.output_bits)
+        )
+        return Group(
+            tuple(stage.layer for stage in stages),
+            one.kind if len(contractions) == 1 else "fused",
+            schedule,
+            tile,
+            inputs + weights + outputs,
+            inputs,
+            weights,
+            outputs,
+            compulsory,
+            compulsory if len(stages) > 1 else bound_bytes(one.nest, self.buffer_bytes, self.widths),
+            footprint,
+            macs,
+            max(0, macs - sum(stage.macs for stage in contractions)),
+            sum(int(self.curve(stage, None).dram_bytes(self.buffer_bytes)) for stage in contractions),
+            self._bytes(sum(stage.apart_words for stage in stages), self.widths.output_bits),
+        )
+
+    @staticmethod
+    def _bytes(words: int, bits: int) -> int:
+        return -(-words * bits // 8)
+
+
+def _pooled_macs(stage: Stage, pool: Stage | None, tile: Sequence[int]) -> int:
+    """MACs of a contraction whose tiles make what they pool, overlaps each for itself."""
+    if pool is None or stage.nest is None:
+        return stage.macs
+    rows, columns = (
+        levels([window, over], np.array([size]))
+        for window, over, size in ((stage.rows, pool.rows, tile[0]), (stage.columns, pool.columns, tile[1]))
+    )
+    made = int(rows.all_windows[1, 0] * columns.all_windows[1, 0])
+    return stage.batch * made * stage.weights
+
+
+def _subset_sums(weights: tuple[int, ...]) -> Integers:
+    """All sums of some of the weights, ascending; of more than 12 the sums of the smallest ones."""
+    if len(weights) > 12:
+        return np.concatenate([[0], np.cumsum(sorted(weights))])
+    sums = np.zeros(1, dtype=np.int64)
+    for words in weights:
+        sums = np.unique(np.concatenate([sums, sums + words]))
+    return sums
