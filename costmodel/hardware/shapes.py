@@ -41,7 +41,7 @@ class Limits(NamedTuple):
     @property
     def flops(self) -> float:
         """The most FLOPs: large tensors may take longer."""
-        return self.most_flops * (8 if self.least_bytes else 1)
+        return self.most_flops * (6 if self.least_bytes else 1)
 
 
 class Case(NamedTuple):
