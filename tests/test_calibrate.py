@@ -237,3 +237,15 @@ def test_wrong_usage(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None
     assert "--device cpu" in capsys.readouterr().err
     assert run(["predict", "alexnet", "-d", "h200", "--estimate"]) == 2
     assert "costmodel calibrate" in capsys.readouterr().err
+
+
+def test_products_with_padding_are_told_apart() -> None:
+    # 3x3 on 4x4, padding 1: along a side 4 x 3 - 2 of 12 places lie inside, so (10 / 12)^2; without padding all do
+    padded, plain = (
+        count(trace(torch.nn.Conv2d(8, 8, 3, padding=padding), (1, 8, 4, 4))).operations[0].operation
+        for padding in (1, 0)
+    )
+    assert module.unpadded_share(padded) == pytest.approx(100 / 144)
+    assert module.unpadded_share(plain) == 1.0
+    linear = count(trace(torch.nn.Linear(8, 8), (1, 8))).operations[-1].operation
+    assert module.unpadded_share(linear) == 1.0

@@ -22,12 +22,14 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 from costmodel import devices
 from costmodel.cost import count
 from costmodel.devices import Calibration, Ceilings, Device, Fact, Source
 from costmodel.errors import InputError
 from costmodel.estimate import PROGRAM, class_of, demands
+from costmodel.graph import Operation
 from costmodel.hardware.clock import FRESH_BYTES, Clock, Timing, circumstances, threads
 from costmodel.hardware.fit import CONFIDENCE, Guess, Sample, fit
 from costmodel.hardware.shapes import DRAWS, Case, Limits, cases
@@ -91,6 +93,18 @@ _CONTRACTIONS = ("conv", "gem", "attention")
 """How the names of the classes start that have a rate of their own by each path."""
 
 
+class _Timed(NamedTuple):
+    """One operation that was timed."""
+
+    name: str
+    """Its class."""
+
+    path: str
+    sample: Sample
+    unpadded: float
+    """The share of its products that are not with a padding's zero, which some kernels leave out."""
+
+
 @dataclass(frozen=True)
 class _Subject:
     """One operation, ready to be timed."""
@@ -100,6 +114,7 @@ class _Subject:
     sample: Sample
     """What it demands; its time is yet to come."""
 
+    unpadded: float
     others: int
     """Views beside it."""
 
@@ -149,9 +164,9 @@ def calibrate(
         classes = _fitted(samples, products, near, memory_bandwidth, clock)
         calibration = Calibration(cache, _fresh_from(clock, cache), CONFIDENCE, classes, products, bandwidth)
         peaks = {path: max(rates.values()) for path, rates in products.items()}
-        for each, path, sample in samples:
-            if each in _AT_PEAK[clock.device.type]:
-                peaks[path] = max(peaks[path], sample.demand.flops / sample.seconds)
+        for each in samples:
+            if each.name in _AT_PEAK[clock.device.type]:
+                peaks[each.path] = max(peaks[each.path], each.unpadded * each.sample.demand.flops / each.sample.seconds)
         about = circumstances(clock.device, command)  # clocks under load
         return _device(about, name, calibration, peaks, memory_bandwidth, launch)
 
@@ -248,12 +263,18 @@ def _samples(
     cache: int,
     effort: Effort,
     tell: Progress,
-) -> list[tuple[str, str, Sample]]:
-    """Class, path and sample of each operation that was timed."""
+) -> list[_Timed]:
+    """The operations of all classes, timed."""
     wanted = []
     for path in paths:
         best = max(products[path.name].values())
-        limits = Limits(2e5, effort.most_seconds * best / 2, effort.most_bytes, min(1.3 * cache, effort.most_bytes / 4))
+        limits = Limits(
+            2e5,
+            effort.most_seconds * best / 2,
+            effort.most_bytes,
+            128 if clock.on_cuda else 16,
+            min(1.3 * cache, effort.most_bytes / 4),
+        )
         for name in effort.classes:
             if path.name == "fp32" or name.startswith(_CONTRACTIONS):
                 drawn = enumerate(cases(name, effort.shapes, limits))
@@ -265,18 +286,22 @@ def _samples(
         tell(f"operations, group {number + 1} of {len(groups)}", number, len(groups))
         subjects = [subject for each in group if (subject := _subject(clock, cache, *each)) is not None]
         times = _timed(clock, subjects, effort.rounds)
-        found += [
-            (subject.name, subject.path.name, subject.others, subject.sample._replace(seconds=seconds))
-            for subject, seconds in zip(subjects, times, strict=True)
-        ]
+        found += [(subject.others, _timed_as(subject, each)) for subject, each in zip(subjects, times, strict=True)]
         del subjects
     tell("done", len(groups), len(groups))
-    views = [sample.seconds for name, _, _, sample in found if name == "view"]
+    views = [each.sample.seconds for _, each in found if each.name == "view"]
     view = statistics.median(views) if views and not clock.on_cuda else 0.0
-    return [
-        (name, path, sample._replace(seconds=max(sample.seconds - others * view, sample.seconds / 2)))
-        for name, path, others, sample in found
-    ]
+    return [each._replace(sample=_without(each.sample, others * view)) for others, each in found]
+
+
+def _timed_as(subject: _Subject, seconds: float) -> _Timed:
+    sample = subject.sample._replace(seconds=seconds)
+    return _Timed(subject.name, subject.path.name, sample, subject.unpadded)
+
+
+def _without(sample: Sample, seconds: float) -> Sample:
+    """The sample without what its views took, which is not all of it."""
+    return sample._replace(seconds=max(sample.seconds - seconds, sample.seconds / 2))
 
 
 def _grouped(wanted: Sequence[Any], most_bytes: float) -> list[list[Any]]:
@@ -292,30 +317,74 @@ def _grouped(wanted: Sequence[Any], most_bytes: float) -> list[list[Any]]:
 def _subject(clock: Clock, cache: int, name: str, path: _Path, case: Case, resident: frozenset[str]) -> _Subject | None:
     """The operation with its tensors on the device; None if this torch runs another operator for it."""
     shapes = case.shapes[0] if len(case.shapes) == 1 else list(case.shapes)
-    costs = count(trace(case.make(), shapes, dtype=path.dtype, target=clock.device.type))
+    with torch.device("meta"):
+        costs = count(trace(case.make(), shapes, dtype=path.dtype, target=clock.device.type))
     found = [class_of(entry) for entry in costs.operations]
     if name not in found:
         return None
-    demand = demands(costs, cache, _fresh_from(clock, cache), resident=resident)[found.index(name)]
-    module = case.make().eval().to(clock.device, path.dtype)
-    inputs = [torch.randn(shape, device=clock.device, dtype=path.dtype) for shape in case.shapes]
+    index = found.index(name)
+    demand = demands(costs, cache, _fresh_from(clock, cache), resident=resident)[index]
+    module = _built(case).eval().to(clock.device, path.dtype)
+    inputs = [_random(shape, clock.device, path.dtype) for shape in case.shapes]
     if case.rectified:
         inputs = [x.relu_() for x in inputs]
     call = partial(module, *inputs)
+    largest = max(tensor.nbytes for entry in costs.operations for tensor in entry.operation.outputs)
+    leaves_something = max(largest, *(x.nbytes for x in inputs)) <= cache
 
     def prepare() -> None:
-        if PROGRAM in resident:
+        if PROGRAM in resident and leaves_something:
             call()
         if "input" in resident:
             for x in inputs:
                 x.mul_(1.0)
 
     others = sum(each == "view" for each in found) if name != "view" else 0
-    return _Subject(name, path, Sample(demand, 0.0), others, call, prepare)
+    unpadded = unpadded_share(costs.operations[index].operation)
+    return _Subject(name, path, Sample(demand, 0.0), unpadded, others, call, prepare)
+
+
+def unpadded_share(operation: Operation) -> float:
+    """The share of a convolution's products in which no padding takes part; 1 for any other operation."""
+    if operation.operator != "aten.convolution":
+        return 1.0
+    share = 1.0
+    sizes, window = operation.inputs["input"].shape[2:], operation.inputs["weight"].shape[2:]
+    geometry = (operation.outputs[0].shape[2:], operation.attributes["stride"], operation.attributes["padding"])
+    for size, places, out, stride, padding in zip(sizes, window, *geometry, strict=True):
+        inside = sum(0 <= i * stride - padding + place < size for i in range(out) for place in range(places))
+        share *= inside / (out * places)
+    return share
 
 
 _LONG, _ENOUGH = 0.05, 2
 """Operations of so many seconds are steady, and are timed only so often."""
+
+
+def _built(case: Case) -> nn.Module:
+    """The case's module, with weights; those of a large one are filled faster than layers initialise theirs."""
+    with torch.device("meta"):
+        module = case.make()
+    if sum(parameter.numel() for parameter in module.parameters()) < _BLOCK:
+        return case.make()
+    module.to_empty(device="cpu")
+    for parameter in module.parameters():
+        parameter.copy_(_random(parameter.shape, torch.device("cpu"), parameter.dtype))
+    return module
+
+
+_BLOCK = 2**20
+
+
+def _random(shape: Sequence[int], device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """Normal random numbers; beyond a million they repeat, which no operation notices."""
+    number = math.prod(shape)
+    flat = torch.empty(number, device=device, dtype=dtype)
+    block = torch.randn(min(number, _BLOCK), device=device, dtype=dtype)
+    for start in range(0, number, _BLOCK):
+        part = flat[start : start + _BLOCK]
+        part.copy_(block[: len(part)])
+    return flat.view(*shape)
 
 
 def _timed(clock: Clock, subjects: Sequence[_Subject], rounds: int) -> list[float]:
@@ -336,7 +405,7 @@ def _timed(clock: Clock, subjects: Sequence[_Subject], rounds: int) -> list[floa
 
 
 def _fitted(
-    samples: Sequence[tuple[str, str, Sample]],
+    samples: Sequence[_Timed],
     products: Mapping[str, Mapping[int, float]],
     near: float,
     far: float,
@@ -344,12 +413,12 @@ def _fitted(
 ) -> dict[str, dict[str, Ceilings]]:
     """The ceilings of each class and path that were measured."""
     by_class: dict[str, dict[str, list[Sample]]] = {}
-    for name, path, sample in samples:
-        by_class.setdefault(name, {}).setdefault(path, []).append(sample)
+    for each in samples:
+        by_class.setdefault(each.name, {}).setdefault(each.path, []).append(each.sample)
     found: dict[str, dict[str, Ceilings]] = {}
     for name in DRAWS:
-        for path, each in by_class.get(name, {}).items():
-            ceilings = fit(each, Guess(max(products[path].values()), near, far))
+        for path, timed in by_class.get(name, {}).items():
+            ceilings = fit(timed, Guess(max(products[path].values()), near, far))
             if name == "view" and clock.on_cuda:
                 ceilings = replace(ceilings, fixed_seconds=0.0)  # the host's time, while the device goes on
             found.setdefault(name, {})[path] = ceilings

@@ -261,19 +261,23 @@ def memory_bytes() -> int | None:
     return None
 
 
+_MOST_ROUNDS = 250
+"""A device's queue holds some thousand kernels: with more the host would wait for it, and it for the host."""
+
+
 def _rounds(seconds: float, least_seconds: float) -> int:
-    return max(1, min(1000, round(least_seconds / max(seconds, 1e-7))))
+    return max(1, min(_MOST_ROUNDS, round(least_seconds / max(seconds, 1e-7))))
 
 
-_DELAY_CYCLES_A_CALL = 20_000
-"""Some 10 microseconds a call at 2 GHz: longer than the host takes to ask for an operation."""
+_DELAY_CYCLES, _DELAY_CYCLES_A_CALL = 1_000_000, 100_000
+"""Some 500 microseconds, and 50 for each call, at 2 GHz: longer than the host takes to ask for a module's kernels."""
 
 
 def _delay(calls: int) -> None:
     """Keep the device busy while the host fills its queue."""
     sleep = getattr(torch.cuda, "_sleep", None)
     if sleep is not None:
-        sleep(_DELAY_CYCLES_A_CALL * min(calls, 1000))
+        sleep(_DELAY_CYCLES + _DELAY_CYCLES_A_CALL * calls)
 
 
 def _cpu() -> dict[str, Any]:

@@ -31,6 +31,8 @@ class Limits(NamedTuple):
     most_bytes: float
     """Of one tensor."""
 
+    most_batch: int = 16
+
     least_bytes: float = 0
     """Of an operation's largest tensor, where that is to outgrow the cache."""
 
@@ -41,7 +43,7 @@ class Limits(NamedTuple):
     @property
     def flops(self) -> float:
         """The most FLOPs: large tensors may take longer."""
-        return self.most_flops * (8 if self.least_bytes else 1)
+        return self.most_flops * (6 if self.least_bytes else 1)
 
 
 class Case(NamedTuple):
@@ -158,7 +160,7 @@ _WINDOWS_OF = {"1x1": (1,), "3x3": (3,), "large": (5, 5, 7), "stem": (3, 3, 5, 7
 _STRIDES_OF = {"stem": (1, 2, 2, 4), "large": (1, 1, 2)}
 
 
-def _conv(source: random.Random, kind: str) -> _Conv:
+def _conv(source: random.Random, limits: Limits, kind: str) -> _Conv:
     """A convolution of a class, of any size."""
     channels, groups = _channels(source, 16, 1024), 1
     filters = _channels(source, max(16, channels / 4), min(1024, channels * 4))
@@ -170,7 +172,9 @@ def _conv(source: random.Random, kind: str) -> _Conv:
         groups = source.choice((2, 4, 8))
         channels, filters = max(channels // groups, 2) * groups, max(filters // groups, 1) * groups
     window, stride = source.choice(_WINDOWS_OF.get(kind, (3,))), source.choice(_STRIDES_OF.get(kind, (1, 1, 1, 2)))
-    return _Conv(_number(source, 1, 16), channels, filters, _number(source, 7, 224), window, stride, groups)
+    return _Conv(
+        _number(source, 1, limits.most_batch), channels, filters, _number(source, 7, 224), window, stride, groups
+    )
 
 
 def _fitting_conv(source: random.Random, limits: Limits, kind: str) -> _Conv:
@@ -179,7 +183,7 @@ def _fitting_conv(source: random.Random, limits: Limits, kind: str) -> _Conv:
     def fits(conv: _Conv, limits: Limits) -> bool:
         return limits.hold(conv.largest_bytes) and least_flops <= conv.flops <= limits.flops
 
-    return _search(lambda: _conv(source, kind), fits, limits)
+    return _search(lambda: _conv(source, limits, kind), fits, limits)
 
 
 def _forward(kind: str) -> Draw:
@@ -248,7 +252,7 @@ def _image(source: random.Random, limits: Limits, most: float = 1.0) -> Shape:
 
     def draw() -> Shape:
         size = _number(source, 7, 224)
-        return _number(source, 1, 32), _channels(source, 16, 1024), size, size
+        return _number(source, 1, 2 * limits.most_batch), _channels(source, 16, 1024), size, size
 
     def fits(shape: Shape, limits: Limits) -> bool:
         nbytes = 4 * math.prod(shape)
