@@ -20,6 +20,7 @@ from costmodel.cli import (  # noqa: F401  (their import makes the commands)
     calibration,
     checks,
     lists,
+    measuring,
     memory,
     traffic,
 )

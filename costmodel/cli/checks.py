@@ -2,42 +2,56 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from costmodel.cli.inputs import machine, network
-from costmodel.cli.options import Feed, Force, Format, Models, Output, Shown
+from costmodel.cli.inputs import machine, network, traced, training_options
+from costmodel.cli.options import Feed, Force, Format, MaybeOn, Models, Output, Shown, Step, Training
 from costmodel.cli.output import Answer, progress, rendered
 from costmodel.cli.program import command
+from costmodel.errors import InputError
 
 
 @command
 def validate(
     models: Models,
     feed: Feed,
+    training: Training,
     out: Output,
-    train: Annotated[bool, typer.Option("--train", help="Compare the backward pass too.")] = False,
+    measurement: Annotated[
+        Path | None,
+        typer.Option(metavar="RECORD.json", help="Compare what we predict with a record that `measure` wrote."),
+    ] = None,
+    device: MaybeOn = None,
     peer: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="Ask this program only; repeatable.", show_default="all of them"),
     ] = None,
     totals: Annotated[bool, typer.Option("--totals", help="Leave out the layers that are fine.")] = False,
 ) -> Answer:
-    """Our numbers against other programs' and published ones; exit code 1 if a difference is unexplained."""
-    networks = [network(model, feed) for model in models]
+    """Our numbers against other programs', published or measured ones; exit code 1 if a difference is unexplained."""
+    given = training_options(training)
+    if measurement is not None:
+        if peer:
+            raise InputError("--peer asks other programs, --measurement a record: give one of the two.")
+        return _against(models, feed, training, measurement, device, out, totals)
+    if given or training.dtype or device:
+        raise InputError("--dtype, --optimizer and --device say what was measured: give --measurement with them.")
+    networks = [network(model, feed, feed.run) for model in models]
     from costmodel.report import documents
     from costmodel.report.captions import verdict
     from costmodel.report.tables import validation_table
     from costmodel.validation import validate
 
-    options: dict[str, Any] = {"batch": feed.batch, "train": train, "run": feed.run or None, "peers": peer or None}
+    asked: dict[str, Any] = {"train": training.train, "run": feed.run or None, "peers": peer or None}
     results = []
     with progress() as tell:
         for index, each in enumerate(networks):
             tell(f"validating {each.title}", index, len(networks))
-            results.append(validate(each, **options))
+            results.append(validate(each, batch=feed.batch, **asked))
     if out.format is Format.JSON:
         text = documents.to_text(documents.validation(results))
     else:
@@ -45,6 +59,38 @@ def validate(
             rendered(validation_table(result, every=not totals), out, verdict(result, each.title), result.notes)
             for each, result in zip(networks, results, strict=True)
         ]
+        text = "\n".join(tables)
+    return Answer(text, 0 if all(result.ok for result in results) else 1)
+
+
+def _against(
+    models: list[str],
+    feed: Feed,
+    training: Training,
+    path: Path,
+    device: str | None,
+    out: Output,
+    totals: bool,
+) -> Answer:
+    """Predictions beside a record's runs of the same networks."""
+    from costmodel.hardware.record import read
+    from costmodel.report import documents
+    from costmodel.report.measured import comparison_table, comparison_title, totals_table
+    from costmodel.validation.measurement import against, device_of
+
+    record = read(path)
+    hardware = machine(device) if device else device_of(record)
+    laid = record.switches.memory_format == "channels_last"
+    step = Step(**asdict(training), target=record.target, channels_last=laid)
+    results = [against(record, traced(model, feed, step)[1], hardware) for model in models]
+    if out.format is Format.JSON:
+        text = documents.to_text(documents.measured(results))
+    else:
+        tables = []
+        for result in results:
+            tables.append(rendered(totals_table(result), out, comparison_title(result), result.notes, total=False))
+            if not totals:
+                tables.append(rendered(comparison_table(result), out, "Layer by layer"))
         text = "\n".join(tables)
     return Answer(text, 0 if all(result.ok for result in results) else 1)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from costmodel.cli.options import Feed, Step, Tf32
+from costmodel.cli.options import Fed, Feed, Step, Tf32, Training
 from costmodel.errors import InputError
 
 if TYPE_CHECKING:
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from costmodel.roofline import Prediction
 
 
-def network(model: str, feed: Feed) -> Network:
-    """The network that a text names, with the inputs and classes that were asked for."""
+def network(model: str, feed: Fed, real: bool = False) -> Network:
+    """The network that a text names, with the inputs and classes that were asked for; `real` with weights."""
     from costmodel.networks import find
 
-    return find(model, classes=feed.classes, real=feed.run, shapes=feed.input)
+    return find(model, classes=feed.classes, real=real, shapes=feed.input)
 
 
 def traced(model: str, feed: Feed, step: Step) -> tuple[Network, Trace]:
     """A network, and what it does with its inputs."""
     options = run_options(feed, step)
-    found = network(model, feed)
+    found = network(model, feed, feed.run)
     return found, tracing(found)(feed.batch, **options)
 
 
@@ -39,7 +39,7 @@ def run_options(feed: Feed, step: Step) -> dict[str, Any]:
         "channels_last": step.channels_last,
         "target": step.target,
         "run": feed.run,
-        **_training(step),
+        **training_options(step),
     }
 
 
@@ -55,24 +55,27 @@ def tracing(found: Network) -> TraceWith:
     return trace_with
 
 
-def _training(step: Step) -> dict[str, Any]:
-    """The options of a training step that were given, as `trace` takes them."""
+def training_options(training: Training) -> dict[str, Any]:
+    """The options of a training step that were given, as `trace` takes them. Raises InputError without --train."""
     optimizer = {
-        "momentum": step.momentum,
-        "weight_decay": step.weight_decay,
-        "fused": step.fused or None,
-        "foreach": step.foreach,
+        "momentum": training.momentum,
+        "weight_decay": training.weight_decay,
+        "fused": training.fused or None,
+        "foreach": training.foreach,
     }
-    options = {
-        "optimizer": step.optimizer,
+    options: dict[str, Any] = {
+        "optimizer": training.optimizer,
         "optimizer_options": {name: value for name, value in optimizer.items() if value is not None} or None,
-        "first_step": step.first_step or None,
-        "set_to_none": False if step.keep_gradients else None,
-        "accumulate": step.accumulate,
-        "checkpoint": tuple(step.checkpoint) if step.checkpoint else None,
     }
+    if isinstance(training, Step):
+        options |= {
+            "first_step": training.first_step or None,
+            "set_to_none": False if training.keep_gradients else None,
+            "accumulate": training.accumulate,
+            "checkpoint": tuple(training.checkpoint) if training.checkpoint else None,
+        }
     given = {name: value for name, value in options.items() if value is not None}
-    if given and not step.train:
+    if given and not training.train:
         raise InputError("this says how to train (--optimizer, --momentum, --checkpoint ...): give --train with it.")
     return given
 

@@ -54,7 +54,7 @@ def memory(
     if export is not None:
         _check_export(export, out.force)
     options = run_options(feed, step)
-    found = network(model, feed)
+    found = network(model, feed, feed.run)
     trace_with = tracing(found)
     from costmodel.memory import remember, savings, scaling
     from costmodel.report import captions, documents, plots, tables

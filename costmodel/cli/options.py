@@ -73,8 +73,8 @@ AllowUnmodelled = Annotated[
 
 
 @dataclass(frozen=True)
-class Feed:
-    """What a network is fed."""
+class Fed:
+    """What a network takes and tells apart."""
 
     input: Annotated[
         list[str] | None,
@@ -82,18 +82,24 @@ class Feed:
             metavar="SHAPE", help="An input without the batch, like 3x224x224 or 128:int64; once for each input."
         ),
     ] = None
-    batch: Annotated[int, typer.Option(metavar="N", help="Samples at once.")] = 1
     classes: Annotated[
         int | None, typer.Option(metavar="N", help="How many classes it tells apart.", show_default="the network's own")
     ] = None
+
+
+@dataclass(frozen=True)
+class Feed(Fed):
+    """What a network is fed."""
+
+    batch: Annotated[int, typer.Option(metavar="N", help="Samples at once.")] = 1
     run: Annotated[
         bool, typer.Option("--run", help="Really run it, on the CPU: for control flow that depends on values.")
     ] = False
 
 
 @dataclass(frozen=True)
-class Step:
-    """How a network is run."""
+class Training:
+    """In which type a network runs, and whether it learns."""
 
     dtype: Annotated[
         str | None,
@@ -120,6 +126,12 @@ class Step:
             show_default="as PyTorch: on cuda",
         ),
     ] = None
+
+
+@dataclass(frozen=True)
+class Step(Training):
+    """How a network is run."""
+
     first_step: Annotated[
         bool, typer.Option("--first-step", help="With --train: the first step, which makes the optimizer's state.")
     ] = False

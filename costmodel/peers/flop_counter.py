@@ -19,7 +19,8 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from costmodel.graph import BACKWARD, FORWARD
 from costmodel.peers import Findings, Reading
-from costmodel.peers.subject import Subject, own_parameters, surround, total_of
+from costmodel.peers.subject import Subject, own_parameters, total_of
+from costmodel.tracer.twin import surround
 
 
 def count(subject: Subject) -> Findings:

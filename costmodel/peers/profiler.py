@@ -7,10 +7,7 @@ out. Formulas: torch/csrc/profiler/util.cpp, computeFlops.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from torch.profiler import ProfilerActivity, profile, record_function
@@ -18,7 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from costmodel.graph import BACKWARD, FORWARD
 from costmodel.peers import Findings, Reading
-from costmodel.peers.subject import Subject, surround, total_of
+from costmodel.peers.subject import Subject, total_of
+from costmodel.tracer.kineto import silent_kineto
+from costmodel.tracer.twin import surround
 
 _LAYER, _KERNEL, _BACKWARD = "costmodel layer: ", "costmodel kernel", "costmodel backward"
 _CONTRACTIONS = ("conv2d", "mm", "addmm", "bmm", "baddbmm")
@@ -29,7 +28,7 @@ def count(subject: Subject) -> Findings:
     """Forward, and backward if asked for, in the profiler's FLOPs."""
     surround(subject.network, lambda path: record_function(_LAYER + path))
     profiler = profile(activities=[ProfilerActivity.CPU], record_shapes=True, with_flops=True)
-    with _silent_kineto(), profiler as recorded, _Kernels():
+    with silent_kineto(), profiler as recorded, _Kernels():
         outputs = subject.forward()
         if subject.train:
             total = total_of(outputs)
@@ -84,15 +83,3 @@ def _maker(number: int, layer_of: dict[int, str]) -> str:
     if number < 0 or number in layer_of:
         return layer_of.get(number, "")
     return layer_of[max(begun)] if (begun := [key for key in layer_of if key < number]) else ""
-
-
-@contextmanager
-def _silent_kineto() -> Iterator[None]:
-    """Kineto writes to stderr that it starts, stops and finds no GPU, unless its log level says otherwise."""
-    before = os.environ.get("KINETO_LOG_LEVEL")
-    os.environ["KINETO_LOG_LEVEL"] = before or "99"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["KINETO_LOG_LEVEL"]

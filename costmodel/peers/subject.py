@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,17 +78,6 @@ def gradients_enabled() -> Iterator[None]:
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
-
-
-def surround(network: nn.Module, around: Callable[[str], AbstractContextManager[Any]]) -> None:
-    """Let each module of a twin run its forward inside `around(its path)`; shared modules go by their first path."""
-
-    def call(forward: Callable[..., Any], path: str, *args: Any, **kwargs: Any) -> Any:
-        with around(path):
-            return forward(*args, **kwargs)
-
-    for path, module in network.named_modules():
-        module.__dict__["forward"] = functools.partial(call, module.forward, path)
 
 
 def own_parameters(network: nn.Module) -> dict[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from costmodel.devices import Device
+from costmodel.report.chapters.hardware import Bench, hardware_chapter
 from costmodel.report.chapters.memory import Peaks, memory_chapter
 from costmodel.report.exercises.words import BATCH, counted, listed, times
 from costmodel.report.model import Paragraph, Report, Section
@@ -21,6 +22,7 @@ def compose(
     claims: Section,
     validations: Mapping[Study, Validation],
     peaks: Sequence[Peaks] = (),
+    measured: Sequence[Bench] = (),
 ) -> Report:
     """A report from what was computed about some networks; the first network and device are looked at closely."""
     first = studies[0]
@@ -29,6 +31,7 @@ def compose(
         f"{first.image} in {first.trace().dtype}, and times are bounds on the {devices[0].title}."
     )
     checked = checks(validations)
+    hardware = hardware_chapter(measured, [study.name for study in studies])
     sections = (
         side_by_side(studies, devices[0]),
         conventions(devices),
@@ -36,14 +39,15 @@ def compose(
         claims,
         memory_chapter(studies, devices, peaks),
         rooflines(studies, devices),
+        hardware,
         checked,
         layer_tables(studies, devices[0]),
     )
     versions = ", ".join(f"{package} {version}" for package, version in first.trace().versions.items())
     verdicts = (
         f"**{section.title}.** {section.answer} [See there](#{section.link})."
-        for section in (claims, checked)
-        if section.blocks
+        for section in (claims, checked, hardware)
+        if section.blocks and section.answer
     )
     return Report(
         title=_title(studies),

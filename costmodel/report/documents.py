@@ -37,9 +37,11 @@ if TYPE_CHECKING:
     from costmodel.chip.dram import Curves, Traffic
     from costmodel.chip.fusion import Fusion
     from costmodel.devices import Device
+    from costmodel.hardware.suite import Outcome
     from costmodel.memory import Fit, Memory, Overhead, Rung, Savings
     from costmodel.networks import NetworkInfo
     from costmodel.validation import Validation
+    from costmodel.validation.measurement import Comparison
 
 Document = dict[str, Any]
 
@@ -210,6 +212,40 @@ def validation(validations: Sequence[Validation]) -> Document:
             for each in validations
         ],
     }
+
+
+def measured(comparisons: Sequence[Comparison]) -> Document:
+    """`costmodel/measured/1`: predictions beside what was measured, layer by layer and in total."""
+    return _versioned("measured") | {
+        "ok": all(each.ok for each in comparisons),
+        "comparisons": [
+            {
+                "model": each.run.model,
+                "inputs": [list(shape) for shape in each.run.inputs],
+                "dtype": each.run.dtype,
+                "train": each.run.train,
+                "measured_on": each.device_name,
+                "device": device(each.prediction.device),
+                "ok": each.ok,
+                "basis": each.prediction.basis,
+                "error": each.error,
+                "weighted_error": each.weighted_error,
+                "rank_correlation": each.rank_correlation,
+                "coverage": each.coverage,
+                "weighted_coverage": each.weighted_coverage,
+                "noise": each.run.noise,
+                "totals": [row._asdict() for row in each.totals],
+                "layers": [row._asdict() for row in each.rows],
+                "notes": list(each.notes),
+            }
+            for each in comparisons
+        ],
+    }
+
+
+def suite(device: str, outcomes: Sequence[Outcome]) -> Document:
+    """`costmodel/suite/1`: what a hardware suite did, and what failed."""
+    return _versioned("suite") | {"device": device, "steps": [outcome._asdict() for outcome in outcomes]}
 
 
 def benchmark(frame: pd.DataFrame) -> Document:

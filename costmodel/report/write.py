@@ -13,6 +13,7 @@ from costmodel.devices import Device, device
 from costmodel.errors import InputError
 from costmodel.networks.heads import KINDS
 from costmodel.report import html, markdown, plots
+from costmodel.report.chapters.hardware import Bench, benches
 from costmodel.report.chapters.memory import Peaks, measured_peaks
 from costmodel.report.compose import compose
 from costmodel.report.exercises import answers, claims
@@ -57,7 +58,8 @@ def write_report(
     tell = progress or (lambda text, done, total: None)
     target = Path(folder)
     check(target, ("report.md", "report.html"), force=force)  # before the work is done
-    report = gather(models, devices, tell, measured_peaks(target / "measurements"))
+    records = target / "measurements"
+    report = gather(models, devices, tell, measured_peaks(records), benches(records))
     check(target, _paths(report), force=force)
     pictures = dict(_drawn(report, tell))
     drawings = {figure.name: pictures[f"figures/{figure.name}.svg"].decode() for figure in report.figures}
@@ -76,7 +78,11 @@ _STEPS = 100
 
 
 def gather(
-    models: Sequence[str], devices: Sequence[str | Device], tell: Progress, peaks: Sequence[Peaks] = ()
+    models: Sequence[str],
+    devices: Sequence[str | Device],
+    tell: Progress,
+    peaks: Sequence[Peaks] = (),
+    measured: Sequence[Bench] = (),
 ) -> Report:
     """Trace, count, predict and check the networks, and answer the questions about them."""
     if not models or not devices:
@@ -102,6 +108,7 @@ def gather(
         claims(named, machines[0]),
         validations,
         peaks,
+        measured,
     )
 
 

@@ -7,9 +7,11 @@ lazy layers that take their shapes, counters, hooks that remove themselves) the 
 from __future__ import annotations
 
 import copy
+import functools
 import types
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -63,6 +65,17 @@ def paths_of(model: nn.Module) -> Paths:
 def real_twin(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
     """A full copy of `model` with weights on the CPU, for networks that can only be traced by running them."""
     return copy.deepcopy(model).to(device="cpu", dtype=dtype)
+
+
+def surround(network: nn.Module, around: Callable[[str], AbstractContextManager[Any]]) -> None:
+    """Let each module of a twin run its forward inside `around(its path)`; shared modules go by their first path."""
+
+    def call(forward: Callable[..., Any], path: str, *args: Any, **kwargs: Any) -> Any:
+        with around(path):
+            return forward(*args, **kwargs)
+
+    for path, module in network.named_modules():
+        module.__dict__["forward"] = functools.partial(call, module.forward, path)
 
 
 def meta_tensor(tensor: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:

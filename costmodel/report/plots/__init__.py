@@ -6,6 +6,7 @@ a figure as SVG and PNG.
 
 from costmodel.report.plots.bars import layer_panels, layers, shares
 from costmodel.report.plots.buffers import traffic
+from costmodel.report.plots.measured import gaps, sweeps
 from costmodel.report.plots.memory import memory, memory_against_batch
 from costmodel.report.plots.rooflines import roofline
 from costmodel.report.plots.scatter import compare
@@ -13,6 +14,7 @@ from costmodel.report.plots.style import save
 
 __all__ = [
     "compare",
+    "gaps",
     "layer_panels",
     "layers",
     "memory",
@@ -20,5 +22,6 @@ __all__ = [
     "roofline",
     "save",
     "shares",
+    "sweeps",
     "traffic",
 ]

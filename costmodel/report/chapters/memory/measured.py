@@ -35,7 +35,7 @@ class Peaks(NamedTuple):
 def measured_peaks(folder: Path) -> list[Peaks]:
     """The peaks in the measurements of a folder, in the order of the files' names; other files are left alone."""
     found = []
-    for path in sorted(folder.glob("*.json")):
+    for path in sorted(folder.rglob("*.json")):
         try:
             document = json.loads(path.read_bytes())
             found += _peaks(document) if document.get("schema") == "costmodel/measurement/1" else []

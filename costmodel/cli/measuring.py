@@ -1,0 +1,130 @@
+"""The commands that run networks on real hardware: measure, suite."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from costmodel.cli.inputs import network, training_options
+from costmodel.cli.options import Fed, Force, Format, Models, Shown, Tf32, Training
+from costmodel.cli.output import Answer, check_free, progress, rendered
+from costmodel.cli.program import command
+from costmodel.errors import HardwareError
+
+if TYPE_CHECKING:
+    from costmodel.hardware.record import Measurement
+
+Hardware = Annotated[
+    str, typer.Option("--device", metavar="DEVICE", help="Where to run: cuda, cuda:1, cpu.", show_default=True)
+]
+
+
+@command
+def measure(
+    models: Models,
+    fed: Fed,
+    training: Training,
+    tf32: Tf32,
+    shown: Shown,
+    device: Hardware = "cuda",
+    batch: Annotated[
+        list[int] | None, typer.Option(metavar="N", help="Samples at once; repeatable.", show_default="1")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(metavar="N", help="Threads on the CPU.", min=1)] = None,
+    seconds: Annotated[float, typer.Option(metavar="S", help="How long to time each run at least.", min=0)] = 1.0,
+    benchmark: Annotated[bool, typer.Option("--benchmark", help="Let cuDNN try its algorithms first.")] = False,
+    channels_last: Annotated[bool, typer.Option("--channels-last", help="Lay images out channels last.")] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="RECORD.json", help="Write the record to a file.", show_default=False),
+    ] = None,
+    force: Force = False,
+) -> Answer:
+    """Run networks on a device: time by layer and in total, memory, kernels. Random data, random weights."""
+    if output is not None:
+        check_free(output, force)
+    from costmodel.hardware.clock import find_device
+    from costmodel.hardware.measure import measure, measurement
+    from costmodel.hardware.record import Switches
+    from costmodel.report.measured import record_notes, runs_table
+    from costmodel.tracer import Training as Step
+
+    find_device(device)  # before any weight is made
+    switches = Switches(tf32.tf32_conv, tf32.tf32_matmul, benchmark, "channels_last" if channels_last else "contiguous")
+    options = training_options(training)
+    batches = batch or [1]
+    runs = []
+    with progress() as tell:
+        for index, model in enumerate(models):
+            found = network(model, fed, real=True)
+            for number, each in enumerate(batches):
+                tell(f"{found.title}, batch {each}", index * len(batches) + number, len(models) * len(batches))
+                run = measure(
+                    found.module,
+                    found.inputs(each),
+                    device=device,
+                    batch=each,
+                    dtype=training.dtype,
+                    train=Step(**options) if training.train else False,
+                    switches=switches,
+                    thread_count=threads,
+                    seconds=seconds,
+                    name=found.name,
+                )
+                runs.append(run)
+                typer.echo(f"Warning: {run.name}: {run.failure}", err=True) if run.failure else None
+    record = measurement(runs, device=device, switches=switches, thread_count=threads, command=_command_line())
+    if output is not None:
+        record.save(output)
+    _check_some(record)
+    if shown.format is Format.JSON:
+        return Answer(record.to_json())
+    return Answer(
+        rendered(runs_table(record), shown, f"Measured on {record.device_name}", record_notes(record), total=False)
+    )
+
+
+def _check_some(record: Measurement) -> None:
+    """Raises HardwareError if nothing could be run."""
+    if record.runs and all(run.failure for run in record.runs):
+        raise HardwareError(
+            f"nothing fitted into the memory of {record.device_name}: give a smaller --batch, or --dtype bfloat16."
+        )
+
+
+@command
+def suite(
+    shown: Shown,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where the records go.")],
+    device: Hardware = "cuda",
+    budget: Annotated[float, typer.Option(metavar="S", help="Begin nothing after so many seconds.")] = 480.0,
+    run_seconds: Annotated[
+        float, typer.Option(metavar="S", help="How long to time each run at least, and to profile it.", min=0)
+    ] = 0.5,
+    threads: Annotated[int | None, typer.Option(metavar="N", help="Threads on the CPU.", min=1)] = None,
+    calibrate: Annotated[bool, typer.Option("--calibrate/--no-calibrate", help="Whether to calibrate first.")] = True,
+) -> Answer:
+    """Calibrate a device, measure the networks on it, run its tests; called again it skips what is there."""
+    from costmodel.hardware import suite as suites
+    from costmodel.report import documents
+    from costmodel.report.measured import suite_table
+
+    effort = suites.FULL if calibrate else None
+    wanted = suites.Suite(
+        device, output, suites.plan(device), budget, run_seconds, threads, _command_line(), effort=effort
+    )
+    with progress() as tell:
+        outcomes = wanted.run(tell)
+    if shown.format is Format.JSON:
+        text = documents.to_text(documents.suite(device, outcomes))
+    else:
+        text = rendered(suite_table(outcomes), shown, f"Suite on {device}, in {output}", total=False)
+    return Answer(text, 1 if any(outcome.state == suites.FAILED for outcome in outcomes) else 0)
+
+
+def _command_line() -> str:
+    return shlex.join(["costmodel", *sys.argv[1:]])

@@ -1,0 +1,64 @@
+"""What torch itself expects: its RuntimeEstimator, a roofline of operators on fake tensors, which wants an accelerator.
+
+Its peaks are the device's as torch knows them, tensor cores included, for every operator of a dtype; see
+torch/distributed/_tools/runtime_estimator.py and torch/utils/_runtime_estimation.py.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+from contextlib import redirect_stdout
+from typing import Any
+
+import torch
+from torch import nn
+
+from costmodel.hardware.record import Run, Said
+from costmodel.hardware.stage import RandomLabels
+from costmodel.tracer.training import CrossEntropy, Training, TrainingStep
+from costmodel.tracer.twin import meta_twin
+
+
+def torch_estimate(network: nn.Module, run: Run, training: Training | None, device: torch.device) -> Said:
+    """What torch's RuntimeEstimator says of a run, or why it says nothing. Never raises."""
+    if device.type == "cpu":
+        return Said(problem="it knows no CPU: it wants an accelerator")
+    try:
+        fake = importlib.import_module("torch._subclasses.fake_tensor").FakeTensorMode
+        tool = importlib.import_module("torch.distributed._tools.runtime_estimator").RuntimeEstimator
+        with fake(), redirect_stdout(io.StringIO()):
+            return Said(_estimated(tool(), network, run, training, device))
+    except Exception as error:
+        return Said(problem=" ".join(f"{type(error).__name__}: {error}".split())[:200])
+
+
+def _estimated(tool: Any, network: nn.Module, run: Run, training: Training | None, device: torch.device) -> float:
+    """Its seconds, under a mode in which tensors are fake."""
+    dtype = getattr(torch, run.dtype)
+    twin = _on(meta_twin(network, dtype).train(run.train), device)
+    inputs = [torch.empty(shape, dtype=dtype, device=device) for shape in run.inputs]
+    with tool("operator-level-cost-model"), torch.set_grad_enabled(run.train):
+        outputs = twin(*inputs)
+        if training is not None:
+            step = TrainingStep(training, device.type)
+            loss = RandomLabels() if isinstance(step.loss, CrossEntropy) else step.loss
+            loss(outputs).backward()
+            if step.make_optimizer:
+                step.make_optimizer([each for each in twin.parameters() if each.requires_grad]).step()
+    return tool.total_runtime / 1e3
+
+
+def _on(twin: nn.Module, device: torch.device) -> nn.Module:
+    """A twin's parameters and buffers as (fake) tensors on a device."""
+    made: dict[int, torch.Tensor] = {}
+    for module in twin.modules():
+        for table in (module._parameters, module._buffers):
+            for name, tensor in table.items():
+                if tensor is not None:
+                    if id(tensor) not in made:
+                        new = torch.empty(tuple(tensor.shape), dtype=tensor.dtype, device=device)
+                        is_parameter = isinstance(tensor, nn.Parameter)
+                        made[id(tensor)] = nn.Parameter(new, tensor.requires_grad) if is_parameter else new
+                    table[name] = made[id(tensor)]  # type: ignore[assignment]
+    return twin

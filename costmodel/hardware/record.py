@@ -1,0 +1,450 @@
+"""The Measurement document, `costmodel/measurement/1`: what runs of networks took on a device.
+
+Plain frozen data that needs no torch. `Measurement.save` writes it as JSON with a digest of its content; `read` refuses
+what is not such a document, what is damaged and what was changed by hand, and says where.
+
+Three totals of a run are kept apart, because they answer different questions:
+- `work`: the sum of what the device did, its kernels (on the CPU the operators' own time), under the profiler;
+- `graph`: the replay of the run as one CUDA graph, without the host's launches;
+- `eager`: wall time of the run as a user writes it, without the profiler.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import statistics
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hints
+
+from costmodel.display import html_table
+from costmodel.errors import InputError
+from costmodel.graph import PHASES
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA = "costmodel/measurement/1"
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Repetitions of one thing, in seconds."""
+
+    median: float
+    low: float
+    """The first quartile."""
+
+    high: float
+    """The third quartile."""
+
+    count: int
+    """How many repetitions."""
+
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> Spread:
+        """The spread of some repetitions, at least one."""
+        if len(seconds) < 2:
+            return cls(seconds[0], seconds[0], seconds[0], 1)
+        low, median, high = statistics.quantiles(seconds, n=4, method="inclusive")
+        return cls(median, low, high, len(seconds))
+
+    def rounded(self) -> Spread:
+        """The same to nanoseconds, finer than any clock here."""
+        return Spread(round(self.median, 9), round(self.low, 9), round(self.high, 9), self.count)
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """What the device ran for a layer under one name, in one run."""
+
+    name: str
+    """A kernel's on CUDA, which tells Winograd, FFT and implicit products apart; an operator's on the CPU."""
+
+    seconds: float
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class LayerTime:
+    """A layer in one phase."""
+
+    layer: str
+    """Dotted path, as in a trace; "(loss)" and "(optimizer)" for what a training step adds."""
+
+    phase: str
+    """"forward", "backward" or "optimizer"."""
+
+    seconds: float
+    """The median over repetitions of the sum of its kernels."""
+
+    low: float
+    high: float
+    """The quartiles."""
+
+    kernels: tuple[Kernel, ...]
+    """The longest first."""
+
+    @property
+    def launches(self) -> int:
+        """How many kernels (on the CPU: operators) ran for it."""
+        return sum(kernel.count for kernel in self.kernels)
+
+    @property
+    def noise(self) -> float:
+        """Its own spread over repetitions, as a share of its time."""
+        return (self.high - self.low) / self.seconds if self.seconds else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPeaks:
+    """The highest level of one run's memory, rung by rung; None where nothing tells."""
+
+    requested_bytes: int | None = None
+    """What tensors and libraries' workspaces asked of torch's allocator."""
+
+    allocated_bytes: int | None = None
+    """The same as the allocator rounds it."""
+
+    reserved_bytes: int | None = None
+    """What the allocator took from the device."""
+
+    device_bytes: int | None = None
+    """What the device no longer had free, the CUDA context and everybody else included."""
+
+    before_bytes: int | None = None
+    """What the device had not free before the network was put there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What another program estimates for a run."""
+
+    seconds: float | None = None
+    problem: str = ""
+    """Why it says nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One network at one batch in one dtype."""
+
+    model: str
+    inputs: tuple[tuple[int, ...], ...]
+    """The shapes of its inputs, batch first."""
+
+    batch: int
+    dtype: str
+    train: bool
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Loss and optimizer of a training step."""
+
+    failure: str = ""
+    """Why there are no times: out of memory."""
+
+    eager: Spread | None = None
+    rounds: tuple[float, ...] = ()
+    """The medians of eager wall time over several rounds, apart in time: how far they differ is the noise floor."""
+
+    work: Spread | None = None
+    profiled: Spread | None = None
+    """Wall time under the profiler: against `eager` it says what the profiler costs. Nothing is scaled by it."""
+
+    graph: Spread | None = None
+    graph_problem: str = ""
+    """Why there is no replay of a CUDA graph."""
+
+    layers: tuple[LayerTime, ...] = ()
+    """In the order of execution. Their times are sums of kernels, as `work` is."""
+
+    unjoined: tuple[Kernel, ...] = ()
+    """What ran for no layer: copies between host and device, for example."""
+
+    memory: MemoryPeaks = MemoryPeaks()
+    clocks_hertz: tuple[float, ...] = ()
+    """The compute clock as read before and after."""
+
+    peers: Mapping[str, Said] = field(default_factory=dict)
+
+    @property
+    def phase_text(self) -> str:
+        """What was run, in words."""
+        return "training step" if self.train else "forward"
+
+    @property
+    def name(self) -> str:
+        """The run in one line: "alexnet, batch 8, float32, forward"."""
+        return f"{self.model}, batch {self.batch}, {self.dtype}, {self.phase_text}"
+
+    @property
+    def noise(self) -> float:
+        """The noise floor: how far the rounds lie apart, as a share of their median; 0 for one round."""
+        return (max(self.rounds) - min(self.rounds)) / statistics.median(self.rounds) if self.rounds else 0.0
+
+    @property
+    def profiler_ratio(self) -> float | None:
+        """Wall time under the profiler as a multiple of that without it."""
+        return self.profiled.median / self.eager.median if self.profiled and self.eager else None
+
+    @property
+    def images_per_second(self) -> float | None:
+        """Samples a second, from eager wall time."""
+        return self.batch / self.eager.median if self.eager else None
+
+
+@dataclass(frozen=True, slots=True)
+class Switches:
+    """What torch was told about precision and algorithms."""
+
+    cudnn_allow_tf32: bool = True
+    matmul_allow_tf32: bool = False
+    cudnn_benchmark: bool = False
+    memory_format: str = "contiguous"
+    """"contiguous" or "channels_last"."""
+
+
+DEFAULTS = Switches()
+"""Torch's own."""
+
+
+@dataclass(frozen=True, repr=False)
+class Measurement:
+    """Some runs on one device in the same circumstances."""
+
+    circumstances: Mapping[str, Any]
+    """The device, its clocks, versions, threads, date and command, as `clock.circumstances` reads them."""
+
+    switches: Switches
+    runs: tuple[Run, ...]
+
+    @property
+    def device_name(self) -> str:
+        """The device's own name for itself."""
+        return str(self.circumstances["device"]["name"])
+
+    @property
+    def target(self) -> str:
+        """Whose way of running operators it shows: "cuda" or "cpu"."""
+        return str(self.circumstances["device"]["type"])
+
+    @property
+    def threads(self) -> int:
+        """Threads of the CPU."""
+        return int(self.circumstances["threads"])
+
+    def run(
+        self, model: str, inputs: Sequence[Sequence[int]], dtype: str, train: bool, settings: Mapping[str, Any]
+    ) -> Run:
+        """The run of a network on such inputs. Raises InputError, with what there is, if there is none."""
+        wanted = (tuple(map(tuple, inputs)), dtype, train)
+        of_model = [run for run in self.runs if run.model == model]
+        found = [run for run in of_model if (run.inputs, run.dtype, run.train) == wanted]
+        exact = [run for run in found if dict(run.settings) == dict(settings)]
+        if exact:
+            return max(exact, key=lambda run: not run.failure)
+        asked = f"{model} on {_shapes(wanted[0])} in {dtype}, {'training step' if train else 'forward'}"
+        if found:
+            said = ", ".join(f"{name} {value}" for name, value in found[-1].settings.items())
+            raise InputError(f"this record's {model} was trained with {said}: give the same options.")
+        there = "; ".join(f"{run.name} on {_shapes(run.inputs)}" for run in of_model or self.runs[:8])
+        raise InputError(f"this record has no run of {asked}. It has {there or 'none at all'}.")
+
+    def to_json(self) -> str:
+        """The document, a line a layer, with the digest of its content."""
+        content = asdict(self)
+        return _lines({"schema": SCHEMA, "digest": _digest(content)} | content) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Measurement:
+        """The measurement that `to_json` wrote. Raises InputError, with the reason, for anything else."""
+        try:
+            document = json.loads(text)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise InputError(f"this is not a JSON document, or not the whole of one: {error}.") from None
+        if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+            found = document.get("schema") if isinstance(document, dict) else None
+            said = f"its schema is {str(found)[:60]!r}" if found else "it has no schema"
+            raise InputError(f"this is not a measurement: {said}, and should be {SCHEMA!r}.")
+        digest = document.pop("digest", None)
+        del document["schema"]
+        try:
+            measurement = _read(cls, document, "")
+            _check(measurement)
+        except _DamagedError as error:
+            raise InputError(f"this measurement is damaged: {error}.") from None
+        if digest != _digest(asdict(measurement)):
+            raise InputError(
+                "this measurement was changed after it was written (its digest does not fit): measure again."
+            )
+        return measurement
+
+    def save(self, path: str | PathLike[str]) -> Path:
+        """Write the document, whole or not at all. Raises InputError if that fails."""
+        target = Path(path)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            temporary.write_text(self.to_json(), encoding="utf-8")
+            temporary.replace(target)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise InputError(f"cannot write {target}: {error.strerror or error}.") from None
+        return target
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a run, in base units."""
+        import pandas as pd
+
+        return pd.DataFrame([_row(run) for run in self.runs])
+
+    def __repr__(self) -> str:
+        return f"<Measurement of {len(self.runs)} runs on {self.device_name}>"
+
+    def _repr_html_(self) -> str:
+        """The runs for a notebook."""
+        columns = [
+            ("network", "text"), ("batch", "count"), ("dtype", "term"), ("run", "term"), ("eager", "seconds"),
+            ("work", "seconds"), ("graph", "seconds"), ("images/s", "count"), ("noise", "percent"), ("failure", "text"),
+        ]  # fmt: skip
+        rows = [
+            (
+                run.model, run.batch, run.dtype, run.phase_text, *(_median(each) for each in (run.eager, run.work)),
+                _median(run.graph), run.images_per_second, run.noise if run.rounds else None, run.failure,
+            )
+            for run in self.runs
+        ]  # fmt: skip
+        return html_table(f"Measured on {self.device_name}, {self.circumstances['date']}", columns, rows)
+
+
+def read(path: str | PathLike[str]) -> Measurement:
+    """The measurement in a file. Raises InputError, with the file's name and the reason, if it cannot be used."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}): give a record that `measure` wrote.") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: this is not a JSON document.") from None
+    try:
+        return Measurement.from_json(text)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _median(spread: Spread | None) -> float | None:
+    return spread.median if spread else None
+
+
+def _row(run: Run) -> dict[str, Any]:
+    return {
+        "model": run.model,
+        "batch": run.batch,
+        "dtype": run.dtype,
+        "train": run.train,
+        "eager_seconds": _median(run.eager),
+        "work_seconds": _median(run.work),
+        "graph_seconds": _median(run.graph),
+        "profiled_seconds": _median(run.profiled),
+        "images_per_second": run.images_per_second,
+        "noise": run.noise if run.rounds else None,
+        **asdict(run.memory),
+        "failure": run.failure,
+    }
+
+
+def _shapes(shapes: Sequence[Sequence[int]]) -> str:
+    return ", ".join("x".join(map(str, shape)) for shape in shapes)
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def _lines(value: Any, indent: str = "") -> str:
+    """JSON that a person can read and git can compare: containers of containers a line an item, others on one line."""
+    items = list(value.values() if isinstance(value, dict) else value) if isinstance(value, (dict, list, tuple)) else []
+    flat = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    if not items or len(flat) + len(indent) <= 160 or "layer" in value or not any(map(_is_container, items)):
+        return flat
+    inner = indent + " "
+    if isinstance(value, dict):
+        lines = [f"{inner}{json.dumps(key, ensure_ascii=False)}: {_lines(item, inner)}" for key, item in value.items()]
+        return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
+    return "[\n" + ",\n".join(f"{inner}{_lines(item, inner)}" for item in items) + f"\n{indent}]"
+
+
+def _is_container(value: Any) -> bool:
+    return isinstance(value, (dict, list, tuple))
+
+
+class _DamagedError(Exception):
+    """Says where a document is not what it should be."""
+
+
+def _read(wanted: Any, value: Any, where: str) -> Any:
+    """`value`, which came from JSON, as the type that a field declares."""
+    if wanted is Any:
+        return value
+    if is_dataclass(wanted):
+        return _read_fields(wanted, value, where)
+    origin, arguments = get_origin(wanted), get_args(wanted)
+    if origin in (Union, types.UnionType):
+        rest = next(each for each in arguments if each is not type(None))
+        return None if value is None else _read(rest, value, where)
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise _DamagedError(f"{where} is no list")
+        return tuple(_read(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value))
+    if origin is Mapping:
+        if not isinstance(value, dict):
+            raise _DamagedError(f"{where} is no object")
+        return {key: _read(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+    return _read_plain(wanted, value, where)
+
+
+def _read_fields(wanted: Any, value: Any, where: str) -> Any:
+    prefix = f"{where}." if where else ""
+    if not isinstance(value, dict):
+        raise _DamagedError(f"{where or 'it'} is no object")
+    hints = get_type_hints(wanted)
+    names = [each.name for each in fields(wanted)]
+    for name in value:
+        if name not in names:
+            raise _DamagedError(f"{prefix}{name} is unknown")
+    for name in names:
+        if name not in value:
+            raise _DamagedError(f"{prefix}{name} is missing")
+    return wanted(**{name: _read(hints[name], value[name], f"{prefix}{name}") for name in names})
+
+
+def _read_plain(wanted: Any, value: Any, where: str) -> Any:
+    """A number, truth value or text. Nothing that is measured is below zero."""
+    right = isinstance(value, (int, float) if wanted is float else wanted) and isinstance(value, bool) == (
+        wanted is bool
+    )
+    if not right:
+        raise _DamagedError(f"{where} is {str(value)[:40]!r}")
+    if wanted in (int, float) and not (math.isfinite(value) and value >= 0):
+        raise _DamagedError(f"{where} is {value}, which nothing measures")
+    return value
+
+
+def _check(measurement: Measurement) -> None:
+    """What the types do not say."""
+    device = measurement.circumstances.get("device")
+    if not (isinstance(device, dict) and device.get("type") in ("cpu", "cuda") and device.get("name")):
+        raise _DamagedError("circumstances.device does not say which device it was")
+    for name, kind in (("threads", int), ("date", str), ("versions", dict)):
+        if not isinstance(measurement.circumstances.get(name), kind):
+            raise _DamagedError(f"circumstances.{name} is missing")
+    for index, run in enumerate(measurement.runs):
+        if not run.failure and (run.eager is None or run.work is None or not run.layers):
+            raise _DamagedError(f"runs[{index}] has neither times nor a reason why not")
+        for layer in run.layers:
+            if layer.phase not in PHASES:
+                raise _DamagedError(f"runs[{index}] has a phase {layer.phase[:20]!r}")

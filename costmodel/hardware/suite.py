@@ -1,0 +1,252 @@
+"""One call on a machine: calibrate it, measure the networks, run the tests that need it; what is done is kept.
+
+Everything is written as soon as it is there. A suite that is cut off and called again skips what lies in the folder;
+what fails (a package that is not installed, a batch that does not fit) is written down, and the rest goes on.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from costmodel.devices import read_device, to_toml
+from costmodel.errors import CostModelError, InputError
+from costmodel.hardware.calibrate import FULL, Effort, calibrate
+from costmodel.hardware.clock import find_device
+from costmodel.hardware.measure import measure, measurement
+from costmodel.hardware.record import DEFAULTS, Measurement, Switches, read
+from costmodel.networks import Network, find
+
+SCHEMA = "costmodel/suite/1"
+
+DEVICE_FILE = "device.toml"
+"""The calibrated device, beside the records that were made on it."""
+
+DONE, THERE, FAILED, NO_TIME = "done", "there already", "failed", "no time"
+
+Progress = Callable[[str, int, int], None]
+
+
+class Precision(NamedTuple):
+    """In what a network runs."""
+
+    name: str
+    dtype: str
+    switches: Switches
+
+
+TF32 = Precision("tf32", "float32", DEFAULTS)
+PLAIN = Precision("fp32", "float32", DEFAULTS)
+"""A CPU's, which knows no TF32."""
+
+STRICT = Precision("strict", "float32", replace(DEFAULTS, cudnn_allow_tf32=False))
+BF16 = Precision("bf16", "bfloat16", DEFAULTS)
+
+
+class Task(NamedTuple):
+    """A network at one batch; those of one file share network and precision."""
+
+    model: str
+    precision: Precision
+    batch: int
+    train: bool
+
+    @property
+    def file(self) -> str:
+        """The file that its run is written to."""
+        return f"{self.model.rpartition(':')[2]}-{self.precision.name}.json"
+
+    @property
+    def text(self) -> str:
+        """It in words."""
+        return f"{self.model} {self.precision.name} batch {self.batch} {'training' if self.train else 'forward'}"
+
+
+class Outcome(NamedTuple):
+    """How a step of the suite went."""
+
+    step: str
+    state: str
+    """DONE, THERE, FAILED or NO_TIME."""
+
+    seconds: float = 0.0
+    detail: str = ""
+
+
+_BOOK = ("alexnet", "vgg16", "vgg11", "vgg19")
+_HELD_OUT = ("torchvision:resnet50", "torchvision:mobilenet_v2")
+_SINGLE_THREAD = (
+    "alexnet", "vgg11", "vgg16", "torchvision:resnet18", "torchvision:resnet50", "torchvision:mobilenet_v2",
+    "torchvision:googlenet", "torchvision:squeezenet1_1",
+)  # fmt: skip
+
+
+def plan(device: str) -> tuple[Task, ...]:
+    """What is measured, the most telling first: a suite may be cut off."""
+    if device == "cpu":
+        tasks = [Task(model, PLAIN, batch, False) for batch in (1, 8) for model in _SINGLE_THREAD]
+        tasks.append(Task("alexnet", PLAIN, 8, True))
+        return (*tasks, *(Task(model, PLAIN, batch, False) for batch in (2, 4, 16) for model in ("alexnet", "vgg11")))
+    tasks = [Task(model, TF32, batch, False) for batch in (1, 64, 8, 256) for model in _BOOK]
+    tasks += [Task(model, TF32, batch, True) for batch in (64, 8, 256) for model in _BOOK]
+    tasks += [
+        Task(model, TF32, batch, train) for batch, train in ((1, False), (64, False), (64, True)) for model in _HELD_OUT
+    ]
+    tasks += [
+        Task(model, precision, batch, train)
+        for precision in (BF16, STRICT)
+        for batch, train in ((64, False), (64, True), (1, False))
+        for model in (*_BOOK, *_HELD_OUT)
+    ]
+    tasks += [Task(model, TF32, batch, False) for batch in (2, 4, 16, 32, 128) for model in ("alexnet", "vgg16")]
+    return tuple(tasks)
+
+
+@dataclass(frozen=True)
+class Suite:
+    """What to do where, and for how long at most."""
+
+    device: str
+    folder: Path
+    tasks: tuple[Task, ...]
+    budget_seconds: float = 480.0
+    """Nothing is begun after that."""
+
+    run_seconds: float = 0.5
+    """How long each run is timed, and how long it is profiled."""
+
+    threads: int | None = None
+    command: str = ""
+    effort: Effort | None = FULL
+    """How much to calibrate; None for not at all."""
+
+    _networks: dict[str, Network] = field(default_factory=dict, repr=False, compare=False)
+    """Those that were built; weights take longer to draw than to run."""
+
+    def run(self, tell: Progress = lambda text, done, total: None) -> list[Outcome]:
+        """Do it. Raises HardwareError where the device is not there, InputError for a folder that cannot be used."""
+        find_device(self.device)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot write into {self.folder}: {error.strerror}.") from None
+        steps = [*self._calibrating(), *self._measuring(), *self._testing()]
+        start = time.perf_counter()
+        outcomes: list[Outcome] = []
+        for index, (name, step) in enumerate(steps):
+            tell(name, index, len(steps))
+            begun = time.perf_counter()
+            if begun - start > self.budget_seconds:
+                outcomes.append(Outcome(name, NO_TIME))
+                continue
+            state, detail = _attempted(step)
+            outcomes.append(Outcome(name, state, round(time.perf_counter() - begun, 2), detail))
+            self._write_down(outcomes)
+        self._write_down(outcomes)
+        return outcomes
+
+    def _calibrating(self) -> Iterator[tuple[str, Step]]:
+        if self.effort is not None:
+            yield "calibration", lambda: self._calibrate(self.effort)
+
+    def _calibrate(self, effort: Effort | None) -> tuple[str, str]:
+        path = self.folder / DEVICE_FILE
+        if path.exists():
+            read_device(path)
+            return THERE, ""
+        device = calibrate(self.device, cpu_threads=self.threads, command=self.command, effort=effort)
+        _write(path, to_toml(device))
+        return DONE, ""
+
+    def _measuring(self) -> Iterator[tuple[str, Step]]:
+        for task in self.tasks:
+            yield task.text, lambda task=task: self._measure(task)  # type: ignore[misc]
+
+    def _measure(self, task: Task) -> tuple[str, str]:
+        path = self.folder / task.file
+        before = read(path) if path.exists() else None
+        if before and any((run.batch, run.train) == (task.batch, task.train) for run in before.runs):
+            return THERE, ""
+        if task.model not in self._networks:
+            self._networks[task.model] = find(task.model, real=True)
+        network = self._networks[task.model]
+        run = measure(
+            network.module,
+            network.inputs(task.batch),
+            device=self.device,
+            batch=task.batch,
+            dtype=task.precision.dtype,
+            train=task.train,
+            switches=task.precision.switches,
+            thread_count=self.threads,
+            seconds=self.run_seconds,
+            name=network.name,
+        )
+        made = measurement(
+            [*(before.runs if before else ()), run],
+            device=self.device,
+            switches=task.precision.switches,
+            thread_count=self.threads,
+            command=self.command,
+        )
+        if before:
+            _check_same(before, made, path)
+        made.save(path)
+        return DONE, run.failure
+
+    def _testing(self) -> Iterator[tuple[str, Step]]:
+        if self.device != "cpu":
+            yield "tests marked cuda", self._test
+
+    def _test(self) -> tuple[str, str]:
+        """Run the tests that need the device, where there are any, and keep what they say."""
+        tests = Path(__file__).parents[2] / "tests"
+        if not tests.is_dir() or importlib.util.find_spec("pytest") is None:
+            return FAILED, "there are no tests here, or no pytest"
+        line = [sys.executable, "-m", "pytest", "-m", "cuda", "-q", "-p", "no:cacheprovider", str(tests)]
+        done = subprocess.run(line, capture_output=True, text=True, cwd=tests.parent, timeout=240, check=False)
+        (self.folder / "tests.txt").write_text(done.stdout[-20_000:], encoding="utf-8")
+        last = done.stdout.strip().rpartition("\n")[2]
+        return (DONE if done.returncode == 0 else FAILED), last
+
+    def _write_down(self, outcomes: Sequence[Outcome]) -> None:
+        document = {"schema": SCHEMA, "device": self.device, "steps": [outcome._asdict() for outcome in outcomes]}
+        _write(self.folder / "suite.json", json.dumps(document, indent=1) + "\n")
+
+
+Step = Callable[[], tuple[str, str]]
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def _attempted(step: Step) -> tuple[str, str]:
+    """What a step says, or why it failed: a suite goes on."""
+    try:
+        return step()
+    except Exception as error:
+        own = "" if isinstance(error, CostModelError) else f"{type(error).__name__}: "
+        return FAILED, own + " ".join(str(error).split())[:300]
+
+
+def _check_same(before: Measurement, now: Measurement, path: Path) -> None:
+    """Raises InputError if a file's runs were made elsewhere, or with another torch."""
+    for name, old, new in (
+        ("device", before.device_name, now.device_name),
+        ("threads", before.threads, now.threads),
+        ("torch", before.circumstances["versions"].get("torch"), now.circumstances["versions"].get("torch")),
+        ("switches", before.switches, now.switches),
+    ):
+        if old != new:
+            raise InputError(f"{path.name} was measured with another {name} ({old}, now {new}): use another folder.")

@@ -1,0 +1,320 @@
+"""A prediction beside a measurement: how far off it is in total and layer by layer, and why.
+
+    error             predicted / measured - 1, signed
+    weighted error    sum of |predicted - measured| / sum of measured, over the layers
+    rank correlation  Spearman's: whether the layers that are predicted to take long do
+    coverage          the share of layers, and of their time, that lie in the estimate's interval
+
+Predicted is the estimate where the device is calibrated, else the bound. A layer's measured time is the sum of its
+kernels. A bound that a measurement beats fails the check, unless `reasons` knows the roof that holds in its place.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+from costmodel.cost import Costs, count
+from costmodel.devices import Device, device
+from costmodel.display import html_table
+from costmodel.errors import InputError
+from costmodel.estimate import total
+from costmodel.graph import Trace
+from costmodel.hardware.record import LayerTime, Measurement, Run
+from costmodel.roofline import OperationPrediction, Prediction, interval, predict
+from costmodel.units import percent, seconds
+from costmodel.validation.reasons import BEATEN, UNMEASURED, Case, reason, roof
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_NEGLIGIBLE = 0.005
+"""A layer with less than this share of the bound may stay without a kernel of its own."""
+
+_ROUNDING = 1e-9
+
+
+class LayerRow(NamedTuple):
+    """A layer in one phase."""
+
+    layer: str
+    phase: str
+    kind: str
+    path: str
+    bound_seconds: float
+    predicted_seconds: float
+    """The estimate, or the bound where there is none."""
+
+    low_seconds: float | None
+    high_seconds: float | None
+    """The estimate's interval."""
+
+    measured_seconds: float | None
+    """None if nothing ran for it."""
+
+    noise: float
+    """The spread of its repetitions, as a share of its time."""
+
+    error: float | None
+    roof_seconds: float | None
+    """The bound of the algorithm that ran, where it beat that of the definition."""
+
+    explanation: str
+    """Empty where the prediction is as near as the noise allows, or the interval holds it."""
+
+    ok: bool
+
+    @property
+    def covered(self) -> bool | None:
+        """Whether the interval holds what was measured; None if there is no interval or measurement."""
+        if self.low_seconds is None or self.high_seconds is None or self.measured_seconds is None:
+            return None
+        return self.low_seconds <= self.measured_seconds <= self.high_seconds
+
+
+class TotalRow(NamedTuple):
+    """What somebody says that the whole takes, against the three totals that were measured."""
+
+    source: str
+    seconds: float | None
+    work_error: float | None
+    graph_error: float | None
+    eager_error: float | None
+    explanation: str = ""
+    """Why it says nothing."""
+
+
+@dataclass(frozen=True, repr=False)
+class Comparison:
+    """A prediction and a run, joined."""
+
+    prediction: Prediction
+    run: Run
+    device_name: str
+    """What the device that ran calls itself."""
+
+    rows: tuple[LayerRow, ...]
+    totals: tuple[TotalRow, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether no bound was beaten without a reason, and everything predicted was measured."""
+        return all(row.ok for row in self.rows)
+
+    @property
+    def measured_seconds(self) -> float:
+        """The sum of kernels."""
+        return self.run.work.median if self.run.work else math.nan
+
+    @property
+    def error(self) -> float:
+        """The whole's: against the sum of kernels."""
+        return self.prediction.seconds / self.measured_seconds - 1
+
+    @cached_property
+    def weighted_error(self) -> float | None:
+        """Sum of the layers' absolute errors in seconds, as a share of their time; None if no layer was measured."""
+        pairs = self._pairs
+        whole = sum(measured for _, measured in pairs)
+        return sum(abs(predicted - measured) for predicted, measured in pairs) / whole if pairs else None
+
+    @cached_property
+    def rank_correlation(self) -> float | None:
+        """Spearman's, between predicted and measured times of layers; None where one of them does not vary."""
+        pairs = self._pairs
+        try:
+            return statistics.correlation(*(_ranks(each) for each in zip(*pairs, strict=True)))
+        except (statistics.StatisticsError, TypeError):
+            return None
+
+    @cached_property
+    def coverage(self) -> float | None:
+        """The share of layers whose measured time the interval holds; None without intervals."""
+        known = [row.covered for row in self.rows if row.covered is not None]
+        return sum(known) / len(known) if known else None
+
+    @cached_property
+    def weighted_coverage(self) -> float | None:
+        """The share of the measured time that lies in layers which the interval holds."""
+        known = [(row.covered, row.measured_seconds or 0.0) for row in self.rows if row.covered is not None]
+        whole = sum(measured for _, measured in known)
+        return sum(measured for covered, measured in known if covered) / whole if whole else None
+
+    @property
+    def _pairs(self) -> list[tuple[float, float]]:
+        return [(row.predicted_seconds, row.measured_seconds) for row in self.rows if row.measured_seconds]
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a layer and phase, in base units."""
+        import pandas as pd
+
+        return pd.DataFrame(self.rows, columns=list(LayerRow._fields))
+
+    @property
+    def verdict(self) -> str:
+        """How it went, in a sentence."""
+        estimate = self.prediction.estimate
+        said = f"estimate {interval(estimate)}" if estimate else f"bound {seconds(self.prediction.bound_seconds)}"
+        measured = seconds(self.measured_seconds)
+        layers = "" if self.weighted_error is None else f"; layers {percent(self.weighted_error)} off, weighted by time"
+        correlation = "" if self.rank_correlation is None else f", rank correlation {self.rank_correlation:.2f}"
+        covered = "" if self.coverage is None else f", intervals hold {percent(self.coverage, 0)} of the layers"
+        return f"{said} against {measured} measured ({self.error:+.1%}){layers}{correlation}{covered}"
+
+    def __repr__(self) -> str:
+        return f"<Comparison of {self.run.name} on {self.device_name}: {self.verdict}>"
+
+    def _repr_html_(self) -> str:
+        """For a notebook: every layer."""
+        columns = [
+            ("layer", "layer"), ("phase", "term"), ("kind", "term"), ("bound", "seconds"), ("predicted", "seconds"),
+            ("measured", "seconds"), ("error", "percent"), ("noise", "percent"), ("why", "text"), ("ok", "flag"),
+        ]  # fmt: skip
+        rows = [
+            (
+                row.layer, row.phase, row.kind, row.bound_seconds, row.predicted_seconds, row.measured_seconds,
+                row.error, row.noise, row.explanation, row.ok,
+            )
+            for row in self.rows
+        ]  # fmt: skip
+        return html_table(f"{self.run.name} on {self.device_name}: {self.verdict}", columns, rows, notes=self.notes)
+
+
+def against(measurement: Measurement, trace: Trace, machine: Device) -> Comparison:
+    """What is predicted of a trace on a device, beside what was measured of the same run.
+
+    The precision switches are those of the record. Raises InputError if the record has no such run (another network,
+    batch, dtype or optimizer), if the run failed, or if the device is of another kind than the one that ran.
+    """
+    kind = "gpu" if measurement.target == "cuda" else "cpu"
+    if machine.kind != kind:
+        raise InputError(
+            f"this record was made on {measurement.device_name}, a {kind.upper()}, and {machine.title} is none: "
+            "give -d a device of that kind."
+        )
+    if trace.target != measurement.target:
+        raise InputError(f"this record ran {measurement.target} operators and the trace {trace.target}'s: trace those.")
+    run = measurement.run(trace.model, [spec.shape for spec in trace.inputs], trace.dtype, trace.train, trace.settings)
+    return compare(predicted(count(trace), machine, measurement), run, measurement.device_name)
+
+
+def device_of(measurement: Measurement) -> Device:
+    """Our description of the device that a record was made on; a CPU's for as many threads, if there is one.
+
+    Raises InputError if there is none.
+    """
+    name = measurement.device_name
+    for known in (f"{name} {measurement.threads}thread", name) if measurement.target == "cpu" else (name,):
+        with suppress(InputError):
+            return device(known)
+    raise InputError(
+        f"there is no description of {name}: give -d DEVICE, a name or a TOML file (`costmodel calibrate` writes one)."
+    )
+
+
+def predicted(costs: Costs, machine: Device, measurement: Measurement) -> Prediction:
+    """What is predicted under the switches of a record."""
+    switches = measurement.switches
+    return predict(
+        costs, machine, allow_tf32_conv=switches.cudnn_allow_tf32, allow_tf32_matmul=switches.matmul_allow_tf32
+    )
+
+
+def compare(prediction: Prediction, run: Run, device_name: str) -> Comparison:
+    """A prediction beside a run of the same thing. Raises InputError if the run has no times."""
+    if run.failure or run.work is None:
+        raise InputError(f"there is nothing to compare with: {run.name} failed ({run.failure or 'no times'}).")
+    rows = tuple(_rows(prediction, run))
+    notes = [f"Noise floor of the run: {percent(run.noise)}, between rounds of eager wall time."]
+    if run.profiler_ratio:
+        notes.append(
+            f"Under the profiler a run takes {run.profiler_ratio:.2f} times as long in wall time; layers' times are "
+            "those under the profiler, not scaled."
+        )
+    lost = math.fsum(kernel.seconds for kernel in run.unjoined)
+    if lost:
+        notes.append(f"{seconds(lost)} of work belong to no layer: {', '.join(k.name[:40] for k in run.unjoined[:3])}.")
+    return Comparison(prediction, run, device_name, rows, tuple(_totals(prediction, run)), tuple(notes))
+
+
+def _rows(prediction: Prediction, run: Run) -> Iterator[LayerRow]:
+    predicted: dict[tuple[str, str], list[OperationPrediction]] = {}
+    for row in prediction.operations:
+        predicted.setdefault((row.operation.layer, row.operation.phase), []).append(row)
+    measured = {(layer.layer, layer.phase): layer for layer in run.layers}
+    unknown = {
+        (entry.operation.layer, entry.operation.phase) for entry in prediction.costs.operations if not entry.modelled
+    }
+    for key in dict.fromkeys([*measured, *predicted]):
+        operations = predicted.get(key, [])
+        if key not in measured and not any(row.bound_seconds for row in operations):
+            continue  # only looks at memory in another way
+        yield _row(key, operations, measured.get(key), prediction, run.noise, key not in unknown)
+
+
+def _row(
+    key: tuple[str, str],
+    operations: Sequence[OperationPrediction],
+    measured: LayerTime | None,
+    prediction: Prediction,
+    floor: float,
+    modelled: bool,
+) -> LayerRow:
+    largest = max(operations, key=lambda row: (row.cost.macs, row.cost.flops, row.cost.moved_bytes), default=None)
+    bound = math.fsum(row.bound_seconds for row in operations)
+    expected, low, high = _expected(operations, bound)
+    row = LayerRow(
+        *key, largest.kind if largest else "other", largest.path if largest else "", bound, expected, low, high,
+        None, 0.0, None, None, "", True,
+    )  # fmt: skip
+    if measured is None:
+        fine = bound <= _NEGLIGIBLE * prediction.bound_seconds
+        return row._replace(explanation=UNMEASURED, ok=fine)
+    error = expected / measured.seconds - 1 if measured.seconds else None
+    row = row._replace(measured_seconds=measured.seconds, noise=measured.noise, error=error)
+    case = Case(operations, measured, prediction.device, bound, expected, modelled)
+    if measured.high < bound * (1 - _ROUNDING):
+        found = roof(case)
+        if found is None:
+            return row._replace(explanation=BEATEN, ok=False)
+        return row._replace(roof_seconds=found[0], explanation=found[1])
+    if row.covered or (error is not None and abs(error) <= max(floor, measured.noise, _ROUNDING)):
+        return row
+    return row._replace(explanation=reason(case))
+
+
+def _expected(operations: Sequence[OperationPrediction], bound: float) -> tuple[float, float | None, float | None]:
+    """What is predicted, and its interval where there is one."""
+    found = total(row.estimate for row in operations)
+    return (found.seconds, found.low_seconds, found.high_seconds) if found else (bound, None, None)
+
+
+def _totals(prediction: Prediction, run: Run) -> Iterator[TotalRow]:
+    """Ours, and what other programs said when the run was made."""
+    measured = [spread.median if spread else None for spread in (run.work, run.graph, run.eager)]
+
+    def row(source: str, said: float | None, problem: str = "") -> TotalRow:
+        work, graph, eager = (said / each - 1 if said is not None and each else None for each in measured)
+        return TotalRow(source, said, work, graph, eager, problem)
+
+    if prediction.estimate_seconds is not None:
+        yield row("our estimate", prediction.estimate_seconds)
+    yield row("our bound", prediction.bound_seconds)
+    for name, said in run.peers.items():
+        yield row(name, said.seconds, f"says nothing: {said.problem}" if said.problem else "")
+
+
+def _ranks(values: Sequence[float]) -> list[float]:
+    """Each value's rank, equal ones sharing theirs."""
+    ordered = sorted(values)
+    first: Mapping[float, int] = {value: index for index, value in reversed(list(enumerate(ordered)))}
+    counts: dict[float, int] = {}
+    for value in ordered:
+        counts[value] = counts.get(value, 0) + 1
+    return [first[value] + (counts[value] + 1) / 2 for value in values]

@@ -1,0 +1,124 @@
+"""Why a layer took longer or shorter than predicted, by name, from the kernels that ran and the bytes that it moves.
+
+Two things beat a bound of unfused execution from memory, and each has a roof of its own that nothing beats:
+- an algorithm that multiplies less than the definition: Winograd's, F(m x m, r x r), takes (m + r - 1)^2 products where
+  the definition takes m^2 r^2 (Lavin and Gray, arXiv:1509.09308): a quarter for the 4 x 4 tiles of 3 x 3 filters; a
+  Fourier transform's products grow with the logarithm only, so that memory alone is its roof;
+- a cache that still holds what the operation before wrote: of what one operation moves, at most the cache's size can be
+  found there, and as much left there. Roof: (moved - 2 x cache) / bandwidth.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from costmodel.devices import Device
+from costmodel.graph import Operation
+from costmodel.hardware.record import LayerTime
+from costmodel.roofline import OperationPrediction
+from costmodel.units import percent, seconds
+
+LAUNCH_BOUND, CACHE_RESIDENT, WINOGRAD, FOURIER = (
+    "launch-bound", "cache-resident", "Winograd's fewer multiplications", "Fourier transform's fewer multiplications",
+)  # fmt: skip
+SLOW, LAYOUT, UNMODELLED, FASTER = "slow kernel", "layout conversion", "unmodelled", "faster kernel"
+BEATEN, UNMEASURED = "beats the bound, unexplained", "nothing ran for it"
+
+_SHORT_SECONDS = {"gpu": 6e-6, "cpu": 15e-6}
+"""A kernel (on a CPU: an operator) no longer than this is mostly its own start, where the device does not say."""
+
+_WINOGRAD_FACTORS: Mapping[tuple[int, ...], float] = {(3, 3): 144 / 36, (5, 5): 625 / 81}
+
+_LAYOUT_WORDS = ("nchwtonhwc", "nhwctonchw", "transpose", "nchw2nhwc", "nhwc2nchw", "aten::to_mkldnn", "contiguous")
+
+
+class Case(NamedTuple):
+    """A layer in one phase: what was predicted and what was measured."""
+
+    operations: Sequence[OperationPrediction]
+    measured: LayerTime
+    device: Device
+    bound_seconds: float
+    predicted_seconds: float
+    modelled: bool
+    """Whether every operation of it has a rule."""
+
+
+def roof(case: Case) -> tuple[float, str] | None:
+    """The roof that holds though the bound does not, and what explains it; None if nothing does.
+
+    A roof is beaten if even the third quartile of the repetitions lies below it.
+    """
+    algorithm = _algorithm(case.measured)
+    for fewer, cached in ((algorithm, False), ("", True), (algorithm, True)) if algorithm else (("", True),):
+        found = math.fsum(_operation_roof(each, case.device, fewer, cached) for each in case.operations)
+        if found <= case.measured.high:
+            return found, " and ".join([fewer] * bool(fewer) + [CACHE_RESIDENT] * cached)
+    return None
+
+
+def reason(case: Case) -> str:
+    """Why the measured time is not the predicted one, in a few words."""
+    measured = case.measured.seconds
+    if measured < case.predicted_seconds:
+        fits = sum(each.cost.moved_bytes for each in case.operations) <= cache_bytes(case.device)
+        return _algorithm(case.measured) or (CACHE_RESIDENT if fits else FASTER)
+    if not case.modelled:
+        return f"{UNMODELLED}: not every operation of it has a rule"
+    launches = case.measured.launches
+    if launches and measured / launches <= _short(case.device):
+        what, each = "operator" if case.device.kind == "cpu" else "kernel", seconds(measured / launches)
+        return (
+            f"{LAUNCH_BOUND}: {launches} {what}s of {each}" if launches > 1 else f"{LAUNCH_BOUND}: 1 {what} of {each}"
+        )
+    if not case.bound_seconds:
+        return f"{UNMODELLED}: nothing is predicted for it"
+    converting = math.fsum(
+        kernel.seconds for kernel in case.measured.kernels if any(w in kernel.name.lower() for w in _LAYOUT_WORDS)
+    )
+    if converting >= 0.2 * measured:
+        return f"{LAYOUT}: {percent(converting / measured, 0)} of its time"
+    share = case.bound_seconds / measured
+    attained = percent(share, 0) if share >= 0.01 else "less than 1 %"
+    return f"{SLOW}: {attained} of what the bound allows, {_longest(case.measured)}"
+
+
+def cache_bytes(device: Device) -> int:
+    """The size of the last cache before memory; 0 where the device does not say."""
+    return device.l3_bytes or device.l2_bytes or 0
+
+
+def winograd_factor(operation: Operation) -> float:
+    """How many times fewer multiplications Winograd's algorithm needs at most for a convolution, or its gradients.
+
+    For 3x3 filters F(4x4, 3x3): 16 x 9 products by 36. For 5x5 filters F(5x5, 5x5): 25 x 25 by 81, cuDNN's largest
+    tiles. 1 for everything else: other filters, strides, dilation.
+    """
+    weight = operation.inputs.get("weight")
+    steps = (operation.attributes.get("stride"), operation.attributes.get("dilation"))
+    if "convolution" not in operation.operator or weight is None or any(set(step or (1,)) != {1} for step in steps):
+        return 1.0
+    return _WINOGRAD_FACTORS.get(weight.shape[2:], 1.0)
+
+
+def _algorithm(measured: LayerTime) -> str:
+    """Which algorithm the kernels' names tell of, if it is one that multiplies less."""
+    names = " ".join(kernel.name.lower() for kernel in measured.kernels)
+    return WINOGRAD if "winograd" in names else FOURIER if "fft" in names else ""
+
+
+def _operation_roof(row: OperationPrediction, device: Device, algorithm: str, cached: bool) -> float:
+    moved = row.cost.moved_bytes - 2 * cache_bytes(device) * cached
+    fewer = {WINOGRAD: winograd_factor(row.operation), FOURIER: math.inf if row.kind == "conv" else 1.0}
+    return max(row.compute_seconds / fewer.get(algorithm, 1.0), moved / device.memory_bandwidth, 0.0)
+
+
+def _short(device: Device) -> float:
+    return 1.5 * device.launch_seconds if device.launch_seconds else _SHORT_SECONDS[device.kind]
+
+
+def _longest(measured: LayerTime) -> str:
+    name = measured.kernels[0].name if measured.kernels else "nothing"
+    return name if len(name) <= 60 else f"{name[:59]}…"
