@@ -211,6 +211,10 @@ class Recorder(TorchDispatchMode):
         node = torch._C._current_autograd_node()
         if node is None:
             return self.operations[-1].layer if self.operations else ""
+        return self.layer_of_node(node)
+
+    def layer_of_node(self, node: Any) -> str:
+        """The layer in whose forward an autograd node was made, or that holds the parameter it adds a gradient to."""
         number = node._sequence_nr()
         if number == _ACCUMULATE_GRAD:
             return self.layer_of_parameter.get(id(getattr(node, "variable", None)), "")

@@ -1,49 +1,96 @@
-"""What autograd saves in the forward for the backward: each tensor, and the layer whose operation saved it.
+"""What autograd saved in the forward for the backward: each storage, and the layers whose operations saved it.
 
-`torch.autograd.graph.saved_tensors_hooks` hands over every tensor that an autograd node saves. Here a hook notes it and
-gives it back unchanged. A block under torch.utils.checkpoint has hooks of its own and saves nothing but its inputs, in
-a trace as in a real run.
+Read off the graph between forward and backward: a node keeps what it saved in attributes "_raw_saved_...". In a block
+under torch.utils.checkpoint placeholders stand there, and the block keeps its inputs instead.
 """
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+import functools
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from torch.autograd.graph import saved_tensors_hooks
 
 from costmodel.tracer.recorder import Recorder
 
 
-class SavedTensors:
-    """Notes what is saved inside `with saved.noted():`."""
+def saved_for_backward(loss: torch.Tensor, recorder: Recorder) -> dict[int, tuple[str, ...]]:
+    """By storage: the layers that saved it, in the order of their operations.
 
-    def __init__(self, recorder: Recorder) -> None:
-        self._recorder = recorder
-        self._layers: dict[int, dict[str, None]] = {}
-
-    def noted(self) -> AbstractContextManager[Any]:
-        """While this lasts, what autograd saves is noted."""
-        return saved_tensors_hooks(self._pack, _unpack)
-
-    def layers(self) -> dict[int, tuple[str, ...]]:
-        """By storage: the layers that saved it, in order."""
-        return {storage: tuple(layers) for storage, layers in self._layers.items()}
-
-    def _pack(self, tensor: torch.Tensor) -> tuple[torch.Tensor, int]:
-        recorder = self._recorder
-        storage = recorder.spec(tensor).storage
-        self._layers.setdefault(storage, {})[recorder.layers[-1]] = None
-        # Not the tensor itself, which may be the node's own output and would keep the node alive; and without
-        # detach(), which is an operation.
-        return torch.Tensor._make_subclass(torch.Tensor, tensor), tensor._version
+    These are the tensors that torch.autograd.graph.saved_tensors_hooks would have been handed, but for those that were
+    let go again before the backward.
+    """
+    found: dict[int, dict[str, None]] = {}
+    for layer, tensor in _saved(loss, recorder):
+        storage = tensor.untyped_storage()
+        if recorder.storages.is_known(storage):  # or it is a number that stands for a tensor
+            found.setdefault(recorder.storages.index(storage), {})[layer] = None
+    return {storage: tuple(layers) for storage, layers in found.items()}
 
 
-def _unpack(packed: tuple[torch.Tensor, int]) -> torch.Tensor:
-    tensor, version = packed
-    if tensor._version != version:  # autograd leaves this check to the hooks
-        raise RuntimeError(
-            "one of the variables needed for gradient computation has been modified by an inplace operation"
-        )
-    return tensor
+def _saved(loss: torch.Tensor, recorder: Recorder) -> Iterator[tuple[str, torch.Tensor]]:
+    """What was saved with its layer, in the order of the autograd nodes."""
+    saved: list[tuple[int, str, Any]] = []
+    blocks: dict[Any, list[tuple[int, str]]] = {}
+    for node in sorted(_nodes(loss.grad_fn), key=_number):
+        for one in _saved_by(node):
+            if one.unpack_hook is None:
+                saved.append((_number(node), recorder.layer_of_node(node), one))
+            for block in _checkpoints(one.unpack_hook):
+                blocks.setdefault(block, []).append((_number(node), recorder.layer_of_node(node)))
+    for block, places in blocks.items():
+        first, around = places[0][0], _around([layer for _, layer in places])
+        saved += [(first, around, one) for one in block.saved_args if isinstance(one, _SAVED_TENSOR)]
+    for _, layer, one in sorted(saved, key=lambda entry: entry[0]):
+        if isinstance(one.data, torch.Tensor):
+            yield layer, one.data
+
+
+def _nodes(root: Any) -> Iterable[Any]:
+    """Every node that the backward will run."""
+    seen, todo = {root}, [root]
+    while todo:
+        for node, _ in todo.pop().next_functions:
+            if node is not None and node not in seen:
+                seen.add(node)
+                todo.append(node)
+    return seen
+
+
+def _number(node: Any) -> int:
+    return node._sequence_nr()
+
+
+def _saved_by(node: Any) -> Iterator[Any]:
+    kind: Any = type(node)
+    for name in _names(kind):
+        raw = getattr(node, name)
+        for one in raw if isinstance(raw, (tuple, list)) else (raw,):
+            if isinstance(one, _SAVED_TENSOR):
+                yield one
+
+
+@functools.cache
+def _names(kind: Any) -> tuple[str, ...]:
+    return tuple(name for name in dir(kind) if name.startswith("_raw_saved"))
+
+
+def _checkpoints(hook: Any) -> Iterator[Any]:
+    """The checkpointed block whose placeholder this hook unpacks: torch/utils/checkpoint.py, _checkpoint_hook."""
+    for cell in getattr(hook, "__closure__", None) or ():
+        if hasattr(cell.cell_contents, "saved_args"):
+            yield cell.cell_contents
+
+
+def _around(layers: list[str]) -> str:
+    """The innermost module around these layers."""
+    common = layers[0].split(".")
+    for layer in layers:
+        parts = layer.split(".")
+        same = [a == b for a, b in zip(common, parts, strict=False)]
+        common = common[: same.index(False) if False in same else len(same)]
+    return ".".join(common)
+
+
+_SAVED_TENSOR = torch._C._autograd.SavedTensor
