@@ -170,6 +170,7 @@ def test_hostile_names(cli: Cli) -> None:
         (("lenet", "--fit"), "--fit asks what fits a device: name it with -d"),
         (("lenet", "--fit", "-d", "unknown.toml"), "Small has no memory size"),
         (("vgg16", "--fit", "-d", "tiny.toml"), "nothing fits the Small: an inference of one sample takes"),
+        (("lenet", "--fit", "-d", "small.toml", "--run"), "--run would really run them"),
         (("lenet", "--levers"), "give --train"),
         (("lenet", "--sweep", "1,two"), "cannot read batches from '1,two'"),
         (("lenet", "--sweep", "0"), "whole numbers from 1"),

@@ -215,3 +215,16 @@ def test_without_enough_tries_it_says_so() -> None:
     # fits up to 100 and, by luck, at 150: a bisection from 200 downward passes 150 by
     assert largest(lambda n: n <= 100 or n == 150, 200, 200) == (150, True)
     assert largest(lambda n: n <= 100 or n == 150, 200, 50) == (100, False)
+
+
+def test_results_show_themselves() -> None:
+    memory = scaling(Traced(nn.Linear(1024, 1024, bias=False), (1024,)), context_bytes=0)
+    assert repr(memory) == "<Scaling of Linear: affine in its batch>"
+    fit = memory.fit(tiny(title="<b>"))
+    assert repr(fit) == f"<Fit of the <b>: batch {fit.batch:,}>"
+    assert "&lt;b&gt;: 64.0 MiB" in fit._repr_html_()
+    shown = memory.replay(2)
+    assert repr(shown) == "<Replay: requested 4.02 MiB, allocated 4.02 MiB, reserved 22.0 MiB>"
+    # one segment of 20 MiB for the weights, one of 2 MiB for 8 KiB before and after the layer
+    assert "20.0 MiB" in shown._repr_html_()
+    assert shown.to_frame()["reserved_bytes"].max() == 22 * MIB

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -13,12 +11,13 @@ from matplotlib.figure import Figure as Drawing
 
 from costmodel import device, networks
 from costmodel.errors import InputError
+from costmodel.hardware.record import Measurement, MemoryPeaks, Run, Switches
 from costmodel.memory import Memory, remember, replay, scaling
 from costmodel.report import html, markdown, plots
-from costmodel.report.chapters.memory import Peaks, measured_peaks, memory_chapter
+from costmodel.report.chapters.memory import memory_chapter
 from costmodel.report.chapters.memory.measured import measured_section
 from costmodel.report.chapters.memory.steps import step
-from costmodel.report.model import Bullets, Figure, Paragraph, Report, Section, Table
+from costmodel.report.model import Bullets, Paragraph, Report, Section, Table
 from costmodel.report.study import Study
 from costmodel.tracer import trace
 
@@ -135,37 +134,29 @@ def test_it_is_drawn_and_rendered(chapter: Section) -> None:
 # What was measured
 
 
-def record(**memory: int) -> dict[str, Any]:
-    run = {"model": "lenet", "batch": 4, "dtype": "float32", "train": True, "memory": memory}
-    return {
-        "schema": "costmodel/measurement/1",
-        "circumstances": {"device": {"type": "cuda", "name": "A GPU"}},
-        "runs": [run | {"settings": {"loss": "cross_entropy", "optimizer": "sgd", "momentum": 0.9}}],
-    }
+def record(target: str = "cuda", failure: str = "", **memory: int) -> Measurement:
+    settings = {"loss": "cross_entropy", "optimizer": "sgd", "momentum": 0.9}
+    run = Run("lenet", ((4, 1, 28, 28),), 4, "float32", True, settings, failure, memory=MemoryPeaks(**memory))
+    return Measurement({"device": {"type": target, "name": "A GPU"}, "threads": 1}, Switches(), (run,))
 
 
-def test_measured_peaks_stand_beside_the_predicted(tmp_path: Path) -> None:
+def test_measured_peaks_stand_beside_the_predicted() -> None:
     network = networks.find("lenet")
     options = {"optimizer": "sgd", "optimizer_options": {"momentum": 0.9}}
     ours = remember(trace(network.module, network.inputs(4), train=True, **options)).ladder()
     theirs = {f"{rung.name}_bytes": rung.nbytes + 8_519_680 for rung in ours[:3]}
-    (tmp_path / "a.json").write_text(json.dumps(record(**theirs)))
-    (tmp_path / "b.json").write_text("{}")
-    (tmp_path / "c.json").write_text("not a document")
-    (tmp_path / "d.json").write_text(json.dumps(record()))  # a CPU's, or one that had no such numbers
-    (peaks,) = measured_peaks(tmp_path)
-    asked = {"loss": "cross_entropy", "optimizer": "sgd", "momentum": 0.9}
-    told = {name.removesuffix("_bytes"): nbytes for name, nbytes in theirs.items()}
-    assert peaks == Peaks("A GPU", "lenet", 4, "float32", True, asked, told)
-    frame = table(measured_section([peaks]), "memory-measured")
+    others = [record(), record("cpu", **theirs), record(failure="out of memory", **theirs)]
+    frame = table(measured_section([*others, record(**theirs)]), "memory-measured")
     assert frame["rung"].tolist() == ["requested", "allocated", "reserved"]
     assert frame["predicted_bytes"].tolist() == [rung.nbytes for rung in ours[:3]]
     assert frame["more_bytes"].tolist() == [8_519_680] * 3
+    assert set(frame["device"]) == {"A GPU"}
 
 
-def test_nothing_was_measured(tmp_path: Path) -> None:
-    section = measured_section(measured_peaks(tmp_path / "measurements"))
-    assert not [block for block in section.blocks if isinstance(block, (Table, Figure))]
+@pytest.mark.parametrize("records", [[], [record()], [record("cpu", requested_bytes=1)]])
+def test_nothing_was_measured(records: list[Measurement]) -> None:
+    (block,) = measured_section(records).blocks
+    assert isinstance(block, Paragraph)
 
 
 # Plots

@@ -47,6 +47,8 @@ def memory(
     hardware = machine(device) if device else None
     if fit and hardware is None:
         raise InputError("--fit asks what fits a device: name it with -d (`costmodel devices` lists them).")
+    if fit and feed.run:
+        raise InputError("--fit looks at batches that fill a device, and --run would really run them: leave one out.")
     if levers and not step.train:
         raise InputError("--levers are about a training step: give --train with it.")
     if plot is not None:
@@ -88,8 +90,10 @@ def memory(
         notes = captions.fit_notes(fitted, step.train)
         shown.append(rendered(tables.fits_table([fitted]), out, run, notes, total=False))
     if pulled is not None:
-        notes = [captions.peak_notes(memory)[0], captions.BYTES]
-        shown.append(rendered(tables.savings_table(pulled), out, title, notes, total=False))
+        notes = [captions.peak_notes(memory)[0], *captions.rung_notes(rungs), captions.BYTES]
+        table = tables.savings_table(pulled)
+        table = table.drop(columns=["saved_bytes", "how"]) if out.format is Format.TABLE else table  # no room for all
+        shown.append(rendered(table, out, title, notes, total=False))
     if not shown:
         notes = [*captions.peak_notes(memory, rungs), captions.BYTES]
         most = None if out.format is Format.CSV else _HOLDERS

@@ -21,12 +21,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from costmodel.display import html_table
 from costmodel.errors import InputError
 from costmodel.graph import Trace
 from costmodel.memory.allocator import MIN_BLOCK, OutOfMemoryError
 from costmodel.memory.ladder import CONTEXT_BYTES, Overhead, Rung, ladder, overheads
 from costmodel.memory.runs import Replay, Schedule, replay_schedule
 from costmodel.memory.search import largest, last
+from costmodel.units import iec
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,7 +56,7 @@ class Point(NamedTuple):
     process_bytes: int | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Fit:
     """The largest batch that a device runs."""
 
@@ -87,6 +89,21 @@ class Fit:
     beside: tuple[Overhead, ...]
     """What the process was assumed to hold beside its tensors."""
 
+    def __repr__(self) -> str:
+        return f"<Fit of the {self.device.title}: batch {self.batch:,}>"
+
+    def _repr_html_(self) -> str:
+        """The batches and what the largest takes, for a notebook."""
+        columns = [("", "text"), ("batch", "count"), ("bytes", "bytes"), ("", "text")]
+        held = self.point.process_bytes if self.rung == "process" else self.point.requested_bytes
+        rows = [
+            ("the largest that runs", self.batch, held, self.rung),
+            ("without segments going back and forth", self.easy_batch, None, ""),
+            ("what the tensors alone would allow", self.bound, self.limit_bytes, "left for tensors"),
+            *((overhead.what, None, overhead.nbytes, "assumed") for overhead in self.beside),
+        ]
+        return html_table(f"{self.device.title}: {iec(self.device.memory_bytes or 0)}", columns, rows)
+
 
 class Scaling:
     """What a run takes at any batch."""
@@ -96,6 +113,9 @@ class Scaling:
         self._trace_at = trace_at
         self._traces: dict[int, Trace] = {}
         self.context_bytes = context_bytes
+
+    def __repr__(self) -> str:
+        return f"<Scaling of {self._any_trace.model}: {'affine in' if self.affine else 'traced at'} its batch>"
 
     @property
     def affine(self) -> bool:

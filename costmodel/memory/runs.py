@@ -12,10 +12,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from costmodel.display import html_table
 from costmodel.graph import HOST, OPTIMIZER, Trace
 from costmodel.memory.allocator import Allocator, Block, Segment
+from costmodel.units import iec
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Moment(NamedTuple):
@@ -85,7 +90,7 @@ _LAST_FIRST = frozenset({"aten.native_dropout"})
 dropout_cuda). The others ask in the order in which they return, as far as we read them."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Replay:
     """The allocator's sums over the operations of a run, in its steady state."""
 
@@ -127,6 +132,30 @@ class Replay:
     def fragmentation(self) -> float:
         """The share of the reserved bytes that no block uses even when blocks use most."""
         return 1 - self.peak_allocated_bytes / self.peak_reserved_bytes if self.peak_reserved_bytes else 0.0
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row an operation: the bytes requested, allocated and reserved while it runs."""
+        import pandas as pd
+
+        sums = {rung: getattr(self, f"{rung}_bytes") for rung in ("requested", "allocated", "reserved")}
+        return pd.DataFrame({f"{rung}_bytes": column for rung, column in sums.items()})
+
+    def __repr__(self) -> str:
+        return f"<Replay: {self._summary}>"
+
+    def _repr_html_(self) -> str:
+        """The segments for a notebook."""
+        pools = [("small" if segment.small else "large", segment.size) for segment in self.segments]
+        rows = [(pool, size, pools.count((pool, size))) for pool, size in dict.fromkeys(pools)]
+        columns = [("pool", "text"), ("segment", "bytes"), ("how many", "count")]
+        total = ("total", self.peak_reserved_bytes, len(pools))
+        return html_table(f"Replay on the caching allocator: {self._summary}", columns, rows, total)
+
+    @property
+    def _summary(self) -> str:
+        peaks = (self.peak_requested_bytes, self.peak_allocated_bytes, self.peak_reserved_bytes)
+        words = zip(("requested", "allocated", "reserved"), peaks, strict=True)
+        return ", ".join(f"{name} {iec(peak)}" for name, peak in words)
 
 
 MOST_RUNS = 8

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from costmodel.devices import Device
 from costmodel.report.chapters.hardware import Bench, hardware_chapter
-from costmodel.report.chapters.memory import Peaks, memory_chapter
+from costmodel.report.chapters.memory import memory_chapter
 from costmodel.report.exercises.words import BATCH, counted, listed, times
 from costmodel.report.model import Paragraph, Report, Section
 from costmodel.report.sections import checks, conventions, layer_tables, rooflines, side_by_side
@@ -21,7 +21,6 @@ def compose(
     questions: Sequence[Section],
     claims: Section,
     validations: Mapping[Study, Validation],
-    peaks: Sequence[Peaks] = (),
     measured: Sequence[Bench] = (),
 ) -> Report:
     """A report from what was computed about some networks; the first network and device are looked at closely."""
@@ -37,7 +36,7 @@ def compose(
         conventions(devices),
         Section("The book's questions, answered", (asked,), tuple(questions)),
         claims,
-        memory_chapter(studies, devices, peaks),
+        memory_chapter(studies, devices, [record for bench in measured for record in bench.records]),
         rooflines(studies, devices),
         hardware,
         checked,

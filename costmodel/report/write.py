@@ -14,7 +14,6 @@ from costmodel.errors import InputError
 from costmodel.networks.heads import KINDS
 from costmodel.report import html, markdown, plots
 from costmodel.report.chapters.hardware import Bench, benches
-from costmodel.report.chapters.memory import Peaks, measured_peaks
 from costmodel.report.compose import compose
 from costmodel.report.exercises import answers, claims
 from costmodel.report.folder import check, save
@@ -58,8 +57,7 @@ def write_report(
     tell = progress or (lambda text, done, total: None)
     target = Path(folder)
     check(target, ("report.md", "report.html"), force=force)  # before the work is done
-    records = target / "measurements"
-    report = gather(models, devices, tell, measured_peaks(records), benches(records))
+    report = gather(models, devices, tell, benches(target / "measurements"))
     check(target, _paths(report), force=force)
     pictures = dict(_drawn(report, tell))
     drawings = {figure.name: pictures[f"figures/{figure.name}.svg"].decode() for figure in report.figures}
@@ -81,7 +79,6 @@ def gather(
     models: Sequence[str],
     devices: Sequence[str | Device],
     tell: Progress,
-    peaks: Sequence[Peaks] = (),
     measured: Sequence[Bench] = (),
 ) -> Report:
     """Trace, count, predict and check the networks, and answer the questions about them."""
@@ -107,7 +104,6 @@ def gather(
         answers(near, variants, machines[0]),
         claims(named, machines[0]),
         validations,
-        peaks,
         measured,
     )
 

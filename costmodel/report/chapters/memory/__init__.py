@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from costmodel.devices import Device, device
+from costmodel.hardware.record import Measurement
 from costmodel.memory import Scaling
 from costmodel.report.chapters.memory.batches import EFFORT, batch_section
 from costmodel.report.chapters.memory.ladder import ladder_section
 from costmodel.report.chapters.memory.levers import lever_section
-from costmodel.report.chapters.memory.measured import Peaks, measured_peaks, measured_section
+from costmodel.report.chapters.memory.measured import measured_section
 from costmodel.report.chapters.memory.overhead import comparison_section, overhead_section
 from costmodel.report.chapters.memory.steps import growth, state_share, step
 from costmodel.report.exercises.words import BATCH
@@ -17,14 +18,14 @@ from costmodel.report.model import Paragraph, Section, code
 from costmodel.report.study import Study, heaviest, same_form
 from costmodel.units import iec, percent
 
-__all__ = ["Peaks", "measured_peaks", "memory_chapter"]
+__all__ = ["memory_chapter"]
 
 ALSO = ("rtx3090", "gtx1080ti")
 """GPUs that are asked what fits beside those that the report is for."""
 
 
-def memory_chapter(studies: Sequence[Study], devices: Sequence[Device], records: Sequence[Peaks] = ()) -> Section:
-    """The chapter on memory; `records` are peaks measured on GPUs."""
+def memory_chapter(studies: Sequence[Study], devices: Sequence[Device], records: Sequence[Measurement] = ()) -> Section:
+    """The chapter on memory; `records` are measurements, for what they say of GPUs' memory."""
     form = same_form(studies)
     first, last = form[0], heaviest(form)
     if not first.weighted():

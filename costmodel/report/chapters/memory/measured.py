@@ -2,65 +2,24 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pandas as pd
 
 from costmodel.errors import CostModelError
+from costmodel.hardware.record import Measurement, Run
+from costmodel.memory import Memory, remember
 from costmodel.report.model import Paragraph, Section, Table
-
-_RUNGS = ("requested", "allocated", "reserved")
-
 
 _WAYS = ("autocast", "channels_last", "accumulate", "checkpoint", "first_step", "set_to_none")
 """Settings of a run that are no options of its optimizer."""
 
 
-class Peaks(NamedTuple):
-    """One run's peaks as `torch.cuda.memory_stats` told them, from a `costmodel/measurement/1` document."""
-
-    device: str
-    model: str
-    batch: int
-    dtype: str
-    train: bool
-    settings: Mapping[str, Any]
-    nbytes: Mapping[str, int]
-    """By rung: requested, allocated, reserved."""
-
-
-def measured_peaks(folder: Path) -> list[Peaks]:
-    """The peaks in the measurements of a folder, in the order of the files' names; other files are left alone."""
-    found = []
-    for path in sorted(folder.rglob("*.json")):
-        try:
-            document = json.loads(path.read_bytes())
-            found += _peaks(document) if document.get("schema") == "costmodel/measurement/1" else []
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue  # what is damaged is for those to say who read all of it
-    return found
-
-
-def _peaks(document: Mapping[str, Any]) -> list[Peaks]:
-    device = document["circumstances"]["device"]
-    if device["type"] != "cuda":
-        return []
-    found = []
-    for run in document["runs"]:
-        memory = {rung: run["memory"].get(f"{rung}_bytes") for rung in _RUNGS}
-        if all(isinstance(nbytes, int) for nbytes in memory.values()):
-            about = (run["model"], run["batch"], run["dtype"], run["train"], run["settings"])
-            found.append(Peaks(device["name"], *about, memory))
-    return found
-
-
-def measured_section(records: Sequence[Peaks]) -> Section:
+def measured_section(records: Sequence[Measurement]) -> Section:
     """Predicted against measured, or one sentence where nothing was measured."""
     title, anchor = "Predicted against measured, rung by rung", "memory-measured"
-    rows = [row for record in records for row in _rows(record)]
+    rows = [row for record in records if record.target == "cuda" for run in record.runs for row in _rows(record, run)]
     if not rows:
         return Section(title, (Paragraph("No GPU's memory has been measured yet."),), anchor=anchor)
     return Section(
@@ -79,35 +38,41 @@ def measured_section(records: Sequence[Peaks]) -> Section:
     )
 
 
-def _rows(record: Peaks) -> list[dict[str, Any]]:
-    """A row a rung; nothing for a run that cannot be traced here."""
+def _rows(record: Measurement, run: Run) -> Iterator[dict[str, Any]]:
+    """A row a rung; nothing for a run whose memory is not in the record, or that cannot be traced here."""
+    peaks = {"requested": run.memory.requested_bytes, "allocated": run.memory.allocated_bytes}
+    peaks["reserved"] = run.memory.reserved_bytes
+    if run.failure or not any(peaks.values()):
+        return
+    try:
+        predicted = {rung.name: rung.nbytes for rung in _predicted(run).ladder()}
+    except CostModelError:
+        return
+    for rung, peak in peaks.items():
+        if peak is not None:
+            yield {
+                "device": record.device_name,
+                "network": run.model,
+                "run": run.phase_text,
+                "batch": run.batch,
+                "dtype": run.dtype,
+                "rung": rung,
+                "predicted_bytes": predicted[rung],
+                "measured_bytes": peak,
+                "more_bytes": peak - predicted[rung],
+            }
+
+
+def _predicted(run: Run) -> Memory:
+    """The memory of the same run, from a trace."""
     from costmodel import networks
-    from costmodel.memory import remember
     from costmodel.tracer import trace
 
-    settings = dict(record.settings)
+    settings = dict(run.settings)
     ways: dict[str, Any] = {name: settings.pop(name) for name in _WAYS if name in settings}
-    if record.train:
-        settings.pop("loss", None)
-        ways |= {"optimizer": settings.pop("optimizer", None), "optimizer_options": settings}
-    try:
-        network = networks.find(record.model)
-        inputs = network.inputs(record.batch)
-        memory = remember(trace(network.module, inputs, train=record.train, dtype=record.dtype, **ways))
-    except CostModelError:
-        return []
-    predicted = {rung.name: rung.nbytes for rung in memory.ladder()}
-    return [
-        {
-            "device": record.device,
-            "network": record.model,
-            "run": "training step" if record.train else "inference",
-            "batch": record.batch,
-            "dtype": record.dtype,
-            "rung": rung,
-            "predicted_bytes": predicted[rung],
-            "measured_bytes": record.nbytes[rung],
-            "more_bytes": record.nbytes[rung] - predicted[rung],
-        }
-        for rung in _RUNGS
-    ]
+    if run.train:
+        ways |= {name: settings.pop(name) for name in ("loss", "optimizer") if name in settings}
+        ways |= {"optimizer_options": settings}
+    network = networks.find(run.model)
+    inputs = network.inputs(run.batch)
+    return remember(trace(network.module, inputs, train=run.train, dtype=run.dtype, name=run.model, **ways))
