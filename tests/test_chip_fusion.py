@@ -15,9 +15,9 @@ from test_cli import Cli, cli  # noqa: F401
 from torch import nn
 
 import costmodel as cm
-from costmodel.chip.chains import Chain, Stage, chains
+from costmodel.chip import fused_layer_paper
+from costmodel.chip.chains import Chain, chains
 from costmodel.chip.fusion import AGAIN, KEPT, Group, _Cutter, _subset_sums
-from costmodel.chip.nests import Nest
 from costmodel.chip.pyramids import levels, of_run, pyramids
 from costmodel.chip.tiling import least_traffic
 from costmodel.chip.widths import Widths
@@ -78,23 +78,6 @@ def test_levels_of_all_sizes_at_once_are_those_of_each(windows: list[Window]) ->
         assert (whole == part).all()
 
 
-def vgg_begins() -> list[Stage]:
-    """The first five convolutions of VGG-16 and VGG-19, with their two poolings."""
-    shapes = [(3, 64, 224), (64, 64, 224), 112, (64, 128, 112), (128, 128, 112), 56, (128, 256, 56)]
-    stages: list[Stage] = []
-    for index, shape in enumerate(shapes):
-        if isinstance(shape, int):
-            channels = stages[-1].out_channels
-            window = Window(shape, 2 * shape, 2, 2)
-            stages.append(Stage(f"pool{index}", "pool", 1, channels, channels, window, window))
-        else:
-            of, out, size = shape
-            nest = Nest(f"conv{index}", "aten.convolution", "conv", 1, 1, out, of, size, size, 3, 3,
-                        padding=((1, 1), (1, 1)), in_rows=size, in_columns=size)  # fmt: skip
-            stages.append(Stage(nest.layer, "conv", 1, of, out, nest.rows, nest.columns, nest.weight_elements, nest, 1))
-    return stages
-
-
 def test_vggs_early_convolutions_as_the_fused_layer_paper_has_them() -> None:
     """Alwani et al., MICRO 2016: from 77 MB to 3.6 MB a picture with 362 KB, 32-bit words; their MB are MiB.
 
@@ -110,7 +93,7 @@ def test_vggs_early_convolutions_as_the_fused_layer_paper_has_them() -> None:
     the second pooling, 12 before the first. Windows are 3 high at the tip, then 5, 6, 13 and 14 (the border cuts one
     row off): 2 x (3 x 128 + 5 x 128 + 6 x 64 + 13 x 64 + 14 x 3) = 4 564 words.
     """
-    stages = vgg_begins()
+    stages = fused_layer_paper.stages()
     convolutions = [stage for stage in stages if stage.nest]
     outputs = [stage.output_words for stage in convolutions]
     apart = convolutions[0].input_words + 2 * sum(outputs[:-1]) + outputs[-1]
@@ -131,13 +114,18 @@ def test_vggs_early_convolutions_as_the_fused_layer_paper_has_them() -> None:
     assert 4 * theirs == 361_872
     assert kept.kept_words.item() == ours == 87_360 + 4_564
 
+    ours_bytes = [anchor.ours for anchor in fused_layer_paper.anchors()]
+    assert ours_bytes == [4 * apart, 4 * (150_528 + 802_816), 4 * ours]
+    for anchor in fused_layer_paper.anchors():
+        assert abs(anchor.ours / anchor.theirs - 1) < 0.017
+
     again = pyramids(stages, rows, columns, False, Widths.of(32))
     assert again.kept_words.item() == 0
     assert again.macs.item() > 13 * kept.macs.item()  # what making everything again costs at a tip of one pixel
 
 
 def test_a_pyramid_of_the_whole_map_makes_and_reads_everything_once() -> None:
-    stages = vgg_begins()
+    stages = fused_layer_paper.stages()
     whole = np.array([56])
     rows, columns = (levels([getattr(stage, axis) for stage in stages], whole) for axis in ("rows", "columns"))
     for keep in (True, False):
@@ -151,7 +139,7 @@ def test_a_pyramid_of_the_whole_map_makes_and_reads_everything_once() -> None:
 def test_a_tip_tile_that_cannot_be_is_refused() -> None:
     for size in (0, 57):
         with pytest.raises(InputError, match="1 to 56 rows"):
-            levels([stage.rows for stage in vgg_begins()], np.array([size]))
+            levels([stage.rows for stage in fused_layer_paper.stages()], np.array([size]))
 
 
 def network() -> nn.Module:
@@ -274,6 +262,7 @@ def test_overlapping_poolings_make_rows_again() -> None:
     cutter = _Cutter(10**6, Widths(), False, False)
     (plain, pooled) = cutter.unit(chain, 0)
     assert plain.extra_macs == pooled.extra_macs == 0
+    assert plain.schedule.endswith("pooled apart") and not pooled.schedule.endswith("pooled apart")
     assert plain.dram_bytes - pooled.dram_bytes == 2 * (2 * 4 * 81 + 4 * 16) - 2 * 4 * 16
     pool = (chain.stages[1].rows, chain.stages[1].columns)
     nest = chain.stages[0].nest

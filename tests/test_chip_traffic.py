@@ -21,6 +21,12 @@ from costmodel.chip.dram import Curves, Traffic
 from costmodel.chip.widths import Widths
 from costmodel.errors import InputError
 from costmodel.networks import find
+from costmodel.report import markdown
+from costmodel.report.chapters.traffic import traffic_section
+from costmodel.report.model import Figure as Block
+from costmodel.report.model import Report, Table
+from costmodel.report.study import Study
+from costmodel.units import si
 
 
 def trace(module: nn.Module, *shape: int) -> cm.Trace:
@@ -120,6 +126,12 @@ def test_it_shows_itself() -> None:
     assert frame["tile"][0] == tuple(traffic.rows[0].tile)
     page = traffic._repr_html_()
     assert "<caption>net: DRAM traffic</caption>" in page and "total" in page
+    curves = traffic.curves
+    steps = curves.to_frame()
+    assert len(steps) == sum(map(len, curves.curves))
+    last = steps[steps["layer"] == "4"].iloc[-1]
+    assert last["dram_bytes"] == compulsory_bytes(curves.nests[3])
+    assert "buffer of any size" in curves._repr_html_()
     assert repr(traffic).startswith("<Traffic of net: ") and "4.00 KiB" in repr(traffic)
 
 
@@ -139,6 +151,32 @@ def test_the_plot_draws_each_kind_with_its_bound_and_its_knee() -> None:
     assert "108 KiB" in texts and any(text.startswith("knee: ") for text in texts)
     low, high = ax.get_xlim()
     assert low < 110592 < high
+
+
+def test_the_chapter_says_what_the_curves_say() -> None:
+    studies = [Study.of(find(name)) for name in ("lenet", "vgg11-slim", "torchvision:alexnet")]
+    section = traffic_section(studies)
+    text = markdown.render(Report("report", (), (section,)))
+    linear = cm.traffic_curves(studies[1].trace()).only("linear")
+    assert si(linear.compulsory_bytes, "B") in section.answer
+    # torchvision's AlexNet: 9216 x 4096 + 4096 x 4096 + 4096 x 1000 weights, 117 MB of 16-bit words
+    assert "AlexNet (torchvision): 58,621,952 weights × 2 B = 117 MB" in text
+    assert "77.1 MiB" in text and "3.64 MiB" in text  # the fused-layer paper's, ours
+    figures = [block for block in section.blocks if isinstance(block, Block)]
+    assert [figure.name for figure in figures] == ["traffic-lenet", "traffic-vgg11-slim"]
+    for figure in figures:
+        assert figure.draw().get_legend() is not None
+    tables = [block for each in section.walk() for block in each.blocks if isinstance(block, Table)]
+    sizes = next(table.frame for table in tables if table.name == "traffic-buffers")
+    mine = sizes[sizes["network"] == studies[1].title].set_index("buffer_bytes")
+    assert mine["dram_bytes"][110592] == cm.traffic_curves(studies[1].trace()).dram_bytes(110592)
+    assert (sizes["conv_bound_bytes"] <= sizes["conv_bytes"]).all()
+
+
+def test_the_chapter_is_empty_without_contractions() -> None:
+    study = Study("pool", "Pool", lambda batch, train, dtype: trace(nn.MaxPool2d(2), batch, 1, 4, 4))
+    section = traffic_section([study])
+    assert section.blocks == () and section.answer == ""
 
 
 class TestCommand:

@@ -152,8 +152,31 @@ class Curves:
         self.dram_bytes(min(buffers))  # refuses a buffer that is too small for any layer
         return Traffic(self, tuple(dict.fromkeys(buffers)))
 
+    def to_frame(self) -> pd.DataFrame:
+        """Every step of every layer's staircase: from which buffer on, traffic in bytes, schedule and tile."""
+        import pandas as pd
+
+        return pd.concat([curve.to_frame() for curve in self.curves], ignore_index=True)
+
     def __repr__(self) -> str:
         return f"<Curves of {self.nests.model}: {len(self.curves)} contractions>"
+
+    def _repr_html_(self) -> str:
+        columns = [
+            ("layer", "layer"), ("kind", "term"), ("steps", "count"), ("smallest buffer", "bytes"),
+            ("traffic there", "bytes"), ("buffer that suffices", "bytes"), ("compulsory", "bytes"),
+        ]  # fmt: skip
+        rows = [
+            (
+                curve.nest.layer, curve.nest.kind, len(curve), curve.smallest_buffer_bytes,
+                int(curve.traffic_bytes[0]), curve.sufficient_buffer_bytes, int(curve.traffic_bytes[-1]),
+            )
+            for curve in self.curves
+        ]  # fmt: skip
+        smallest, enough = self.smallest_buffer_bytes, self.sufficient_buffer_bytes
+        footer = ("all", "", len(self.steps[0]), smallest, self.dram_bytes(smallest), enough, self.compulsory_bytes)
+        title = f"{self.nests.model}: DRAM traffic behind a buffer of any size"
+        return html_table(title, columns, rows, footer, [f"{CONVENTION[0].upper()}{CONVENTION[1:]}."])
 
     def _sum(self, of: Callable[[Curve], Any]) -> Any:
         total = sum(of(curve) for curve in self.curves)

@@ -46,6 +46,8 @@ CONVENTION = "least DRAM traffic of groups of layers: what is inside a group nev
 """What the traffic is, in one line for tables."""
 
 KEPT, AGAIN = "fused, overlaps kept", "fused, overlaps made again"
+APART = ", pooled apart"
+"""Behind a schedule: a pooling takes its input from DRAM."""
 
 
 class Group(NamedTuple):
@@ -58,7 +60,7 @@ class Group(NamedTuple):
     """That of its contractions, or "fused" if there are several."""
 
     schedule: str
-    """One of tiling's five for a single contraction, else KEPT or AGAIN."""
+    """One of tiling's five for a single contraction (with APART if it is not pooled at once), else KEPT or AGAIN."""
 
     tile: tuple[int, ...]
     """Batch, output channels, input channels, rows and columns of a single contraction; else the tip's channels, rows
@@ -134,7 +136,8 @@ class Fusion:
     @cached_property
     def on_chip(self) -> tuple[str, ...]:
         """The layers whose outputs never leave the chip, in the order of execution."""
-        return tuple(layer for group in self.groups for layer in group.layers[:-1])
+        together = (group for group in self.groups if not group.schedule.endswith(APART))
+        return tuple(layer for group in together for layer in group.layers[:-1])
 
     def to_frame(self) -> pd.DataFrame:
         """One row a group, in bytes."""
@@ -253,7 +256,7 @@ class _Cutter:
             macs = _pooled_macs(contraction, pools[0] if after is not pools else None, best.tile[3:])
             yield self._group(
                 chain.stages[start:end],
-                best.schedule,
+                f"{best.schedule}{APART if after else ''}",
                 tuple(best.tile),
                 best.input_bytes + loose,
                 best.weight_bytes,

@@ -32,7 +32,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +41,9 @@ from costmodel.chip.nests import Nest
 from costmodel.chip.widths import Widths, whole
 from costmodel.chip.windows import Tiles, Window, sizes, tiles, tiles_of
 from costmodel.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Integers = npt.NDArray[np.int64]
 Pool = tuple[Window, Window]
@@ -247,6 +250,20 @@ class Curve:
         inputs, weights, outputs, partials = (-(-int(part) * self.nest.groups // 8) for part in bits)
         footprint, traffic = int(self.footprint_bytes[step]), int(self.traffic_bytes[step])
         return Tiling(schedule.name, tile, footprint, inputs, weights, outputs, partials, traffic)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a step: from which buffer on, the traffic in bytes, schedule and tile."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            {
+                "layer": self.nest.layer,
+                "buffer_bytes": self.footprint_bytes,
+                "dram_bytes": self.traffic_bytes,
+                "schedule": [SCHEDULES[index].name for index in self.schedules.tolist()],
+                "tile": [tuple(tile) for tile in self.tiles.tolist()],
+            }
+        )
 
     def __repr__(self) -> str:
         return f"<Curve of {self.nest.layer or self.nest.operator}: {len(self)} steps>"

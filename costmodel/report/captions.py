@@ -161,7 +161,8 @@ def fusion_notes(fusions: Iterable[Fusion], curves: Curves) -> list[str]:
 def _words(curves: Curves) -> str:
     widths = curves.widths
     words = f"{widths.input_bits}-bit words, partial sums of {widths.partial_bits} bits"
-    return f"{words}, {'streaming tiles held twice' if curves.double_buffer else 'one tile of each operand'}"
+    held = "streaming tiles held twice" if curves.double_buffer else "one tile of each operand"
+    return f"{words}, {held}: images x output channels x input channels x rows x columns"
 
 
 def unlowered_warnings(unlowered: Iterable[Unlowered]) -> list[str]:

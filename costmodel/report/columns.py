@@ -105,7 +105,7 @@ COLUMNS: Mapping[str, Column] = {
     "bound_bytes": Column("bound", "bytes", "what no schedule moves less than", 1, adds=True),
     "compulsory_bytes": Column("compulsory", "bytes", "each input, weight and output once", 2, adds=True),
     "schedule": Column("schedule", "term", "what stays on the chip while tiles stream past it", 1),
-    "tile": Column("tile nxkxcxhxw", "shape", "images, output and input channels, output rows and columns", 3),
+    "tile": Column("tile", "shape", "images, output and input channels, output rows and columns", 3),
     "rung": Column("counted", "text", "requested, allocated, reserved or process", 0),
     "rung_bytes": Column("bytes", "bytes", "the peak, counted so", 0),
     "added_bytes": Column("more", "bytes", "how much more than on the rung below", 1),

@@ -85,4 +85,7 @@ def _axes(ax: Axes) -> None:
     for dashes, text in (("--", "bound: no schedule is below"), (":", "compulsory: each word once")):
         handles.append(ax.plot([], [], color=SOFT, linewidth=1.0, linestyle=dashes)[0])
         labels.append(text)
-    ax.legend(handles, labels, loc="upper right", fontsize=8, handlelength=2.4)
+    ax.legend(
+        handles, labels, loc="upper right", fontsize=8, handlelength=2.4, frameon=True, facecolor="white",
+        edgecolor="none", framealpha=0.9,
+    )  # fmt: skip
