@@ -17,6 +17,7 @@ from costmodel.errors import InputError
 from costmodel.estimate import CLASSES, Demand, class_of, seconds
 from costmodel.hardware import calibrate as module
 from costmodel.hardware.fit import Guess, Sample, fit
+from costmodel.hardware.samples import unpadded_share
 from costmodel.hardware.shapes import DRAWS, Limits, cases
 from costmodel.tracer import trace
 
@@ -245,10 +246,10 @@ def test_products_with_padding_are_told_apart() -> None:
         count(trace(torch.nn.Conv2d(8, 8, 3, padding=padding), (1, 8, 4, 4))).operations[0].operation
         for padding in (1, 0)
     )
-    assert module.unpadded_share(padded) == pytest.approx(100 / 144)
-    assert module.unpadded_share(plain) == 1.0
+    assert unpadded_share(padded) == pytest.approx(100 / 144)
+    assert unpadded_share(plain) == 1.0
     linear = count(trace(torch.nn.Linear(8, 8), (1, 8))).operations[-1].operation
-    assert module.unpadded_share(linear) == 1.0
+    assert unpadded_share(linear) == 1.0
 
 
 def test_the_calibrated_device_that_ships_is_what_the_command_wrote() -> None:
