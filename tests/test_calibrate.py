@@ -17,6 +17,7 @@ from costmodel.errors import InputError
 from costmodel.estimate import CLASSES, Demand, class_of, seconds
 from costmodel.hardware import calibrate as module
 from costmodel.hardware.fit import Guess, Sample, fit
+from costmodel.hardware.samples import unpadded_share
 from costmodel.hardware.shapes import DRAWS, Limits, cases
 from costmodel.tracer import trace
 
@@ -245,7 +246,34 @@ def test_products_with_padding_are_told_apart() -> None:
         count(trace(torch.nn.Conv2d(8, 8, 3, padding=padding), (1, 8, 4, 4))).operations[0].operation
         for padding in (1, 0)
     )
-    assert module.unpadded_share(padded) == pytest.approx(100 / 144)
-    assert module.unpadded_share(plain) == 1.0
+    assert unpadded_share(padded) == pytest.approx(100 / 144)
+    assert unpadded_share(plain) == 1.0
     linear = count(trace(torch.nn.Linear(8, 8), (1, 8))).operations[-1].operation
-    assert module.unpadded_share(linear) == 1.0
+    assert unpadded_share(linear) == 1.0
+
+
+def test_the_calibrated_device_that_ships_is_what_the_command_wrote() -> None:
+    found = device("amd-epyc-1thread")
+    assert "costmodel calibrate --device cpu --threads 1" in found.source
+    assert found.calibration is not None and set(found.calibration.classes) == set(DRAWS)
+    assert all(set(paths) == {"fp32"} for paths in found.calibration.classes.values())
+    assert found.launch_seconds and found.units == 1
+    # 32 FLOPs a cycle (two 256-bit FMA pipes, Zen 4) at up to 3.7 GHz are 118e9: no measured rate may be above
+    assert 80e9 < found.peaks["fp32"] < 118.4e9
+    # one channel of DDR5-4800 gives 38 GB/s, the socket's twelve 461 GB/s: one core lies between
+    assert 20e9 < found.memory_bandwidth < 461e9
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_it_estimates_every_operation_of_common_networks(train: bool) -> None:
+    import torchvision
+
+    import costmodel
+
+    for name in ("alexnet", "resnet18", "mobilenet_v2"):
+        network = getattr(torchvision.models, name)(weights=None)
+        made = costmodel.trace(network, (2, 3, 224, 224), train=train, target="cpu")
+        prediction = costmodel.predict(costmodel.count(made), device("amd-epyc-1thread"), estimate=True)
+        assert prediction.estimate is not None and prediction.uncovered == ()
+        assert prediction.estimate.low_seconds < prediction.seconds < prediction.estimate.high_seconds
+        assert sum(layer.estimate_seconds or 0.0 for layer in prediction.layers) == pytest.approx(prediction.seconds)

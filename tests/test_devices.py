@@ -49,6 +49,7 @@ def refusal(path: str | Path) -> str:
 def test_the_devices_that_were_asked_for_are_there() -> None:
     assert {
         "h200", "h100", "h100-pcie", "a100-40gb", "a100-80gb", "v100", "t4", "rtx3090", "rtx4090",
+        "amd-epyc-1thread",
         "gtx1080", "gtx1080ti", "titan-x-maxwell", "titan-x-pascal", "xeon-icelake", "xeon-icelake-1core",
     } == set(names())  # fmt: skip
 

@@ -1,0 +1,102 @@
+"""The rates that everything else of a calibration starts from: bandwidth, matrix products, launches.
+
+Also the precision paths of a device, and how PyTorch is told to take one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import NamedTuple
+
+import torch
+
+from costmodel.hardware.clock import FRESH_BYTES, Clock
+
+
+class Path(NamedTuple):
+    """A precision path, and how PyTorch is told to take it."""
+
+    name: str
+    dtype: torch.dtype
+    tf32: bool = False
+
+
+PATHS = {
+    "cpu": (Path("fp32", torch.float32),),
+    "cuda": (
+        Path("fp32", torch.float32),
+        Path("tf32", torch.float32, tf32=True),
+        Path("fp16", torch.float16),
+        Path("bf16", torch.bfloat16),
+    ),
+}
+
+
+def bandwidths(clock: Clock, cache: int, most_bytes: int) -> dict[int, float]:
+    """Bytes/s, read and written, of the fastest of three simple operations, by bytes of the working set."""
+    found = {}
+    size = 2**16
+    while size <= max(2 * most_bytes, 8 * cache):
+        found[size] = max(_streams(clock, size))
+        size *= 2
+    return found
+
+
+def _streams(clock: Clock, size: int) -> Iterator[float]:
+    """Bytes/s of a copy from one half to the other, a sum, and a scaling in place, each over all of `size` bytes."""
+    x = torch.randn(size // 4, device=clock.device)
+    half = size // 8
+    yield size / clock.time(partial(x[:half].copy_, x[half : 2 * half]), repetitions=3).median_seconds
+    yield size / clock.time(x.sum, repetitions=3).median_seconds
+    yield 2 * size / clock.time(partial(x.mul_, 1.0), repetitions=3).median_seconds
+
+
+def effective_cache(bandwidth: Mapping[int, float], nominal: int, memory: float) -> int:
+    """The largest working set whose bandwidth is nearer to the cache's than to the memory's, but not above nominal."""
+    inside = max((rate for size, rate in bandwidth.items() if nominal / 8 <= size <= nominal / 2), default=memory)
+    limit = math.sqrt(inside * memory)
+    served = [size for size, rate in bandwidth.items() if size <= nominal and rate >= limit]
+    return max(served, default=nominal)
+
+
+def fresh_from(clock: Clock, cache: int) -> int:
+    """From which size on a new tensor is written to memory: beyond the cache; on a CPU at glibc's threshold."""
+    return cache if clock.on_cuda else FRESH_BYTES
+
+
+def product_rates(clock: Clock, path: Path, sizes: Iterable[int]) -> dict[int, float]:
+    """FLOP/s of n x n matrix products."""
+    found = {}
+    with precision(path):
+        for size in sizes:
+            a, b = (torch.randn(size, size, device=clock.device, dtype=path.dtype) for _ in range(2))
+            found[size] = 2 * size**3 / clock.time(partial(torch.mm, a, b), repetitions=5).median_seconds
+    return found
+
+
+def launch_seconds(clock: Clock) -> float:
+    """What asking for a tiny operation takes: of the host on CUDA, all of it on the CPU."""
+    tiny = torch.randn(1, device=clock.device)
+    call = partial(torch.add, tiny, tiny)
+    return clock.launch_seconds(call) if clock.on_cuda else clock.time(call).median_seconds
+
+
+def runs(path: Path, clock: Clock) -> bool:
+    """Whether the device has the path: TF32 and bfloat16 came with compute capability 8.0."""
+    if not clock.on_cuda or path.name in ("fp32", "fp16"):
+        return True
+    return torch.cuda.get_device_capability(clock.device)[0] >= 8
+
+
+@contextmanager
+def precision(path: Path) -> Iterator[None]:
+    """Let float32 contractions use TF32, or not, for a while."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = path.tf32
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
