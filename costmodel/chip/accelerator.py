@@ -10,12 +10,14 @@
     buffer_bytes = 524288                     # on the chip, shared by inputs, weights and partial sums
     dram_bandwidth = 8.5e9                    # bytes/s
     dram = "ddr3"
-    technology = "16nm+derived"               # a name (see `costmodel.chip.technology`), or a TOML file; for energy and area
+    technology = "16nm+derived"               # see `costmodel.chip.technology`; or a TOML file
 
 These are required, except the last two, without which an accelerator has no energy and no area. Optional:
-`element_bytes` (registers or scratchpads of one element), `buffer_bytes_per_cycle` (what the buffer delivers at most),
-`other_sram_bytes` (on the chip beside the buffer: its area counts), `other_mm2` (everything else on the chip), and a
-table [scratchpads], which row_stationary needs. A number may say its source, as in device files:
+`element_bytes` (registers or scratchpads of one element), `buffer_banks` (equal arrays of SRAM that the buffer is made
+of: an access takes the energy of one), `buffer_bytes_per_cycle` (what the buffer delivers at most),
+`other_sram_bytes` (on the chip beside the buffer: its area counts), `other_mm2` (everything else on the chip),
+`memory_interface = false` (where the area of the memory's interface is not the chip's, or in `other_mm2`), and a table
+[scratchpads], which row_stationary needs. A number may say its source, as in device files:
 
     rows = { value = 256, source = "paper" }
 
@@ -87,11 +89,17 @@ class Accelerator:
     buffer_bytes_per_cycle: float | None = None
     """What the buffer gives and takes in a cycle at most; None where it keeps up with the array."""
 
+    buffer_banks: int = 1
+    """Arrays of SRAM that the buffer is made of: an access costs what one of them takes."""
+
     other_sram_bytes: int = 0
     """SRAM on the chip beside the buffer and the elements' own."""
 
     other_mm2: float = 0.0
     """Area of what is neither elements nor SRAM: control, host interface."""
+
+    memory_interface: bool = True
+    """Whether the area of the memory's interface counts; not where `other_mm2` has it, or it is someone else's."""
 
     scratchpads: Scratchpads | None = None
     """Of a row-stationary element."""
@@ -155,15 +163,15 @@ class Accelerator:
     def from_device(cls, gpu: Device, operand: str = "") -> Accelerator:
         """The matrix units of a GPU as an ideal array, its level-2 cache as the buffer.
 
-        Raises InputError for a device without a clock, a level-2 cache or arithmetic on that type; fp16, or else fp32,
-        if none is given.
+        It computes in fp16, or else fp32, if no type is given. Raises InputError for a device that is no GPU, lacks
+        arithmetic on that type, or whose file does not say its units and its level-2 cache.
         """
         operand = operand or ("fp16" if "fp16" in gpu.peaks else "fp32")
         if operand not in gpu.peaks or operand not in TYPE_BITS:
             raise InputError(f"{gpu.title} has no {operand} arithmetic: it has {', '.join(gpu.peaks)}.")
-        if gpu.clock_hertz is None or gpu.units is None or gpu.l2_bytes is None:
-            raise InputError(f"{gpu.title} is no accelerator: its file lacks units, a clock or a level-2 cache.")
-        columns = max(1, round(gpu.peaks[operand] / 2 / gpu.clock_hertz / gpu.units))
+        if gpu.kind != "gpu" or gpu.units is None or gpu.l2_bytes is None:
+            raise InputError(f"{gpu.title} is no accelerator: that takes a GPU whose file says its units and its L2.")
+        columns = max(1, round(gpu.peaks[operand] / 2 / (gpu.clock_hertz or 1e9) / gpu.units))
         return cls(
             name=gpu.name,
             title=f"{gpu.title}, {operand}",
@@ -235,13 +243,14 @@ _NUMBERS: Mapping[str, tuple[float, float, str]] = {
     "buffer_bytes": (1, 1 << 40, "bytes"),
     "dram_bandwidth": (1e5, 1e15, "bytes/s"),
     "element_bytes": (0, 1 << 30, "bytes"),
+    "buffer_banks": (1, 1 << 16, "banks"),
     "buffer_bytes_per_cycle": (1e-3, 1e9, "bytes a cycle"),
     "other_sram_bytes": (0, 1 << 40, "bytes"),
     "other_mm2": (0, 1e5, "mm²"),
 }
 """The range of each number: what lies outside is in another unit, such as GB/s for bytes/s."""
 
-_WHOLE = ("rows", "columns", "buffer_bytes", "element_bytes", "other_sram_bytes")
+_WHOLE = ("rows", "columns", "buffer_bytes", "element_bytes", "buffer_banks", "other_sram_bytes")
 _REQUIRED = (
     "title", "dataflow", "rows", "columns", "clock_hertz", "operand", "accumulator", "buffer_bytes", "dram_bandwidth",
 )  # fmt: skip
@@ -256,10 +265,10 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
 def read_accelerator(path: Path) -> Accelerator:
     """The accelerator that a TOML file describes; its name is the file's.
 
-    Raises InputError if the file cannot be read, is no TOML, or has an unknown, missing, senseless or inconsistent field.
+    Raises InputError if the file cannot be read, is no TOML, or has an unknown, missing or senseless field.
     """
     file = SourcedFile(path, "accelerator", f"Ours are {', '.join(names())}.")
-    known = (*_TEXTS, *_NUMBERS, "scratchpads", "sources")
+    known = (*_TEXTS, *_NUMBERS, "memory_interface", "scratchpads", "sources")
     file.check_names(known, _REQUIRED)
     document = file.document
     values: dict[str, Any] = {
@@ -278,6 +287,10 @@ def read_accelerator(path: Path) -> Accelerator:
     for name, limits in _NUMBERS.items():
         if name in document:
             values[name] = number(name, document[name], limits, name in _WHOLE)
+    if "memory_interface" in document:
+        values["memory_interface"] = document["memory_interface"]
+        if not isinstance(values["memory_interface"], bool):
+            raise file.error("memory_interface", f"{document['memory_interface']!r} is neither true nor false")
     if "scratchpads" in document:
         table = file.table("scratchpads")
         file.check_names(Scratchpads._fields, Scratchpads._fields, "scratchpads.", table)

@@ -84,7 +84,9 @@ class SourcedFile:
         note = self.text(f"{name}.note", table["note"]) if "note" in table else ""
         return Fact(table["value"], self._sources[source], note)
 
-    def facts(self, prefix: str, table: Mapping[str, Any], limits: tuple[float, float, str]) -> Iterator[tuple[str, Fact]]:
+    def facts(
+        self, prefix: str, table: Mapping[str, Any], limits: tuple[float, float, str]
+    ) -> Iterator[tuple[str, Fact]]:
         """The numbers of a table, by their names in it."""
         return ((name, self.fact(f"{prefix}{name}", value, limits)) for name, value in table.items())
 

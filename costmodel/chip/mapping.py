@@ -16,10 +16,10 @@ channel_parallel: each column multiplies C of the rows' input channels by one fi
 
         pixels R S ceil(C / rows) ceil(K / columns)
 
-    An image's few channels (up to 4) lie side by side with a window row's taps: R ceil(C S / rows) for R S ceil(C / rows).
+    An image's few channels (up to 4) lie beside a window row's taps: R ceil(C S / rows) in place of R S ceil(C / rows).
 
-row_stationary: Eyeriss (Chen et al., IEEE JSSC 52(1), 2017, and ISCA 2016). A set of R x e elements makes e output rows:
-    element (i, j) slides filter row i over one input row. Sets are replicated over r input and t output channels (and
+row_stationary: Eyeriss (Chen et al., IEEE JSSC 52(1), 2017, and ISCA 2016). A set of R x e elements makes e output
+    rows: element (i, j) slides filter row i over one input row. Sets are replicated over r input and t output channels (and
     over groups, where the array has room); an element interleaves q channels and p filters in its scratchpads, n images
     share a load of the filters. For E x F output pixels, with every ceil as the hardware has it:
 
@@ -100,7 +100,7 @@ class Mapped(NamedTuple):
     how: str = ""
     """What the mapping chose, where it has a choice."""
 
-    def active(self, nest: Nest) -> float:
+    def active(self, nest: Nest) -> Any:
         """Elements at work while the array multiplies, on average."""
         return nest.macs / self.multiply_cycles
 
@@ -171,11 +171,18 @@ def _row_stationary(nest: Nest, array: Array) -> Mapped:
     if array.scratchpads is None:
         raise InputError("a row-stationary array needs scratchpads: say what an element holds.")
     shape = replace(nest, layer="", operator="", phase="")  # layers of one shape are mapped once
-    return _row_stationary_of(shape, int(array.rows), int(array.columns), array.scratchpads, array.buffer_words)
+    found = _row_stationary_of(shape, int(array.rows), int(array.columns), array.scratchpads, array.buffer_words)
+    if found is None:
+        raise InputError(
+            f"a buffer of {array.buffer_words:,} words is too small for any row-stationary pass of layer "
+            f"{nest.layer or '(network)'!r}: give it more."
+        )
+    return found
 
 
 @lru_cache(maxsize=4096)
-def _row_stationary_of(nest: Nest, rows: int, columns: int, pads: Scratchpads, buffer_words: int) -> Mapped:
+def _row_stationary_of(nest: Nest, rows: int, columns: int, pads: Scratchpads, buffer_words: int) -> Mapped | None:
+    """The fastest mapping; None if the buffer holds no pass."""
     images, groups, out_rows, out_columns = nest.batch, nest.groups, nest.out_rows, nest.out_columns
     channels, filters = nest.in_channels, nest.out_channels
     row_folds = _ceil(nest.filter_rows, rows)  # a window with more rows or columns than there is room for
@@ -206,10 +213,7 @@ def _row_stationary_of(nest: Nest, rows: int, columns: int, pads: Scratchpads, b
         if fits.any():
             break
     else:
-        raise InputError(
-            f"{nest.layer or nest.operator}: a buffer of {buffer_words:,} words is too small for any row-stationary "
-            "pass: give it more."
-        )
+        return None
     n = np.maximum(n, 1)
     e_trips, k_trips, c_trips = _ceil(out_rows, e), _ceil(filters, p * t), _ceil(channels, q * r) * folds
     across = _ceil(out_columns, width)

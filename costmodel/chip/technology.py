@@ -4,6 +4,7 @@
     energy of SRAM     = joules of a 64-bit access to an array of that size, x bits moved / 64
     energy of DRAM     = joules of a 64-bit access, x bits moved / 64
     area of a chip     = processing elements x theirs + bits of SRAM x that of a bit (with its share of the periphery)
+                         + bytes/s of DRAM bandwidth x what a byte/s of the memory's interface takes
 
 An array's access energy is interpolated in its size between the sizes that have a number: straight lines in
 log(size), log(energy). Outside them it grows with the square root of the size, as its wires do. There is no leakage:
@@ -24,9 +25,10 @@ A technology is a TOML file beside this one (`technologies/`), or anybody's own:
     [dram]                                    # joules of a 64-bit access, by kind
     ddr3 = { value = 1.95e-9, source = "paper" }
 
-    [area]                                    # square metres: a processing element by its operands' type, a bit of SRAM
-    int8_element = { value = 1515e-12, source = "paper" }
+    [area]                                    # square metres: a processing element by its operands' type, a bit of
+    int8_element = { value = 1515e-12, source = "paper" }          # SRAM, and the memory's interface for each byte/s
     sram_bit = { value = 0.517e-12, source = "paper" }
+    memory_interface = { value = 5.84e-16, source = "paper" }
 
     [derived.energy]                          # numbers that nobody published: each note says how it was derived
     int16_multiply = { value = 0.79e-12, source = "paper", note = "derived: geometric mean of int8 and int32" }
@@ -45,6 +47,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
+from itertools import pairwise
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,7 +92,7 @@ class Technology:
     """Of a 64-bit access, by kind."""
 
     area: Mapping[str, Fact] = field(default_factory=dict)
-    """Of a processing element, "int8_element", and of a bit of SRAM, "sram_bit"."""
+    """Of a processing element, "int8_element", of a bit of SRAM, "sram_bit", and "memory_interface" for a byte/s."""
 
     derived: tuple[str, ...] = ()
     """The numbers that are derived: "energy.int16_multiply"."""
@@ -128,6 +131,10 @@ class Technology:
     def sram_mm2(self, array_bytes: float) -> float:
         """Area of an array of SRAM, in mm²."""
         return array_bytes * 8 * self._area("sram_bit", "the area of SRAM")
+
+    def interface_mm2(self, bandwidth: float) -> float:
+        """Area of the memory's interface for a bandwidth in bytes/s, in mm²."""
+        return bandwidth * self._area("memory_interface", "the area of the memory's interface")
 
     def to_frame(self) -> pd.DataFrame:
         """One row a number: joules or square metres, and where it comes from."""
@@ -218,7 +225,7 @@ _TABLES = ("energy", "sram", "dram", "area")
 _NAMES = {
     "energy": tuple(f"{kind}_{operation}" for kind in TYPE_BITS for operation in ("add", "multiply")),
     "dram": DRAM_KINDS,
-    "area": (*(f"{kind}_element" for kind in TYPE_BITS), "sram_bit"),
+    "area": (*(f"{kind}_element" for kind in TYPE_BITS), "sram_bit", "memory_interface"),
 }
 _LIMITS = {
     "energy": (1e-16, 1e-9, "joules"),
@@ -289,7 +296,7 @@ def _size(file: SourcedFile, prefix: str, key: str) -> int:
 
 def _check_sram(file: SourcedFile, points: Mapping[int, Fact]) -> None:
     by_size = sorted(points)
-    for smaller, larger in zip(by_size, by_size[1:], strict=False):
+    for smaller, larger in pairwise(by_size):
         if points[smaller].value > points[larger].value:
             raise file.error(f"sram.{_label(smaller)}", "more than a larger array takes: is it in joules")
 
