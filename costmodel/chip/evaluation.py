@@ -313,8 +313,11 @@ def moved_in_buffer_bytes(mapped: Mapped, accelerator: Accelerator) -> Any:
     return (mapped.input_words + mapped.weight_words) * operand + mapped.partial_sum_words * accumulator
 
 
-def energy_of(accelerator: Accelerator, technology: Technology) -> Callable[[int, int, int], Energy]:
-    """What MACs, bytes between buffer and array, and bytes of DRAM traffic take, as a function of the three."""
+def energy_of(accelerator: Accelerator, technology: Technology) -> Callable[[int, Any, Any], Energy]:
+    """What MACs, bytes between buffer and array, and bytes of DRAM traffic take, as a function of the three.
+
+    Raises InputError if the technology has no number for one of them.
+    """
     mac = technology.mac_joules(accelerator.operand, accelerator.accumulator)
     element = (
         technology.sram_joules(accelerator.element_bytes, moved_in_element_bytes(accelerator))
@@ -329,7 +332,7 @@ def energy_of(accelerator: Accelerator, technology: Technology) -> Callable[[int
 
 
 def _layer(
-    nest: Nest, chip: Accelerator, joules: Callable[[int, int, int], Energy] | None, seen: dict[Nest, Tiling]
+    nest: Nest, chip: Accelerator, joules: Callable[[int, Any, Any], Energy] | None, seen: dict[Nest, Tiling]
 ) -> LayerOnChip:
     mapped = place(nest, chip.array)
     tiling = seen.get(nest) or seen.setdefault(nest, least_traffic(nest, chip.widths).at(chip.buffer_bytes))

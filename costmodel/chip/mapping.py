@@ -19,9 +19,9 @@ channel_parallel: each column multiplies C of the rows' input channels by one fi
     An image's few channels (up to 4) lie beside a window row's taps: R ceil(C S / rows) in place of R S ceil(C / rows).
 
 row_stationary: Eyeriss (Chen et al., IEEE JSSC 52(1), 2017, and ISCA 2016). A set of R x e elements makes e output
-    rows: element (i, j) slides filter row i over one input row. Sets are replicated over r input and t output channels (and
-    over groups, where the array has room); an element interleaves q channels and p filters in its scratchpads, n images
-    share a load of the filters. For E x F output pixels, with every ceil as the hardware has it:
+    rows: element (i, j) slides filter row i over one input row. Sets are replicated over r input and t output channels
+    (and over groups, where the array has room); an element interleaves q channels and p filters in its scratchpads, n
+    images share a load of the filters. For E x F output pixels, with every ceil as the hardware has it:
 
         multiply  = N ceil(E/e) F ceil(K/t) (S ceil(C/r) + ceil(C/(q r)))
         cycles    = max(multiply, input words / rate, partial sums / rate) + weight words / rate
