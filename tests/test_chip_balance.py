@@ -15,13 +15,11 @@ from costmodel.chip.balance import (
     elasticities,
     frame_of,
     frame_seconds,
-    knee,
     ridge_and_mix,
     worth,
 )
 from costmodel.chip.evaluation import evaluate
 from costmodel.chip.nests import Nest, Nests
-from costmodel.chip.widths import Widths
 from costmodel.errors import InputError
 
 CONV = Nest(
@@ -132,15 +130,6 @@ def test_a_mix_lies_between_its_networks() -> None:
         balance(both, CHIP, 10.0, weights={"pool": 1})
     with pytest.raises(InputError, match="give a positive number"):
         balance(both, CHIP, 10.0, weights={"fc": -1})
-
-
-def test_the_knee() -> None:
-    nests = Nests("conv", (CONV,))
-    found = knee(nests, CHIP.widths)
-    traffic = [evaluate(nests, CHIP.replace(buffer_bytes=size)).dram_bytes for size in (found // 4, found, 2 * found)]
-    assert 1 - traffic[2] / traffic[1] <= 0.1 < 1 - traffic[1] / traffic[0]
-    # an FC layer of one sample moves its weights once however large the buffer: its knee is where it starts
-    assert knee(Nests("fc", (FC,)), Widths.of(8)) < 4096
 
 
 def test_the_ridge_against_the_layers() -> None:

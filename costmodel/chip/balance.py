@@ -28,7 +28,6 @@ from costmodel.chip.mapping import place
 from costmodel.chip.nests import Nest, Nests
 from costmodel.chip.technology import Technology
 from costmodel.chip.tiling import Curve, least_traffic
-from costmodel.chip.widths import Widths
 from costmodel.display import html_table
 from costmodel.errors import InputError
 from costmodel.graph import FORWARD
@@ -42,9 +41,6 @@ STEP = 2**0.25
 
 MARGIN = 1e-4
 """How much more of elements and bandwidth the margin is: a ten-thousandth; for the buffer it is STEP."""
-
-KNEE_SAVING = 0.10
-"""Beyond the knee, twice the buffer saves less of the traffic than this."""
 
 
 class Frame(NamedTuple):
@@ -241,25 +237,6 @@ def frame_seconds(
         for count, array, traffic in zip(times.times, times.array, dram, strict=True)
     )  # type: ignore[assignment]
     return total
-
-
-def knee(networks: Networks, widths: Widths | None = None, saving: float = KNEE_SAVING) -> int:
-    """The smallest buffer from which on twice as much never saves more than `saving` of the traffic, in bytes."""
-    frame = frame_of(networks)
-    curves = [least_traffic(nest, widths) for nest in frame.nests]
-    smallest = max(curve.smallest_buffer_bytes for curve in curves)
-    largest = max(curve.sufficient_buffer_bytes for curve in curves)
-    if largest <= smallest:
-        return smallest
-    buffers = np.unique(np.geomspace(smallest, 2 * largest, 400).astype(np.int64))
-
-    def total(sizes: npt.NDArray[np.int64]) -> Floats:
-        return np.asarray(
-            sum(count * curve.dram_bytes(sizes) for count, curve in zip(frame.times, curves, strict=True))
-        )
-
-    worthwhile = np.flatnonzero(1 - total(2 * buffers) / total(buffers) > saving)
-    return int(buffers[min(worthwhile[-1] + 1, len(buffers) - 1)]) if len(worthwhile) else smallest
 
 
 class Mix(NamedTuple):

@@ -59,7 +59,7 @@ class Space:
     buffers: tuple[int, ...] = tuple(round(2**exponent) for exponent in np.arange(15, 23.5, 0.5))
     """Bytes."""
 
-    bandwidths: tuple[float, ...] = tuple(1e9 * 2**exponent for exponent in np.arange(0, 6.5, 0.5))
+    bandwidths: tuple[float, ...] = tuple(1e9 * 2**exponent for exponent in np.arange(0, 6.25, 0.25))
     """Bytes/s."""
 
     operands: tuple[str, ...] = ("int8",)

@@ -217,7 +217,7 @@ def _batches(nests: Nests, chip: Accelerator, batch: int) -> Iterator[_Change]:
         [_layer(more(nest), chip) for nest in nests],
         chip,
         nests[0].batch * batch,
-        "where arithmetic or the activations' traffic binds: convolutions, mostly; a frame waits for its batch",
+        "to layers that arithmetic or activations bind",
     )
 
 
@@ -229,11 +229,7 @@ def _types(nests: Nests, chip: Accelerator, operands: Sequence[str]) -> Iterator
         pads = {"element_bytes": 0} if chip.scratchpads else {}  # scratchpads hold words, whatever their width
         changed = chip.replace(operand=operand, accumulator=accumulator, **pads)
         wider = TYPE_BITS[operand] >= TYPE_BITS[chip.operand]
-        why = (
-            "it costs traffic and energy: only accuracy asks for it"
-            if wider
-            else "to the time where arithmetic binds and the elements stay as many; narrower ones leave room for more"
-        )
+        why = "for speed: only accuracy asks for it" if wider else "to time that arithmetic binds"
         yield f"{operand} in place of {chip.operand}", [_layer(n, changed) for n in nests], changed, nests[0].batch, why
 
 
@@ -242,7 +238,7 @@ def _fc(nests: Nests, chip: Accelerator, rank: int, density: float) -> Iterator[
     if not dense:
         return
     images = nests[0].batch
-    at_large = "at a large batch, when the weights move once for many frames; convolutions stay as they are"
+    at_large = "at a large batch, and to convolutions"
 
     def factored(nest: Nest) -> tuple[Nest, ...]:
         inputs, outputs = nest.in_channels, nest.out_channels
@@ -263,7 +259,7 @@ def _fc(nests: Nests, chip: Accelerator, rank: int, density: float) -> Iterator[
         return own._replace(dram_bytes=own.dram_bytes - weights + min(fewer, weights))
 
     layers = [pruned(nest) for nest in nests]
-    yield f"FC layers pruned to {density:.0%}", layers, chip, images, f"{at_large}; no cycles, unless zeros are skipped"
+    yield f"FC layers pruned to {density:.0%}", layers, chip, images, f"{at_large}; to cycles, unless zeros are skipped"
 
     last_conv = next((nest for nest in reversed(tuple(nests)) if nest.kind == "conv"), None)
     if last_conv is not None:
@@ -286,7 +282,7 @@ def _convolutions(nests: Nests, chip: Accelerator) -> Iterator[_Change]:
                 layers,
                 chip,
                 images,
-                "for windows other than 3x3, strides, FC layers; where DRAM binds it is slower: the filters grow",
+                "to 1x1, strides, FC layers; slows what DRAM binds: filters grow",
             )
     if any(_separable(nest) for nest in convs):
         layers = [_layer(part, chip) for nest in nests for part in separated(nest)]
@@ -295,7 +291,7 @@ def _convolutions(nests: Nests, chip: Accelerator) -> Iterator[_Change]:
             layers,
             chip,
             images,
-            "for 1x1 windows and FC layers; on an array that fills its rows with one group's channels most idle",
+            "to 1x1 and FC layers; where one group's channels fill the rows, rows idle",
         )
     for scale, text in ((0.5, "half"), (2.0, "twice")):
         scaled = [_scaled(nest, scale) for nest in nests]
