@@ -26,8 +26,9 @@ from costmodel.chip.accelerator import Accelerator
 from costmodel.chip.evaluation import moved_in_buffer_bytes
 from costmodel.chip.mapping import place
 from costmodel.chip.nests import Nest, Nests
+from costmodel.chip.shapes import curve_of
 from costmodel.chip.technology import Technology
-from costmodel.chip.tiling import Curve, least_traffic
+from costmodel.chip.tiling import Curve
 from costmodel.display import html_table
 from costmodel.errors import InputError
 from costmodel.graph import FORWARD
@@ -258,7 +259,7 @@ class Mix(NamedTuple):
 def ridge_and_mix(networks: Networks, chip: Accelerator, weights: Mapping[str, float] | None = None) -> Mix:
     """The ridge point of a design against the intensities of a frame's layers behind its buffer."""
     frame = frame_of(networks, weights)
-    traffic = np.array([float(least_traffic(nest, chip.widths).dram_bytes(chip.buffer_bytes)) for nest in frame.nests])
+    traffic = np.array([float(curve_of(nest, chip.widths).dram_bytes(chip.buffer_bytes)) for nest in frame.nests])
     macs, times = np.array([float(nest.macs) for nest in frame.nests]), np.array(frame.times)
     below = macs / traffic < chip.ridge_point
     total_macs, total_traffic = float((macs * times).sum()), float((traffic * times).sum())
@@ -275,7 +276,7 @@ class _Times:
 
     def __init__(self, frame: Frame, chip: Accelerator) -> None:
         self.times = np.array(frame.times)
-        self.curves: list[Curve] = [least_traffic(nest, chip.widths) for nest in frame.nests]
+        self.curves: list[Curve] = [curve_of(nest, chip.widths) for nest in frame.nests]
         array = []
         for nest in frame.nests:
             mapped = place(nest, chip.array)

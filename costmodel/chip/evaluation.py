@@ -28,8 +28,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from costmodel.chip.accelerator import Accelerator
 from costmodel.chip.mapping import Mapped, place
 from costmodel.chip.nests import Nest, Nests, lower
+from costmodel.chip.shapes import curve_of
 from costmodel.chip.technology import TYPE_BITS, Technology
-from costmodel.chip.tiling import Tiling, least_traffic
+from costmodel.chip.tiling import Tiling
 from costmodel.chip.unfused import unfused_bytes
 from costmodel.cost import Costs, count
 from costmodel.display import html_table
@@ -271,8 +272,7 @@ def evaluate(network: Trace | Costs | Nests, accelerator: Accelerator, *, energy
     nests, between, images = contractions(network, accelerator)
     technology = accelerator.find_technology() if accelerator.technology else None
     joules = energy_of(accelerator, technology) if technology and energy else None
-    seen: dict[Nest, Tiling] = {}
-    layers = tuple(_layer(nest, accelerator, joules, seen) for nest in nests)
+    layers = tuple(_layer(nest, accelerator, joules) for nest in nests)
     return Evaluation(nests.model, accelerator, layers, images, between, area_of(accelerator, technology))
 
 
@@ -331,11 +331,9 @@ def energy_of(accelerator: Accelerator, technology: Technology) -> Callable[[int
     )
 
 
-def _layer(
-    nest: Nest, chip: Accelerator, joules: Callable[[int, Any, Any], Energy] | None, seen: dict[Nest, Tiling]
-) -> LayerOnChip:
+def _layer(nest: Nest, chip: Accelerator, joules: Callable[[int, Any, Any], Energy] | None) -> LayerOnChip:
     mapped = place(nest, chip.array)
-    tiling = seen.get(nest) or seen.setdefault(nest, least_traffic(nest, chip.widths).at(chip.buffer_bytes))
+    tiling = curve_of(nest, chip.widths).at(chip.buffer_bytes)
     moved = int(moved_in_buffer_bytes(mapped, chip))
     cycles = int(mapped.cycles)
     delivered = chip.buffer_bytes_per_cycle

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,7 +27,7 @@ from costmodel.chip.evaluation import area_of, energy_of, moved_in_buffer_bytes
 from costmodel.chip.mapping import DATAFLOWS, Array, Mapped, place
 from costmodel.chip.nests import Nest, Nests
 from costmodel.chip.pareto import pareto
-from costmodel.chip.tiling import least_traffic
+from costmodel.chip.shapes import curve_of, shape_of
 from costmodel.display import html_table
 from costmodel.errors import InputError, nearest
 from costmodel.graph import FORWARD
@@ -252,7 +252,7 @@ class _Found(NamedTuple):
 
 def _work(nests: Nests) -> _Work:
     forward = nests.of_phase(FORWARD)
-    shapes = Counter(replace(nest, layer="", operator="") for nest in forward)
+    shapes = Counter(map(shape_of, forward))
     return _Work(tuple(shapes), tuple(shapes.values()), forward[0].batch)
 
 
@@ -317,7 +317,7 @@ def _area(chip: Accelerator, technology: Any, **changes: Any) -> float:
 
 def _dram_bytes(nest: Nest, chip: Accelerator, buffers: npt.NDArray[np.int64]) -> Floats:
     """The least traffic behind each buffer; NaN where it holds no tile."""
-    curve = least_traffic(nest, chip.widths)
+    curve = curve_of(nest, chip.widths)
     fits = buffers >= curve.smallest_buffer_bytes
     traffic = np.full(len(buffers), np.nan)
     if fits.any():

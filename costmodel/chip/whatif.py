@@ -35,8 +35,8 @@ from costmodel.chip.accelerator import Accelerator
 from costmodel.chip.evaluation import energy_of, moved_in_buffer_bytes
 from costmodel.chip.mapping import place
 from costmodel.chip.nests import Nest, Nests
+from costmodel.chip.shapes import curve_of
 from costmodel.chip.technology import TYPE_BITS
-from costmodel.chip.tiling import least_traffic
 from costmodel.display import html_table
 from costmodel.errors import InputError
 from costmodel.graph import FORWARD
@@ -166,7 +166,7 @@ _Change = tuple[str, list[_Layer], Accelerator, int, str]
 
 def _layer(nest: Nest, chip: Accelerator) -> _Layer:
     mapped = place(nest, chip.array)
-    dram = int(least_traffic(nest, chip.widths).dram_bytes(chip.buffer_bytes))
+    dram = int(curve_of(nest, chip.widths).dram_bytes(chip.buffer_bytes))
     moved = int(moved_in_buffer_bytes(mapped, chip))
     array = int(mapped.cycles) / chip.clock_hertz
     if chip.buffer_bytes_per_cycle:
@@ -253,7 +253,7 @@ def _fc(nests: Nests, chip: Accelerator, rank: int, density: float) -> Iterator[
         own = _layer(nest, chip)
         if not _is_fc(nest):
             return own
-        weights = least_traffic(nest, chip.widths).at(chip.buffer_bytes).weight_bytes
+        weights = curve_of(nest, chip.widths).at(chip.buffer_bytes).weight_bytes
         bits = TYPE_BITS[chip.operand]
         fewer = round(weights * density * (bits + INDEX_BITS) / bits)
         return own._replace(dram_bytes=own.dram_bytes - weights + min(fewer, weights))
@@ -309,7 +309,7 @@ def winograd(nest: Nest, chip: Accelerator, m: int) -> _Layer:
         out_channels=nest.out_channels, in_channels=nest.in_channels,
     )  # fmt: skip
     mapped = place(product, chip.array)
-    tiling = least_traffic(nest, chip.widths).at(chip.buffer_bytes)
+    tiling = curve_of(nest, chip.widths).at(chip.buffer_bytes)
     grown = tiling.weight_bytes * points // 9
     on_input, on_output = _TRANSFORM_ADDITIONS[m]
     channels = nest.groups * (nest.in_channels * on_input + nest.out_channels * on_output)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from costmodel.devices import Device
+from costmodel.report.chapters.chip import chip_chapter
 from costmodel.report.chapters.hardware import Bench, hardware_chapter
 from costmodel.report.chapters.memory import Peaks, memory_chapter
 from costmodel.report.exercises.words import BATCH, counted, listed, times
@@ -32,6 +33,7 @@ def compose(
     )
     checked = checks(validations)
     hardware = hardware_chapter(measured, [study.name for study in studies])
+    chips = chip_chapter(studies)
     sections = (
         side_by_side(studies, devices[0]),
         conventions(devices),
@@ -40,13 +42,14 @@ def compose(
         memory_chapter(studies, devices, peaks),
         rooflines(studies, devices),
         hardware,
+        chips,
         checked,
         layer_tables(studies, devices[0]),
     )
     versions = ", ".join(f"{package} {version}" for package, version in first.trace().versions.items())
     verdicts = (
         f"**{section.title}.** {section.answer} [See there](#{section.link})."
-        for section in (claims, checked, hardware)
+        for section in (chips, claims, checked, hardware)
         if section.blocks and section.answer
     )
     return Report(

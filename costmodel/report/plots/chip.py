@@ -65,7 +65,7 @@ def iso_throughput(
         ax.annotate(
             f"{each.area_mm2:.3g} mm²: {si(each.frames_per_second)} frames/s\n"
             f"{each.elements:,.0f} elements, {iec(each.buffer_bytes)}",
-            (rate, width), (8, -4), textcoords="offset points", ha="left", va="top", fontsize=7.5, linespacing=1.25,
+            (rate, width), (9, -12), textcoords="offset points", ha="left", va="top", fontsize=7.5, linespacing=1.25,
             bbox=BACKING, zorder=5,
         )  # fmt: skip
     ax.set_xlim(across[0], across[-1])
@@ -76,7 +76,8 @@ def iso_throughput(
     _log_axis(ax.yaxis, lambda value: si(value, "B/s", digits=1))
     dress(ax, grid="both")
     handles = [
-        ax.plot([], [], color=COLOURS[0], linewidth=1.3, label=f"equal frame rate, behind {iec(middle.buffer_bytes)}")[0],
+        ax.plot([], [], color=COLOURS[0], linewidth=1.3,
+                label=f"equal frame rate, {iec(middle.buffer_bytes)} of buffer")[0],
         ax.plot([], [], color=COLOURS[1], linewidth=1.2, dashes=(4, 2), marker="o", markerfacecolor="white",
                 label="best division of an area")[0],
     ]  # fmt: skip
@@ -143,10 +144,10 @@ def chip_layers(evaluation: Evaluation, *, title: str | None = None, most: int =
         layers = [layer for layer in layers if any(layer is each for each in longest)]
     energised = all(layer.energy is not None for layer in layers)
     panels = 2 if energised else 1
-    width, height = 2.0 + 4.0 * panels, 1.5 + 0.3 * len(layers)
+    width, height = 1.4 + 3.9 * panels, 1.35 + 0.26 * len(layers)
     figure = Figure(figsize=(width, height), dpi=100)
     axes = [
-        figure.add_axes(((1.5 + 4.0 * index) / width, 0.6 / height, 3.5 / width, (height - 1.5) / height))
+        figure.add_axes(((1.6 + 3.7 * index) / width, 0.55 / height, 3.35 / width, (height - 1.35) / height))
         for index in range(panels)
     ]
     places = -np.arange(len(layers))
@@ -160,13 +161,13 @@ def chip_layers(evaluation: Evaluation, *, title: str | None = None, most: int =
     if energised:
         left = np.zeros(len(layers))
         for name, (colour, label) in _ENERGIES.items():
-            values = np.array([getattr(layer.energy, name) for layer in layers])
-            axes[1].barh(places, values, 0.66, left, color=colour, label=label)
-            left += values
+            parts = np.array([getattr(layer.energy, name) for layer in layers])
+            axes[1].barh(places, parts, 0.66, left, color=colour, label=label)
+            left += parts
         axes[1].set_xlabel("energy of a run")
         axes[1].xaxis.set_major_formatter(FuncFormatter(lambda value, _: joules(value) if value else "0"))
     for index, ax in enumerate(axes):
-        names = [layer_name(layer.nest.layer) for layer in layers] if index == 0 else [""] * len(layers)
+        names = [f"{layer_name(layer.nest.layer)}  {layer.nest.kind}" if index == 0 else "" for layer in layers]
         ax.set_yticks(places, names, fontsize=8)
         ax.set_ylim(-len(layers) + 0.4, 0.6)
         ax.xaxis.set_major_locator(MaxNLocator(4))
