@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+import costmodel as cm
 from costmodel.chip.accelerator import accelerator
 from costmodel.chip.nests import Nest, Nests
 from costmodel.chip.tiling import least_traffic
@@ -79,6 +80,16 @@ def test_winograd(m: int, fewer: float, inputs: int, outputs: int) -> None:
     # at the border of an image that tiles do not divide, they hang over: 27 rows take 14 tiles of 2
     odd = winograd(replace(CONV, out_rows=27, out_columns=27), CHIP, 2)
     assert odd.macs == 14**2 * 16 * 64 * 96
+
+
+def test_fused_layers_move_what_fusion_says() -> None:
+    network = cm.networks.find("lenet-relu")
+    trace = cm.trace(network.module, network.inputs(1))
+    chip = CHIP.replace(buffer_bytes=1 << 14)
+    fused, plain = what_ifs(trace, chip)["fused layers"], what_ifs(trace, chip).outcomes[0]
+    fusion = cm.fuse(trace, 1 << 14, word_bits=8, partial_bits=32)
+    assert fused.dram_bytes == fusion.dram_bytes < plain.dram_bytes
+    assert fused.macs == plain.macs + fusion.extra_macs
 
 
 def test_winograd_does_nothing_elsewhere() -> None:

@@ -19,6 +19,9 @@ networks, CVPR 2016, section 4).
 
 depthwise separable: a window on each channel, then 1x1 across channels (Howard et al., MobileNets, 2017).
 
+fused layers: what stays between layers of a group never leaves the chip (`costmodel.chip.fusion`: pyramids of
+convolutions, with what follows each; what overlaps make again is computed again).
+
 resolution: images of half or twice as many rows and columns; FC layers see what adaptive pooling leaves.
 
 A frame's accuracy changes with all but the first and Winograd's; that is not computed here. Winograd's transforms are
@@ -33,13 +36,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from costmodel.chip.accelerator import Accelerator
 from costmodel.chip.evaluation import energy_of, moved_in_buffer_bytes
+from costmodel.chip.fusion import fuse
 from costmodel.chip.mapping import place
-from costmodel.chip.nests import Nest, Nests
+from costmodel.chip.nests import Nest, Nests, lower
 from costmodel.chip.shapes import curve_of
 from costmodel.chip.technology import TYPE_BITS
+from costmodel.cost import Costs
 from costmodel.display import html_table
 from costmodel.errors import InputError
-from costmodel.graph import FORWARD
+from costmodel.graph import FORWARD, Trace
 from costmodel.units import seconds
 
 if TYPE_CHECKING:
@@ -109,7 +114,7 @@ class WhatIfs:
 
 
 def what_ifs(
-    nests: Nests,
+    network: Trace | Costs | Nests,
     chip: Accelerator,
     *,
     batch: int = 16,
@@ -121,7 +126,7 @@ def what_ifs(
     """What each change makes of a network's forward pass on a chip.
 
     Args:
-        nests: the network as it is.
+        network: a trace, its costs, or loop nests, which do not say what fusing them takes.
         chip: what runs it.
         batch: how many times as many samples.
         operands: types to try in place of the chip's.
@@ -131,7 +136,7 @@ def what_ifs(
 
     A change that no layer allows is left out. Raises InputError where `evaluate` does.
     """
-    forward = nests.of_phase(FORWARD)
+    forward = (network if isinstance(network, Nests) else lower(network)).of_phase(FORWARD)
     if batch < 1 or rank < 1 or not 0 < density <= 1:
         raise InputError("what-ifs take a batch and a rank of at least 1, and a density above 0 and up to 1.")
     images = forward[0].batch
@@ -141,6 +146,7 @@ def what_ifs(
     changes = (
         *_batches(forward, chip, batch),
         *_types(forward, chip, operands),
+        *(_fused(network, forward, chip) if not isinstance(network, Nests) else ()),
         *_fc(forward, chip, rank, density),
         *_convolutions(forward, chip),
         *((name, [_layer(nest, chip) for nest in other.of_phase(FORWARD)], chip, other[0].batch, why)
@@ -148,7 +154,7 @@ def what_ifs(
     )  # fmt: skip
     for name, layers, changed, samples, why in changes:
         outcomes.append(_outcome(name, layers, changed, samples, first, why))
-    return WhatIfs(nests.model, chip, tuple(outcomes))
+    return WhatIfs(forward.model, chip, tuple(outcomes))
 
 
 class _Layer(NamedTuple):
@@ -231,6 +237,27 @@ def _types(nests: Nests, chip: Accelerator, operands: Sequence[str]) -> Iterator
         wider = TYPE_BITS[operand] >= TYPE_BITS[chip.operand]
         why = "for speed: only accuracy asks for it" if wider else "to time that arithmetic binds"
         yield f"{operand} in place of {chip.operand}", [_layer(n, changed) for n in nests], changed, nests[0].batch, why
+
+
+def _fused(network: Trace | Costs, nests: Nests, chip: Accelerator) -> Iterator[_Change]:
+    widths = chip.widths
+    groups = fuse(
+        network, chip.buffer_bytes, word_bits=widths.input_bits, partial_bits=widths.partial_bits
+    ).groups  # fmt: skip
+    own: dict[str, list[_Layer]] = {}
+    for nest in nests:
+        own.setdefault(nest.layer, []).append(_layer(nest, chip))
+    layers = []
+    for group in groups:
+        parts = [own[name].pop(0) for name in group.layers if own.get(name)]
+        macs = sum(part.macs for part in parts)
+        again = (macs + group.extra_macs) / macs if macs else 1.0
+        moved = sum(part.buffer_bytes for part in parts)
+        time = sum(part.array_seconds for part in parts)
+        layers.append(_Layer(macs + group.extra_macs, time * again, round(moved * again), group.dram_bytes))
+    layers += [part for parts in own.values() for part in parts]
+    why = "to weights, and where the buffer holds too little of both layers"
+    yield "fused layers", layers, chip, nests[0].batch, why
 
 
 def _fc(nests: Nests, chip: Accelerator, rank: int, density: float) -> Iterator[_Change]:

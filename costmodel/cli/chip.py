@@ -62,7 +62,7 @@ def chip(
 
     nests = lower(trace)
     evaluation = evaluate(nests.only(*kind) if kind else trace, hardware, energy=energy)
-    changes = what_ifs(nests.only(*kind) if kind else nests, hardware) if what_if else None
+    changes = what_ifs(nests.only(*kind) if kind else trace, hardware) if what_if else None
     if out.format is Format.JSON:
         text = documents.to_text(documents.evaluation(evaluation, changes))
     else:

@@ -114,7 +114,7 @@ def _designed(study: Study, base: Accelerator) -> Designed | None:
         tuple(balance(nests, ideal, area) for area in AREAS),
         evaluate(study.trace(), base),
         elasticities(nests, base),
-        what_ifs(nests, base, operands=("int16",)),
+        what_ifs(study.trace(), base, operands=("int16",)),
     )
 
 
