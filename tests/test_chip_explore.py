@@ -112,6 +112,12 @@ def test_a_budget_that_nothing_meets_says_what_comes_nearest(swept: Exploration)
         explore(WIDE, SPACE, area_mm2=0.1, watts=1e-6)
 
 
+def test_a_space_computes_in_its_bases_type_unless_told_otherwise() -> None:
+    assert Space(accelerator("h200")).operands == ("fp16",)
+    found = explore(FLAT, Space(accelerator("h200"), arrays=((8, 8),)))
+    assert set(found.frame["operand"]) == {"fp16"} and "watts" not in found.frame
+
+
 def test_any_executor_gives_the_same(swept: Exploration) -> None:
     networks = {"wide": WIDE, "flat": FLAT}
     with ThreadPoolExecutor(2) as threads:

@@ -62,12 +62,16 @@ class Space:
     bandwidths: tuple[float, ...] = tuple(1e9 * 2**exponent for exponent in np.arange(0, 6.25, 0.25))
     """Bytes/s."""
 
-    operands: tuple[str, ...] = ("int8",)
+    operands: tuple[str, ...] = ()
+    """Types; the base's own if none is given."""
+
     clocks: tuple[float, ...] = (0.5e9, 0.7e9, 1.0e9)
     """Hz."""
 
     def __post_init__(self) -> None:
-        for name in ("arrays", "dataflows", "buffers", "bandwidths", "operands", "clocks"):
+        if not self.operands:
+            object.__setattr__(self, "operands", (self.base.operand,))
+        for name in ("arrays", "dataflows", "buffers", "bandwidths", "clocks"):
             if not getattr(self, name):
                 raise InputError(f"a design space needs at least one of its {name}.")
         for flow in self.dataflows:

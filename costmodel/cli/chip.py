@@ -87,7 +87,8 @@ def explore(
         float | None, typer.Option(metavar="WATTS", help="The most power of a design.", show_default="none")
     ] = None,
     operand: Annotated[
-        list[str] | None, typer.Option(metavar="TYPE", help="int8, int16, fp16 ...; repeatable.", show_default="int8")
+        list[str] | None,
+        typer.Option(metavar="TYPE", help="int8, int16, fp16 ...; repeatable.", show_default="its own"),
     ] = None,
     dataflow: Annotated[
         list[str] | None,
