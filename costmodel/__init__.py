@@ -35,6 +35,12 @@ _HOMES = {
     "lower": "costmodel.chip.nests",
     "traffic": "costmodel.chip.dram",
     "traffic_curves": "costmodel.chip.dram",
+    "accelerator": "costmodel.chip.accelerator",
+    "evaluate": "costmodel.chip.evaluation",
+    "Space": "costmodel.chip.explore",
+    "explore": "costmodel.chip.explore",
+    "balance": "costmodel.chip.balance",
+    "what_ifs": "costmodel.chip.whatif",
     "validate": "costmodel.validation",
 }
 _MODULES = {"networks": "costmodel.networks", "plot": "costmodel.report.plots"}
@@ -43,11 +49,16 @@ __all__ = [
     "Cost",
     "CostModelError",
     "Costs",
+    "Space",
     "Trace",
     "Training",
     "Work",
+    "accelerator",
+    "balance",
     "count",
     "device",
+    "evaluate",
+    "explore",
     "fuse",
     "lower",
     "networks",
@@ -61,6 +72,7 @@ __all__ = [
     "traffic",
     "traffic_curves",
     "validate",
+    "what_ifs",
 ]
 
 

@@ -12,7 +12,7 @@ from html import escape
 from typing import Any
 
 from costmodel.errors import InputError
-from costmodel.units import iec, percent, seconds, si
+from costmodel.units import iec, joules, percent, seconds, si
 
 Column = tuple[str, str]
 """A column's title and its kind (see KINDS)."""
@@ -110,6 +110,8 @@ KINDS: Mapping[str, Callable[[Any], str]] = {
     "macs": si,
     "flops": si,
     "seconds": seconds,
+    "joules": joules,
+    "hertz": lambda value: si(value, "Hz"),
     "flops_per_second": lambda rate: si(rate, "FLOP/s"),
     "bytes_per_second": lambda rate: si(rate, "B/s"),
     "ratio": _ratio,

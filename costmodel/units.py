@@ -36,12 +36,12 @@ def iec(count: float, digits: int = 3) -> str:
 
 def seconds(value: float, digits: int = 3) -> str:
     """A time with the prefix that suits it: seconds(0.00123) is "1.23 ms"."""
-    magnitude, power = abs(value), 0
-    if magnitude == 0 or not math.isfinite(magnitude):
-        return f"{value:.0f} s"
-    while power < len(SI_DOWN) - 1 and float(_significant(magnitude, digits).replace(",", "")) < 1:
-        magnitude, power = magnitude * 1000, power + 1
-    return f"{'-' if value < 0 else ''}{_significant(magnitude, digits)} {SI_DOWN[power]}s"
+    return _scaled_down(value, "s", digits)
+
+
+def joules(value: float, digits: int = 3) -> str:
+    """An energy with the prefix that suits it: joules(0.00123) is "1.23 mJ"."""
+    return _scaled_down(value, "J", digits)
 
 
 def percent(share: float, digits: int = 1) -> str:
@@ -65,6 +65,15 @@ def parse_bytes(text: str | int) -> int:
     if not math.isfinite(value) or value < 0 or value != int(value):
         raise InputError(f"{text!r} is not a whole, non-negative number of bytes.")
     return int(value)
+
+
+def _scaled_down(value: float, unit: str, digits: int) -> str:
+    magnitude, power = abs(value), 0
+    if magnitude == 0 or not math.isfinite(magnitude):
+        return f"{value:.0f} {unit}"
+    while power < len(SI_DOWN) - 1 and float(_significant(magnitude, digits).replace(",", "")) < 1:
+        magnitude, power = magnitude * 1000, power + 1
+    return f"{'-' if value < 0 else ''}{_significant(magnitude, digits)} {SI_DOWN[power]}{unit}"
 
 
 def _scaled(value: float, unit: str, digits: int, base: int, prefixes: tuple[str, ...]) -> str:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from costmodel.errors import InputError, nearest
-from costmodel.units import iec, parse_bytes, percent, seconds, si
+from costmodel.units import iec, joules, parse_bytes, percent, seconds, si
 
 
 @pytest.mark.parametrize(
@@ -55,6 +55,10 @@ def test_iec(count: int, text: str) -> None:
 )
 def test_seconds(value: float, text: str) -> None:
     assert seconds(value) == text
+
+
+def test_joules() -> None:
+    assert (joules(0.00123), joules(2.5e-12), joules(0)) == ("1.23 mJ", "2.50 pJ", "0 J")
 
 
 def test_percent() -> None:

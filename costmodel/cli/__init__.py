@@ -19,6 +19,7 @@ from costmodel.cli import (  # noqa: F401  (their import makes the commands)
     analysis,
     calibration,
     checks,
+    chip,
     lists,
     measuring,
     memory,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
+    from costmodel.chip.nests import Unlowered
     from costmodel.cost import Costs
 
 WIDTH = 120
@@ -88,6 +89,16 @@ def exit_code(costs: Sequence[Costs], allow_unmodelled: bool) -> int:
         return 0
     way_out = "" if allow_unmodelled else "\nGive it a rule (costmodel.rule), or accept that with --allow-unmodelled."
     typer.echo(f"{'Warning' if allow_unmodelled else 'Error'}: no rule for {', '.join(missing)}.{way_out}", err=True)
+    return 0 if allow_unmodelled else 3
+
+
+def uncounted_code(unlowered: Sequence[Unlowered], allow_unmodelled: bool) -> int:
+    """0, or 3 for contractions that no loop nest says; they are named on stderr as well."""
+    if not unlowered:
+        return 0
+    names = ", ".join(f"{lost.operator} ({lost.reason})" for lost in unlowered)
+    way_out = "" if allow_unmodelled else "\nAccept that with --allow-unmodelled."
+    typer.echo(f"{'Warning' if allow_unmodelled else 'Error'}: not counted: {names}.{way_out}", err=True)
     return 0 if allow_unmodelled else 3
 
 

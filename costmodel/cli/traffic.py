@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from costmodel.cli.inputs import traced
 from costmodel.cli.options import AllowUnmodelled, Feed, Format, Model, Output, Step
-from costmodel.cli.output import Answer, check_picture, picture, rendered, write_file
+from costmodel.cli.output import Answer, check_picture, picture, rendered, uncounted_code, write_file
 from costmodel.cli.program import command
-
-if TYPE_CHECKING:
-    from costmodel.chip.nests import Unlowered
 
 
 @command
@@ -74,14 +71,4 @@ def traffic(
             unlowered_warnings(found.unlowered),
             total=len(found.buffers) == 1,
         )
-    return Answer(text, _code(found.unlowered, allow_unmodelled))
-
-
-def _code(unlowered: tuple[Unlowered, ...], allow: bool) -> int:
-    """The exit code; what is not counted is named on stderr as well, for a program that reads the answer."""
-    if not unlowered:
-        return 0
-    names = ", ".join(f"{lost.operator} ({lost.reason})" for lost in unlowered)
-    way_out = "" if allow else "\nAccept that with --allow-unmodelled."
-    typer.echo(f"{'Warning' if allow else 'Error'}: not counted: {names}.{way_out}", err=True)
-    return 0 if allow else 3
+    return Answer(text, uncounted_code(found.unlowered, allow_unmodelled))

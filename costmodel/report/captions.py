@@ -7,14 +7,16 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from costmodel.chip.dram import CONVENTION as TRAFFIC
+from costmodel.chip.evaluation import CONVENTION as BAND
 from costmodel.chip.fusion import CONVENTION as FUSED
 from costmodel.cost import Costs
 from costmodel.graph import Trace
 from costmodel.roofline import CONVENTION, Prediction, interval
-from costmodel.units import iec, si
+from costmodel.units import iec, joules, percent, seconds, si
 
 if TYPE_CHECKING:
     from costmodel.chip.dram import Curves, Traffic
+    from costmodel.chip.evaluation import Evaluation
     from costmodel.chip.fusion import Fusion
     from costmodel.chip.nests import Unlowered
     from costmodel.memory import Fit, Memory, Overhead, Rung
@@ -163,6 +165,34 @@ def _words(curves: Curves) -> str:
     words = f"{widths.input_bits}-bit words, partial sums of {widths.partial_bits} bits"
     held = "streaming tiles held twice" if curves.double_buffer else "one tile of each operand"
     return f"{words}, {held}: images x output channels x input channels x rows x columns"
+
+
+def chip_notes(evaluation: Evaluation) -> list[str]:
+    """A network on an accelerator in a few lines: the band, what binds it, energy, area."""
+    lines = [
+        f"{si(evaluation.serial_frames_per_second)} to {si(evaluation.frames_per_second)} frames a second "
+        f"({seconds(evaluation.serial_seconds)} to {seconds(evaluation.overlapped_seconds)} a run).",
+        f"{BAND[0].upper()}{BAND[1:]}.",
+        "Bound by "
+        + ", ".join(
+            f"{name} for {percent(part / evaluation.overlapped_seconds)}"
+            for name, part in evaluation.by_binding().items()
+        )
+        + " of the overlapped time.",
+    ]
+    if all(layer.energy is not None for layer in evaluation.layers):
+        energy, whole = evaluation.energy, evaluation.energy.total
+        parts = ", ".join(f"{name} {percent(part / whole)}" for name, part in energy._asdict().items())
+        lines.append(
+            f"{joules(evaluation.joules_per_frame)} a frame ({parts}), {si(evaluation.frames_per_joule)} frames a "
+            f"joule, {si(evaluation.watts, 'W')}; without leakage and clock wires, {evaluation.accelerator.technology}."
+        )
+    if evaluation.area is not None:
+        parts = ", ".join(f"{name} {part:.3g}" for name, part in evaluation.area._asdict().items() if part)
+        lines.append(
+            f"{evaluation.area.total:.3g} mm² ({parts}): {si(evaluation.frames_per_second_per_mm2)} frames/s a mm²."
+        )
+    return lines
 
 
 def unlowered_warnings(unlowered: Iterable[Unlowered]) -> list[str]:

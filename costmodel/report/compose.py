@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from costmodel.devices import Device
+from costmodel.report.chapters.chip import chip_chapter
 from costmodel.report.chapters.hardware import Bench, hardware_chapter
 from costmodel.report.chapters.memory import memory_chapter
 from costmodel.report.exercises.words import BATCH, counted, listed, times
@@ -31,6 +32,7 @@ def compose(
     )
     checked = checks(validations)
     hardware = hardware_chapter(measured, [study.name for study in studies])
+    chips = chip_chapter(studies)
     sections = (
         side_by_side(studies, devices[0]),
         conventions(devices),
@@ -39,13 +41,14 @@ def compose(
         memory_chapter(studies, devices, [record for bench in measured for record in bench.records]),
         rooflines(studies, devices),
         hardware,
+        chips,
         checked,
         layer_tables(studies, devices[0]),
     )
     versions = ", ".join(f"{package} {version}" for package, version in first.trace().versions.items())
     verdicts = (
         f"**{section.title}.** {section.answer} [See there](#{section.link})."
-        for section in (claims, checked, hardware)
+        for section in (chips, claims, checked, hardware)
         if section.blocks and section.answer
     )
     return Report(

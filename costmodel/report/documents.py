@@ -28,15 +28,20 @@ from costmodel.report.tables import (
     shares_table,
     traffic_table,
     validation_table,
+    what_ifs_table,
 )
 from costmodel.roofline import CONVENTION, Prediction
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from costmodel.chip.accelerator import Accelerator
     from costmodel.chip.dram import Curves, Traffic
+    from costmodel.chip.evaluation import Evaluation
+    from costmodel.chip.explore import Exploration
     from costmodel.chip.fusion import Fusion
-    from costmodel.devices import Device
+    from costmodel.chip.whatif import WhatIfs
+    from costmodel.devices import Device, Fact
     from costmodel.hardware.suite import Outcome
     from costmodel.memory import Fit, Memory, Overhead, Rung, Savings
     from costmodel.networks import NetworkInfo
@@ -203,6 +208,68 @@ def fusion(fusions: Sequence[Fusion], curves: Curves, trace: Trace) -> Document:
     return document
 
 
+def evaluation(evaluation: Evaluation, what_ifs: WhatIfs | None = None) -> Document:
+    """`costmodel/chip/1`: a network on an accelerator, layer by layer: time, what binds it, energy, area."""
+    from costmodel.chip.evaluation import CONVENTION as BAND
+
+    area, energised = evaluation.area, all(layer.energy is not None for layer in evaluation.layers)
+    document = _versioned("chip") | {
+        "model": evaluation.model,
+        "images": evaluation.images,
+        "conventions": {"band": BAND, "energy": "without leakage and clock wires", "mac": CONVENTIONS["mac"]},
+        "accelerator": accelerator(evaluation.accelerator),
+        "totals": {
+            "macs": evaluation.macs,
+            "dram_bytes": evaluation.dram_bytes,
+            "unfused_bytes": evaluation.unfused_bytes,
+            "overlapped_seconds": evaluation.overlapped_seconds,
+            "serial_seconds": evaluation.serial_seconds,
+            "frames_per_second": evaluation.frames_per_second,
+            "serial_frames_per_second": evaluation.serial_frames_per_second,
+            "utilisation": evaluation.utilisation,
+            "binding_seconds": evaluation.by_binding(),
+            "energy_joules": evaluation.energy._asdict() if energised else None,
+            "watts": evaluation.watts if energised else None,
+            "frames_per_joule": evaluation.frames_per_joule if energised else None,
+            "area_mm2": area._asdict() | {"total": area.total} if area else None,
+            "frames_per_second_per_mm2": evaluation.frames_per_second_per_mm2 if area else None,
+        },
+        "layers": records(evaluation.to_frame()),
+    }
+    if what_ifs is not None:
+        document["what_ifs"] = records(what_ifs_table(what_ifs))
+    return document
+
+
+def designs(found: Exploration, answers: Mapping[str, Document]) -> Document:
+    """`costmodel/designs/1`: a design space, and for each network its fastest design, its front and what is asked."""
+    space = found.space
+    axes = ("arrays", "dataflows", "buffers", "bandwidths", "operands", "clocks")
+    return _versioned("designs") | {
+        "base": accelerator(space.base),
+        "space": {name: [list(v) if isinstance(v, tuple) else v for v in getattr(space, name)] for name in axes},
+        "budgets": dict(found.budgets),
+        "tried": found.tried,
+        "within": len(found.frame),
+        "networks": dict(answers),
+    }
+
+
+def accelerators(found: Iterable[Accelerator]) -> Document:
+    """`costmodel/accelerators/1`: the accelerators that have a name, every number with its source."""
+    return _versioned("accelerators") | {"accelerators": [accelerator(each) for each in found]}
+
+
+def accelerator(chip: Accelerator) -> Document:
+    """One accelerator: its numbers, and their sources by the number's name."""
+    own = {name: value for name, value in vars(chip).items() if name not in ("facts", "scratchpads")}
+    return own | {
+        "scratchpads": chip.scratchpads._asdict() if chip.scratchpads else None,
+        "ridge_point": chip.ridge_point,
+        "sources": _sources(chip.facts),
+    }
+
+
 def validation(validations: Sequence[Validation]) -> Document:
     """`costmodel/validation/1`: each number of ours beside somebody else's, and whether they agree."""
     return _versioned("validation") | {
@@ -270,10 +337,15 @@ def device(device: Device) -> Document:
         "peaks": dict(device.peaks),
         **{name: getattr(device, name) for name in names},
         "calibration": asdict(device.calibration) if device.calibration else None,
-        "sources": {
-            name: {key: value for key, value in (fact.source._asdict() | {"note": fact.note}).items() if value}
-            for name, fact in device.facts.items()
-        },
+        "sources": _sources(device.facts),
+    }
+
+
+def _sources(facts: Mapping[str, Fact]) -> Document:
+    """Where numbers come from, by their names."""
+    return {
+        name: {key: value for key, value in (fact.source._asdict() | {"note": fact.note}).items() if value}
+        for name, fact in facts.items()
     }
 
 

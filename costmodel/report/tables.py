@@ -20,8 +20,11 @@ from costmodel.roofline import GroupPrediction, Prediction
 if TYPE_CHECKING:
     import pandas as pd
 
+    from costmodel.chip.accelerator import Accelerator
     from costmodel.chip.dram import Traffic
+    from costmodel.chip.evaluation import Evaluation
     from costmodel.chip.fusion import Fusion, Group
+    from costmodel.chip.whatif import WhatIfs
     from costmodel.devices import Device
     from costmodel.memory import Fit, Memory, Rung, Savings
     from costmodel.networks import NetworkInfo
@@ -299,6 +302,90 @@ def networks_table(networks: Iterable[NetworkInfo]) -> pd.DataFrame:
     return _frame(names, ([getattr(network, name) for name in names] for network in networks))
 
 
+def evaluation_table(evaluation: Evaluation) -> pd.DataFrame:
+    """One row a contraction: its times on an accelerator, what binds it, its traffic and energy."""
+    energy = ("joules",) if all(layer.energy is not None for layer in evaluation.layers) else ()
+    names = (
+        "layer", "macs", "utilisation", "array_seconds", "dram_seconds", "overlapped_seconds", "serial_seconds",
+        "binding", "dram_bytes", "schedule", *energy,
+    )  # fmt: skip
+    return _frame(
+        names,
+        (
+            (
+                layer.nest.layer,
+                layer.nest.macs,
+                layer.utilisation,
+                max(layer.array_seconds, layer.buffer_seconds),
+                layer.dram_seconds,
+                layer.overlapped_seconds,
+                layer.serial_seconds,
+                layer.binding,
+                layer.dram_bytes,
+                layer.tiling.schedule,
+                *((layer.energy.total,) if layer.energy is not None else ()),
+            )
+            for layer in evaluation.layers
+        ),
+    )
+
+
+def designs_table(designs: pd.DataFrame) -> pd.DataFrame:
+    """Designs of an exploration, an array in one column and what they are in the first ones."""
+    names = [
+        "network", "array", "dataflow", "operand", "clock_hertz", "buffer_bytes", "dram_bandwidth", "area_mm2",
+        "frames_per_second", "serial_frames_per_second", "watts", "frames_per_joule", "frames_per_second_per_mm2",
+    ]  # fmt: skip
+    array = designs["rows"].astype(str) + "x" + designs["columns"].astype(str)
+    words = {name: designs[name].astype(str) for name in ("network", "dataflow", "operand")}
+    plain = designs.assign(array=array, **words)
+    return plain[[name for name in names if name in plain.columns]].reset_index(drop=True)
+
+
+def what_ifs_table(found: WhatIfs) -> pd.DataFrame:
+    """One row a change: a frame's times, traffic and energy after it."""
+    names = (
+        "change",
+        "speedup",
+        "overlapped_seconds",
+        "serial_seconds",
+        "macs",
+        "dram_bytes",
+        "joules",
+        "does_nothing",
+    )
+    return _frame(
+        names,
+        ([_whole(name, getattr(outcome, name)) for name in names] for outcome in found.outcomes),
+    )
+
+
+def accelerators_table(accelerators: Iterable[Accelerator]) -> pd.DataFrame:
+    """One row an accelerator."""
+    names = (
+        "name", "title", "array", "dataflow", "operand", "clock_hertz", "buffer_bytes", "dram_bandwidth", "ridge_point",
+        "technology",
+    )  # fmt: skip
+    return _frame(
+        names,
+        (
+            (
+                chip.name,
+                chip.title,
+                f"{chip.rows}x{chip.columns}",
+                chip.dataflow,
+                chip.operand,
+                chip.clock_hertz,
+                chip.buffer_bytes,
+                chip.dram_bandwidth,
+                chip.ridge_point,
+                chip.technology,
+            )
+            for chip in accelerators
+        ),
+    )
+
+
 def total_of(frame: pd.DataFrame) -> dict[str, Any] | None:
     """The row of sums under a frame, or None where nothing adds up; what does not add up is missing from it.
 
@@ -386,6 +473,11 @@ def _of_group(group: GroupPrediction, name: str, title: str | None, whole: float
     if name == "bound_share":
         return _share(group.bound_seconds, whole)
     return getattr(group if hasattr(group, name) else group.cost, name)
+
+
+def _whole(name: str, value: Any) -> Any:
+    """A frame's counts, which a batch's division leaves as fractions, to the nearest."""
+    return round(value) if name in ("macs", "dram_bytes") else value
 
 
 def _share(part: float, whole: float) -> float:

@@ -6,6 +6,7 @@ a figure as SVG and PNG.
 
 from costmodel.report.plots.bars import layer_panels, layers, shares
 from costmodel.report.plots.buffers import traffic
+from costmodel.report.plots.chip import chip_layers, fronts, iso_throughput
 from costmodel.report.plots.measured import gaps, sweeps
 from costmodel.report.plots.memory import memory, memory_against_batch
 from costmodel.report.plots.rooflines import roofline
@@ -13,8 +14,11 @@ from costmodel.report.plots.scatter import compare
 from costmodel.report.plots.style import save
 
 __all__ = [
+    "chip_layers",
     "compare",
+    "fronts",
     "gaps",
+    "iso_throughput",
     "layer_panels",
     "layers",
     "memory",

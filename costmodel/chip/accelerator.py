@@ -1,0 +1,335 @@
+"""An accelerator: an array of processing elements, a buffer, a memory and a technology, in a TOML file or in Python.
+
+    title = "My accelerator"
+    dataflow = "weight_stationary"            # see `costmodel.chip.mapping`: also output_stationary, row_stationary ...
+    rows = 32
+    columns = 32
+    clock_hertz = 500e6
+    operand = "int8"                          # of inputs, weights and outputs
+    accumulator = "int32"                     # of partial sums
+    buffer_bytes = 524288                     # on the chip, shared by inputs, weights and partial sums
+    dram_bandwidth = 8.5e9                    # bytes/s
+    dram = "ddr3"
+    technology = "16nm+derived"               # see `costmodel.chip.technology`; or a TOML file
+
+These are required, except the last two, without which an accelerator has no energy and no area. Optional:
+`element_bytes` (registers or scratchpads of one element), `buffer_banks` (equal arrays of SRAM that the buffer is made
+of: an access takes the energy of one), `buffer_bytes_per_cycle` (what the buffer delivers at most),
+`other_sram_bytes` (on the chip beside the buffer: its area counts), `other_mm2` (everything else on the chip),
+`memory_interface = false` (where the area of the memory's interface is not the chip's, or in `other_mm2`), and a table
+[scratchpads], which row_stationary needs. A number may say its source, as in device files:
+
+    rows = { value = 256, source = "paper" }
+
+    [sources.paper]
+    title = "A paper"
+    date = "2017-06"
+
+GPUs come from their device files: the matrix units as an ideal array, the level-2 cache as the buffer, neither energy
+nor area.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+from costmodel.chip.files import SourcedFile, implausible
+from costmodel.chip.mapping import DATAFLOWS, Array, Scratchpads
+from costmodel.chip.technology import DRAM_KINDS, TYPE_BITS, Technology
+from costmodel.chip.technology import technology as find_technology
+from costmodel.chip.widths import Widths
+from costmodel.devices import Device, Fact, device
+from costmodel.devices import names as device_names
+from costmodel.display import html_table
+from costmodel.errors import InputError, nearest
+from costmodel.units import iec, si
+
+_FOLDER = Path(__file__).with_name("accelerators")
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """What multiplies, what it holds, and what feeds it. Raises InputError for numbers that cannot be."""
+
+    name: str
+    title: str
+    dataflow: str
+    """How the array shares a nest's loops: one of `costmodel.chip.mapping.DATAFLOWS`."""
+
+    rows: int
+    columns: int
+    clock_hertz: float
+    operand: str
+    """Type of inputs, weights and outputs: a key of `costmodel.chip.technology.TYPE_BITS`."""
+
+    accumulator: str
+    """Type of partial sums."""
+
+    buffer_bytes: int
+    """What the array works from, shared by inputs, weights and partial sums."""
+
+    dram_bandwidth: float
+    """Bytes/s between the chip and its memory."""
+
+    dram: str = ""
+    """Kind of memory; "" where its energy is not asked for."""
+
+    technology: str = ""
+    """Name or file of the technology; "" where energy and area are not asked for."""
+
+    element_bytes: int = 0
+    """What one element stores."""
+
+    buffer_bytes_per_cycle: float | None = None
+    """What the buffer gives and takes in a cycle at most; None where it keeps up with the array."""
+
+    buffer_banks: int = 1
+    """Arrays of SRAM that the buffer is made of: an access costs what one of them takes."""
+
+    other_sram_bytes: int = 0
+    """SRAM on the chip beside the buffer and the elements' own."""
+
+    other_mm2: float = 0.0
+    """Area of what is neither elements nor SRAM: control, host interface."""
+
+    memory_interface: bool = True
+    """Whether the area of the memory's interface counts; not where `other_mm2` has it, or it is someone else's."""
+
+    scratchpads: Scratchpads | None = None
+    """Of a row-stationary element."""
+
+    facts: Mapping[str, Fact] = field(default_factory=dict, compare=False, repr=False)
+    """Source, date and note of the numbers that have one, by their field."""
+
+    def __post_init__(self) -> None:
+        problem = _inconsistency(self)
+        if problem:
+            raise InputError(f"{self.name}: {problem}.")
+
+    @property
+    def elements(self) -> int:
+        """Processing elements: multiply-accumulates a cycle at most."""
+        return self.rows * self.columns
+
+    @property
+    def macs_per_second(self) -> float:
+        """Multiply-accumulates a second at most."""
+        return self.elements * self.clock_hertz
+
+    @property
+    def ridge_point(self) -> float:
+        """MACs a byte of DRAM traffic at which arithmetic and memory take equally long."""
+        return self.macs_per_second / self.dram_bandwidth
+
+    @property
+    def array(self) -> Array:
+        """What a nest is placed on."""
+        words = self.buffer_bytes * 8 // TYPE_BITS[self.operand]
+        return Array(self.dataflow, self.rows, self.columns, self.scratchpads, words)
+
+    @property
+    def widths(self) -> Widths:
+        """How wide its words are in memory; an accumulator that is narrower than an operand counts as wide as that."""
+        bits = TYPE_BITS[self.operand]
+        return Widths(bits, bits, bits, max(bits, TYPE_BITS[self.accumulator]))
+
+    def replace(self, **changes: Any) -> Accelerator:
+        """The same accelerator with other numbers: `eyeriss.replace(dram_bandwidth=1e9)`. Its title says what changed.
+
+        Raises InputError for an unknown field or a number that cannot be.
+        """
+        known = [f.name for f in dataclasses.fields(self) if f.name != "facts"]
+        for name in changes:
+            if name not in known:
+                raise InputError(f"an accelerator has no {name!r}: it has {', '.join(known)}.{nearest(name, known)}")
+        changed = [name for name in changes if changes[name] != getattr(self, name)]
+        facts = {name: fact for name, fact in self.facts.items() if name.partition(".")[0] not in changed}
+        title = f"{self.title} with other {', '.join(changed)}" if changed else self.title
+        return dataclasses.replace(self, **{"title": title, "facts": facts} | changes)
+
+    def find_technology(self) -> Technology:
+        """Its technology. Raises InputError if it names none, or one that there is not."""
+        if not self.technology:
+            raise InputError(f"{self.title} names no technology: energy and area need one.")
+        return find_technology(self.technology)
+
+    @classmethod
+    def from_device(cls, gpu: Device, operand: str = "") -> Accelerator:
+        """The matrix units of a GPU as an ideal array, its level-2 cache as the buffer.
+
+        It computes in fp16, or else fp32, if no type is given. Raises InputError for a device that is no GPU, lacks
+        arithmetic on that type, or whose file does not say its units and its level-2 cache.
+        """
+        operand = operand or ("fp16" if "fp16" in gpu.peaks else "fp32")
+        if operand not in gpu.peaks or operand not in TYPE_BITS:
+            raise InputError(f"{gpu.title} has no {operand} arithmetic: it has {', '.join(gpu.peaks)}.")
+        if gpu.kind != "gpu" or gpu.units is None or gpu.l2_bytes is None:
+            raise InputError(f"{gpu.title} is no accelerator: that takes a GPU whose file says its units and its L2.")
+        columns = max(1, round(gpu.peaks[operand] / 2 / (gpu.clock_hertz or 1e9) / gpu.units))
+        return cls(
+            name=gpu.name,
+            title=f"{gpu.title}, {operand}",
+            dataflow="ideal",
+            rows=gpu.units,
+            columns=columns,
+            clock_hertz=gpu.peaks[operand] / 2 / (gpu.units * columns),  # so that the peak is the device's
+            operand=operand,
+            accumulator="int32" if operand == "int8" else "fp32",
+            buffer_bytes=gpu.l2_bytes,
+            dram_bandwidth=gpu.memory_bandwidth,
+            facts={"dram_bandwidth": gpu.facts["memory_bandwidth"]} if "memory_bandwidth" in gpu.facts else {},
+        )
+
+    def __repr__(self) -> str:
+        return f"<Accelerator {self.title}: {si(self.macs_per_second, 'MAC/s')}, {iec(self.buffer_bytes)} of buffer>"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            ("array", f"{self.rows} x {self.columns}, {self.dataflow.replace('_', ' ')}"),
+            ("arithmetic", f"{si(self.macs_per_second, 'MAC/s')}, {self.operand} into {self.accumulator}"),
+            ("buffer", iec(self.buffer_bytes)),
+            ("memory", f"{si(self.dram_bandwidth, 'B/s')} {self.dram}".rstrip()),
+            ("ridge point", f"{self.ridge_point:,.4g} MACs a byte"),
+            ("technology", self.technology or "none given"),
+        ]
+        sources = dict.fromkeys(f"{fact.source.title} ({fact.source.date})" for fact in self.facts.values())
+        return html_table(self.title, [("", "text"), ("", "text")], rows, notes=list(sources))
+
+
+def accelerator(name_or_path: str | PathLike[str]) -> Accelerator:
+    """An accelerator by its name ("eyeriss", "tpu-v1", "h200", "h200@int8"), or read from a TOML file of yours.
+
+    A GPU's name may say the type that it computes in, behind an @. Raises InputError for an unknown name, with the
+    nearest ones, and for a file that cannot be read or makes no sense.
+    """
+    text = fspath(name_or_path)
+    if not isinstance(name_or_path, str) or text.lower().endswith(".toml") or "/" in text or "\\" in text:
+        return read_accelerator(Path(text))
+    if text in names():
+        return _ours(text)
+    gpu, _, operand = text.partition("@")
+    try:
+        found = device(gpu)
+    except InputError:
+        known = [*names(), *(name for name in device_names() if device(name).kind == "gpu")]
+        hint = nearest(text, known) or f" Ours are {', '.join(names())}; GPUs go by their device's name."
+        raise InputError(
+            f"unknown accelerator {text!r}.{hint} An accelerator file of your own ends in .toml."
+        ) from None
+    return Accelerator.from_device(found, operand)
+
+
+def names() -> list[str]:
+    """The names of the accelerators that come with costmodel, beside the GPUs."""
+    return sorted(path.stem for path in _FOLDER.glob("*.toml"))
+
+
+@cache
+def _ours(name: str) -> Accelerator:
+    return read_accelerator(_FOLDER / f"{name}.toml")
+
+
+_TEXTS = ("title", "dataflow", "operand", "accumulator", "dram", "technology")
+_NUMBERS: Mapping[str, tuple[float, float, str]] = {
+    "rows": (1, 1 << 16, "elements"),
+    "columns": (1, 1 << 16, "elements"),
+    "clock_hertz": (1e5, 1e11, "Hz"),
+    "buffer_bytes": (1, 1 << 40, "bytes"),
+    "dram_bandwidth": (1e5, 1e15, "bytes/s"),
+    "element_bytes": (0, 1 << 30, "bytes"),
+    "buffer_banks": (1, 1 << 16, "banks"),
+    "buffer_bytes_per_cycle": (1e-3, 1e9, "bytes a cycle"),
+    "other_sram_bytes": (0, 1 << 40, "bytes"),
+    "other_mm2": (0, 1e5, "mm²"),
+}
+"""The range of each number: what lies outside is in another unit, such as GB/s for bytes/s."""
+
+_WHOLE = ("rows", "columns", "buffer_bytes", "element_bytes", "buffer_banks", "other_sram_bytes")
+_REQUIRED = (
+    "title", "dataflow", "rows", "columns", "clock_hertz", "operand", "accumulator", "buffer_bytes", "dram_bandwidth",
+)  # fmt: skip
+_CHOICES: Mapping[str, tuple[str, ...]] = {
+    "dataflow": DATAFLOWS,
+    "operand": tuple(TYPE_BITS),
+    "accumulator": tuple(TYPE_BITS),
+    "dram": DRAM_KINDS,
+}
+
+
+def read_accelerator(path: Path) -> Accelerator:
+    """The accelerator that a TOML file describes; its name is the file's.
+
+    Raises InputError if the file cannot be read, is no TOML, or has an unknown, missing or senseless field.
+    """
+    file = SourcedFile(path, "accelerator", f"Ours are {', '.join(names())}.")
+    known = (*_TEXTS, *_NUMBERS, "memory_interface", "scratchpads", "sources")
+    file.check_names(known, _REQUIRED)
+    document = file.document
+    values: dict[str, Any] = {
+        name: file.text(name, document[name], _CHOICES.get(name, ())) for name in _TEXTS if name in document
+    }
+    facts: dict[str, Fact] = {}
+
+    def number(name: str, value: Any, limits: tuple[float, float, str], whole: bool) -> Any:
+        if isinstance(value, dict):
+            facts[name] = file.fact(name, value, limits, whole)
+            value = facts[name].value
+        elif problem := implausible(value, limits, whole):
+            raise file.error(name, problem)
+        return int(value) if whole else float(value)
+
+    for name, limits in _NUMBERS.items():
+        if name in document:
+            values[name] = number(name, document[name], limits, name in _WHOLE)
+    if "memory_interface" in document:
+        values["memory_interface"] = document["memory_interface"]
+        if not isinstance(values["memory_interface"], bool):
+            raise file.error("memory_interface", f"{document['memory_interface']!r} is neither true nor false")
+    if "scratchpads" in document:
+        table = file.table("scratchpads")
+        file.check_names(Scratchpads._fields, Scratchpads._fields, "scratchpads.", table)
+        values["scratchpads"] = Scratchpads(
+            **{
+                name: number(f"scratchpads.{name}", table[name], (1, 1 << 20, "words"), True)
+                for name in Scratchpads._fields
+            }
+        )
+    file.check_sources()
+    if values.get("technology", "").removesuffix("+derived").endswith(".toml"):  # beside the file that names it
+        values["technology"] = str(path.parent / values["technology"])
+    try:
+        return Accelerator(name=path.stem, facts=facts, **values)
+    except InputError as error:
+        raise InputError(f"{path}: {str(error).removeprefix(f'{path.stem}: ')}") from None
+
+
+def _inconsistency(chip: Accelerator) -> str:
+    for name, choices in _CHOICES.items():
+        value = getattr(chip, name)
+        if value not in choices and not (name == "dram" and not value):
+            return f"{name}: {value!r} is unknown, use {', '.join(choices)}"
+    for name, limits in _NUMBERS.items():
+        value = getattr(chip, name)
+        if value is not None and (problem := implausible(value, limits, name in _WHOLE)):
+            return f"{name}: {problem}"
+    if chip.operand.startswith("int") != chip.accumulator.startswith("int"):
+        return f"accumulator: {chip.accumulator} cannot add up products of {chip.operand}: both integer, or neither"
+    if TYPE_BITS[chip.accumulator] < TYPE_BITS[chip.operand]:
+        return f"accumulator: {chip.accumulator} is narrower than an operand of {chip.operand}"
+    if (chip.dataflow == "row_stationary") != (chip.scratchpads is not None):
+        return "scratchpads: row_stationary needs them, and no other dataflow has them"
+    if chip.scratchpads is not None:
+        pads = chip.scratchpads
+        needed = (pads.weight_words + pads.input_words) * TYPE_BITS[chip.operand] // 8
+        needed += pads.partial_sum_words * TYPE_BITS[chip.accumulator] // 8
+        if chip.element_bytes and needed > chip.element_bytes:
+            return f"element_bytes: the scratchpads alone hold {needed} bytes"
+    if chip.technology and not chip.dram:
+        return "dram: missing: give the kind of memory, as energy needs it"
+    return ""

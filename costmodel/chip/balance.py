@@ -1,0 +1,329 @@
+"""The designer's questions: what is more compute, memory or bandwidth worth here, and how is an area best divided?
+
+A frame takes the sum over its layers of max(array, DRAM): array time falls as 1 / elements (at the utilisation that the
+array has), DRAM time as 1 / bandwidth and, step by step, with the buffer. So
+
+    elasticity to elements  = d ln(time) / d ln(elements) = - share of the time that the array binds
+    elasticity to bandwidth = - share of the time that DRAM binds
+    elasticity to SRAM      = d ln(time) / d ln(buffer), across a fourth root of 2 both ways: traffic is a staircase
+
+The first two sum to -1 on any design: twice both is twice as fast. A design is balanced for an area when no square
+millimetre would do more for the frame rate elsewhere: what elements, SRAM and bandwidth are worth in frames/s a mm² is
+then equal, unless a layer stands just between array and DRAM (it loses by less of either and gains by more of neither).
+`balance` finds it by trying divisions of the area, and finer ones around the best.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from costmodel.chip.accelerator import Accelerator
+from costmodel.chip.evaluation import moved_in_buffer_bytes
+from costmodel.chip.mapping import place
+from costmodel.chip.nests import Nest, Nests
+from costmodel.chip.shapes import curve_of
+from costmodel.chip.technology import Technology
+from costmodel.chip.tiling import Curve
+from costmodel.display import html_table
+from costmodel.errors import InputError
+from costmodel.graph import FORWARD
+from costmodel.units import iec, si
+
+Floats = npt.NDArray[np.float64]
+Networks = Nests | Mapping[str, Nests]
+
+STEP = 2**0.25
+"""Across how much of the buffer, both ways, its elasticity is taken."""
+
+MARGIN = 1e-4
+"""How much more of elements and bandwidth the margin is: a ten-thousandth; for the buffer it is STEP."""
+
+
+class Frame(NamedTuple):
+    """The layers of a frame: one sample of a network, or the average one of a mix."""
+
+    nests: tuple[Nest, ...]
+    times: tuple[float, ...]
+    """How often each runs in a frame; less than once where a run is a batch, or the network one of several."""
+
+
+def frame_of(networks: Networks, weights: Mapping[str, float] | None = None) -> Frame:
+    """One frame of a network, or the average one of several, which run as often as `weights` say (equally if None).
+
+    Raises InputError for a weight of an unknown network, or one that is not positive.
+    """
+    named = {networks.model: networks} if isinstance(networks, Nests) else dict(networks)
+    shares = dict(weights) if weights is not None else dict.fromkeys(named, 1.0)
+    for name, weight in shares.items():
+        if name not in named:
+            raise InputError(f"a weight for {name!r}, which is not among the networks: {', '.join(named)}.")
+        if not (weight > 0 and np.isfinite(weight)):
+            raise InputError(f"the weight of {name!r} is {weight}: give a positive number.")
+    if not shares:
+        raise InputError("there is nothing to run: give at least one network.")
+    whole = sum(shares.values())
+    times: dict[Nest, float] = {}
+    for name, weight in shares.items():
+        forward = named[name].of_phase(FORWARD)
+        for nest in forward:
+            times[nest] = times.get(nest, 0.0) + weight / whole / forward[0].batch
+    return Frame(tuple(times), tuple(times.values()))
+
+
+class Elasticities(NamedTuple):
+    """By how many percent a frame's overlapped time changes for one percent more of each."""
+
+    elements: float
+    bandwidth: float
+    sram: float
+
+
+class Worth(NamedTuple):
+    """Frames a second for each further one of these at the margin, everything else as it is."""
+
+    elements_mm2: float
+    """A further mm² of processing elements."""
+
+    sram_mm2: float
+    """A further mm² of buffer."""
+
+    bandwidth: float
+    """A further GB/s (1e9 bytes/s)."""
+
+    interface_mm2: float
+    """A further mm² of the memory's interface, which is bandwidth too."""
+
+
+@dataclass(frozen=True)
+class Balance:
+    """How an area is best divided for a frame."""
+
+    technology: str
+    operand: str
+    elements: float
+    """Processing elements; not a whole number, as the optimum is not."""
+
+    buffer_bytes: int
+    dram_bandwidth: float
+    clock_hertz: float
+    frames_per_second: float
+    elements_mm2: float
+    sram_mm2: float
+    interface_mm2: float
+    other_mm2: float
+    worth: Worth
+
+    @property
+    def area_mm2(self) -> float:
+        """The whole of it."""
+        return self.elements_mm2 + self.sram_mm2 + self.interface_mm2 + self.other_mm2
+
+    @property
+    def ridge_point(self) -> float:
+        """MACs a byte at which arithmetic and memory take equally long."""
+        return self.elements * self.clock_hertz / self.dram_bandwidth
+
+    def __repr__(self) -> str:
+        return (
+            f"<Balance of {self.area_mm2:.3g} mm²: {self.elements:,.0f} elements, {iec(self.buffer_bytes)}, "
+            f"{si(self.dram_bandwidth, 'B/s')}: {si(self.frames_per_second)} frames a second>"
+        )
+
+    def _repr_html_(self) -> str:
+        area = self.area_mm2
+        rows = [
+            ("elements", f"{self.elements:,.0f}", self.elements_mm2 / area, self.worth.elements_mm2),
+            ("buffer", iec(self.buffer_bytes), self.sram_mm2 / area, self.worth.sram_mm2),
+            ("bandwidth", si(self.dram_bandwidth, "B/s"), self.interface_mm2 / area, self.worth.interface_mm2),
+        ]
+        columns = [("part", "text"), ("how much", "text"), ("of the area", "percent"), ("frames/s a mm²", "ratio")]
+        return html_table(f"{area:.3g} mm², balanced: {si(self.frames_per_second)} frames a second", columns, rows)
+
+
+def elasticities(networks: Networks, chip: Accelerator, weights: Mapping[str, float] | None = None) -> Elasticities:
+    """What a frame's overlapped time depends on, on a design. Raises InputError where `evaluate` does."""
+    times = _Times(frame_of(networks, weights), chip)
+    buffers = np.array([chip.buffer_bytes / STEP, chip.buffer_bytes, chip.buffer_bytes * STEP])
+    dram = times.traffic(buffers) / chip.dram_bandwidth
+    whole = times.overlapped(1.0, dram)
+    bound = np.sum(np.where(times.array[:, None] > dram, times.array[:, None], 0.0), axis=0)[1]
+    share = float(bound / whole[1])
+    return Elasticities(-share, share - 1, float(np.log(whole[2] / whole[0]) / (2 * np.log(STEP))))
+
+
+def worth(networks: Networks, chip: Accelerator, weights: Mapping[str, float] | None = None) -> Worth:
+    """What further area or bandwidth brings on a design. Raises InputError where `evaluate` does, or without areas."""
+    technology = chip.find_technology()
+    times = _Times(frame_of(networks, weights), chip)
+    per_element = _element_mm2(chip, technology)
+    return _worth(times, chip, technology, chip.elements, per_element, chip.buffer_bytes, chip.dram_bandwidth)
+
+
+def balance(
+    networks: Networks, base: Accelerator, area_mm2: float, weights: Mapping[str, float] | None = None
+) -> Balance:
+    """The best division of an area into elements, buffer and bandwidth, for the overlapped time of a frame.
+
+    Everything else is the base's: technology, clock, types, and the utilisation that its array has on each layer (an
+    ideal one wastes nothing). Raises InputError for an area that holds nothing, with what is needed at least.
+    """
+    technology = base.find_technology()
+    times = _Times(frame_of(networks, weights), base)
+    per_element, per_byte = _element_mm2(base, technology), technology.sram_mm2(1)
+    per_bandwidth = technology.interface_mm2(1.0)
+    fixed = base.other_mm2 + technology.sram_mm2(base.other_sram_bytes)
+    smallest = max(curve.smallest_buffer_bytes for curve in times.curves)
+    free = area_mm2 - fixed
+    if not free > smallest * per_byte + per_element:
+        least = fixed + smallest * per_byte + per_element
+        raise InputError(
+            f"{area_mm2:g} mm² hold no design: one element, {smallest:,} bytes of buffer and the rest take "
+            f"{least:.3g} mm²."
+        )
+    low, high = np.log(smallest), np.log((free - per_element) / per_byte * 0.95)
+    left, right = 1e-4, 1 - 1e-4
+    for _ in range(4):
+        buffers = np.exp(np.linspace(low, max(low, high), 65))
+        shares = np.linspace(left, right, 129)
+        rest = free - buffers * per_byte
+        elements = rest[:, None] * shares / per_element
+        bandwidth = rest[:, None] * (1 - shares) / per_bandwidth
+        dram = times.traffic(buffers)
+        scale = base.elements / elements
+        seconds = sum(
+            count * np.maximum(array * scale, traffic[:, None] / bandwidth)
+            for count, array, traffic in zip(times.times, times.array, dram, strict=True)
+        )
+        i, j = np.unravel_index(np.argmin(seconds), seconds.shape)
+        span, width = (max(low, high) - low) / 16, (right - left) / 16
+        low, high = np.log(buffers[i]) - span, np.log(buffers[i]) + span
+        low, high = max(low, np.log(smallest)), min(high, np.log((free - per_element) / per_byte * 0.99))
+        left, right = max(shares[j] - width, 1e-4), min(shares[j] + width, 1 - 1e-4)
+        best = float(seconds[i, j]), float(elements[i, j]), int(buffers[i]), float(bandwidth[i, j])
+    time, count, size, rate = best
+    return Balance(
+        technology=base.technology,
+        operand=base.operand,
+        elements=count,
+        buffer_bytes=size,
+        dram_bandwidth=rate,
+        clock_hertz=base.clock_hertz,
+        frames_per_second=1 / time,
+        elements_mm2=count * per_element,
+        sram_mm2=size * per_byte,
+        interface_mm2=rate * per_bandwidth,
+        other_mm2=fixed,
+        worth=_worth(times, base, technology, count, per_element, size, rate),
+    )
+
+
+def frame_seconds(
+    networks: Networks,
+    base: Accelerator,
+    elements: Floats,
+    buffer_bytes: int,
+    bandwidths: Floats,
+    weights: Mapping[str, float] | None = None,
+) -> Floats:
+    """Overlapped time of a frame for numbers of elements and bandwidths that broadcast, behind one buffer."""
+    times = _Times(frame_of(networks, weights), base)
+    dram = times.traffic(np.array([buffer_bytes]))[:, 0]
+    total: Floats = sum(
+        count * np.maximum(array * (base.elements / elements), traffic / bandwidths)
+        for count, array, traffic in zip(times.times, times.array, dram, strict=True)
+    )  # type: ignore[assignment]
+    return total
+
+
+class Mix(NamedTuple):
+    """Where a frame's layers lie about a design's ridge point."""
+
+    ridge_point: float
+    """MACs a byte at which arithmetic and memory take equally long."""
+
+    intensity: float
+    """MACs a byte of DRAM traffic, of the whole frame."""
+
+    macs_below: float
+    """Share of the MACs in layers whose intensity is below the ridge point: memory binds them if no element idles."""
+
+    traffic_below: float
+    """Share of the traffic in those layers."""
+
+
+def ridge_and_mix(networks: Networks, chip: Accelerator, weights: Mapping[str, float] | None = None) -> Mix:
+    """The ridge point of a design against the intensities of a frame's layers behind its buffer."""
+    frame = frame_of(networks, weights)
+    traffic = np.array([float(curve_of(nest, chip.widths).dram_bytes(chip.buffer_bytes)) for nest in frame.nests])
+    macs, times = np.array([float(nest.macs) for nest in frame.nests]), np.array(frame.times)
+    below = macs / traffic < chip.ridge_point
+    total_macs, total_traffic = float((macs * times).sum()), float((traffic * times).sum())
+    return Mix(
+        chip.ridge_point,
+        total_macs / total_traffic,
+        float((macs * times)[below].sum()) / total_macs,
+        float((traffic * times)[below].sum()) / total_traffic,
+    )
+
+
+class _Times:
+    """A frame's layers on a chip: array time each, and traffic behind any buffer."""
+
+    def __init__(self, frame: Frame, chip: Accelerator) -> None:
+        self.times = np.array(frame.times)
+        self.curves: list[Curve] = [curve_of(nest, chip.widths) for nest in frame.nests]
+        array = []
+        for nest in frame.nests:
+            mapped = place(nest, chip.array)
+            cycles = float(mapped.cycles)
+            if chip.buffer_bytes_per_cycle:
+                cycles = max(cycles, int(moved_in_buffer_bytes(mapped, chip)) / chip.buffer_bytes_per_cycle)
+            array.append(cycles / chip.clock_hertz)
+        self.array = np.array(array)
+
+    def traffic(self, buffers: Floats) -> Floats:
+        """Bytes of each layer behind each buffer; the smallest that holds a tile where one is too small."""
+        rows = [
+            curve.dram_bytes(np.maximum(buffers.astype(np.int64), curve.smallest_buffer_bytes)) for curve in self.curves
+        ]
+        return np.array(rows, dtype=float)
+
+    def overlapped(self, scale: float, dram: Floats) -> Floats:
+        """Seconds of a frame for arrays `scale` times as slow, and the layers' DRAM times."""
+        return np.sum(self.times[:, None] * np.maximum(self.array[:, None] * scale, dram), axis=0)
+
+
+def _worth(
+    times: _Times,
+    chip: Accelerator,
+    technology: Technology,
+    elements: float,
+    per_element: float,
+    buffer_bytes: float,
+    bandwidth: float,
+) -> Worth:
+    """Frames/s after a little more of each, less those before, for each mm² or GB/s of that little."""
+
+    def rate(count: float, size: float, bytes_per_second: float) -> float:
+        dram = times.traffic(np.array([size])) / bytes_per_second
+        return 1 / float(times.overlapped(chip.elements / count, dram)[0])
+
+    here = rate(elements, buffer_bytes, bandwidth)
+    more_bandwidth = rate(elements, buffer_bytes, bandwidth * (1 + MARGIN)) - here
+    return Worth(
+        (rate(elements * (1 + MARGIN), buffer_bytes, bandwidth) - here) / (elements * MARGIN * per_element),
+        (rate(elements, buffer_bytes * STEP, bandwidth) - here) / technology.sram_mm2(buffer_bytes * (STEP - 1)),
+        more_bandwidth / (bandwidth * MARGIN / 1e9),
+        more_bandwidth / technology.interface_mm2(bandwidth * MARGIN),
+    )
+
+
+def _element_mm2(chip: Accelerator, technology: Technology) -> float:
+    """Area of an element with its scratchpads."""
+    pads = technology.sram_mm2(chip.element_bytes) if chip.scratchpads else 0.0
+    return technology.element_mm2(chip.operand) + pads

@@ -1,0 +1,375 @@
+"""Loop nests x Accelerator -> Evaluation: time, energy and area, layer by layer, and what binds each.
+
+    array  = cycles of the mapping / clock                         (`costmodel.chip.mapping`)
+    buffer = bytes between buffer and array / what it delivers     (where the file says what that is)
+    dram   = least DRAM traffic behind the buffer / bandwidth      (`costmodel.chip.tiling`)
+
+    overlapped = max(array, buffer, dram)                          arithmetic hides traffic perfectly
+    serial     = array + dram                                      nothing hides anything
+
+A real chip lies between the two: that is the band. The serial end of a whole network also moves the tensors of what
+stands between contractions (`costmodel.chip.unfused`); the overlapped end fuses it.
+
+    energy = MACs x that of one + element, buffer and DRAM bytes x those of a byte
+    area   = elements + SRAM + the memory's interface + everything else the accelerator's file states
+
+A MAC reads two operands and reads and writes a partial sum in its element (an adder tree does so once a column). What
+DRAM moves passes through the buffer once more. Energy has neither leakage nor the clock's wires, area no pads: an
+estimate that is too low by those. All of it assumes the best schedule and tile of each layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from costmodel.chip.accelerator import Accelerator
+from costmodel.chip.mapping import Mapped, place
+from costmodel.chip.nests import Nest, Nests, lower
+from costmodel.chip.shapes import curve_of
+from costmodel.chip.technology import TYPE_BITS, Technology
+from costmodel.chip.tiling import Tiling
+from costmodel.chip.unfused import unfused_bytes
+from costmodel.cost import Costs, count
+from costmodel.display import html_table
+from costmodel.errors import InputError
+from costmodel.graph import FORWARD, Trace
+from costmodel.units import seconds, si
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CONVENTION = (
+    "overlapped: arithmetic and DRAM traffic hide each other perfectly; serial: nothing hides anything; every layer "
+    "has its best schedule and tile"
+)
+"""What the two times mean, in one line for tables and plots."""
+
+
+class Energy(NamedTuple):
+    """Where the joules go. An estimate without leakage and clock wires."""
+
+    mac: float
+    """Multiplying and adding."""
+
+    element: float
+    """Registers and scratchpads in the elements."""
+
+    buffer: float
+    dram: float
+
+    @property
+    def total(self) -> float:
+        """All of them."""
+        return sum(self)
+
+
+class Area(NamedTuple):
+    """Where the square millimetres are."""
+
+    elements: float
+    """Processing elements, with their scratchpads."""
+
+    sram: float
+    """Buffer and other SRAM."""
+
+    interface: float
+    """Of the memory."""
+
+    other: float
+
+    @property
+    def total(self) -> float:
+        """All of them."""
+        return sum(self)
+
+
+@dataclass(frozen=True)
+class LayerOnChip:
+    """One nest on an accelerator."""
+
+    nest: Nest
+    mapped: Mapped
+    tiling: Tiling
+    array_seconds: float
+    buffer_seconds: float
+    dram_seconds: float
+    buffer_bytes: int
+    """Moved between buffer and array."""
+
+    utilisation: float
+    """MACs done as a share of what the elements could do in the array's time."""
+
+    energy: Energy | None
+
+    @property
+    def dram_bytes(self) -> int:
+        """Moved between chip and memory."""
+        return self.tiling.dram_bytes
+
+    @property
+    def overlapped_seconds(self) -> float:
+        """The longest of the three."""
+        return max(self.array_seconds, self.buffer_seconds, self.dram_seconds)
+
+    @property
+    def serial_seconds(self) -> float:
+        """One after another."""
+        return max(self.array_seconds, self.buffer_seconds) + self.dram_seconds
+
+    @property
+    def binding(self) -> str:
+        """What the overlapped time is made of: "dram", "buffer", or the array's.
+
+        That is "compute" where at least half of the elements' cycles do a MAC, else "utilisation".
+        """
+        if self.dram_seconds >= self.overlapped_seconds:
+            return "dram"
+        if self.buffer_seconds >= self.overlapped_seconds:
+            return "buffer"
+        return "compute" if self.utilisation >= 0.5 else "utilisation"
+
+
+@dataclass(frozen=True, repr=False)
+class Evaluation:
+    """A network on an accelerator."""
+
+    model: str
+    accelerator: Accelerator
+    layers: tuple[LayerOnChip, ...]
+    images: int
+    """Samples of one run."""
+
+    unfused_bytes: int = 0
+    """DRAM traffic of what stands between contractions, where it is not fused."""
+
+    area: Area | None = None
+    """None without a technology."""
+
+    @cached_property
+    def overlapped_seconds(self) -> float:
+        """Of a run: the fast end of the band."""
+        return sum(layer.overlapped_seconds for layer in self.layers)
+
+    @cached_property
+    def serial_seconds(self) -> float:
+        """Of a run: the slow end of the band."""
+        return sum(layer.serial_seconds for layer in self.layers) + (
+            self.unfused_bytes / self.accelerator.dram_bandwidth
+        )
+
+    @property
+    def frames_per_second(self) -> float:
+        """Samples a second at the fast end."""
+        return self.images / self.overlapped_seconds
+
+    @property
+    def serial_frames_per_second(self) -> float:
+        """Samples a second at the slow end."""
+        return self.images / self.serial_seconds
+
+    @cached_property
+    def dram_bytes(self) -> int:
+        """Of all contractions."""
+        return sum(layer.dram_bytes for layer in self.layers)
+
+    @cached_property
+    def macs(self) -> int:
+        """Of all contractions."""
+        return sum(layer.nest.macs for layer in self.layers)
+
+    @cached_property
+    def utilisation(self) -> float:
+        """MACs done as a share of what the elements could do in the overlapped time."""
+        return self.macs / (self.accelerator.macs_per_second * self.overlapped_seconds)
+
+    @cached_property
+    def energy(self) -> Energy:
+        """Of a run. Raises InputError for an accelerator without a technology."""
+        if any(layer.energy is None for layer in self.layers):
+            raise InputError(f"{self.accelerator.title} names no technology: energy needs one.")
+        each = [layer.energy for layer in self.layers if layer.energy is not None]
+        return Energy(*(sum(parts) for parts in zip(*each, strict=True)))
+
+    @property
+    def joules_per_frame(self) -> float:
+        """Energy of a sample."""
+        return self.energy.total / self.images
+
+    @property
+    def frames_per_joule(self) -> float:
+        """Samples a joule: frames a second and watt."""
+        return self.images / self.energy.total
+
+    @property
+    def watts(self) -> float:
+        """Power at the fast end."""
+        return self.energy.total / self.overlapped_seconds
+
+    @property
+    def frames_per_second_per_mm2(self) -> float:
+        """Samples a second and square millimetre at the fast end. Raises InputError without a technology."""
+        if self.area is None:
+            raise InputError(f"{self.accelerator.title} names no technology: area needs one.")
+        return self.frames_per_second / self.area.total
+
+    def by_binding(self) -> dict[str, float]:
+        """Seconds of the overlapped time by what binds it, the most first."""
+        sums: dict[str, float] = {}
+        for layer in self.layers:
+            sums[layer.binding] = sums.get(layer.binding, 0.0) + layer.overlapped_seconds
+        return dict(sorted(sums.items(), key=lambda entry: -entry[1]))
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a nest, in base units."""
+        import pandas as pd
+
+        return pd.DataFrame([_row(layer) for layer in self.layers])
+
+    def __repr__(self) -> str:
+        return (
+            f"<{self.model} on {self.accelerator.title}: {seconds(self.overlapped_seconds)} to "
+            f"{seconds(self.serial_seconds)}>"
+        )
+
+    def _repr_html_(self) -> str:
+        columns = [
+            ("layer", "layer"), ("MACs", "macs"), ("array", "seconds"), ("DRAM", "seconds"), ("overlapped", "seconds"),
+            ("bound by", "term"), ("utilisation", "percent"), ("DRAM", "bytes"), ("schedule", "term"),
+        ]  # fmt: skip
+        rows = [
+            (
+                layer.nest.layer, layer.nest.macs, layer.array_seconds, layer.dram_seconds, layer.overlapped_seconds,
+                layer.binding, layer.utilisation, layer.dram_bytes, layer.tiling.schedule,
+            )
+            for layer in self.layers
+        ]  # fmt: skip
+        total = (
+            "total", self.macs, sum(layer.array_seconds for layer in self.layers),
+            sum(layer.dram_seconds for layer in self.layers), self.overlapped_seconds, None, self.utilisation,
+            self.dram_bytes, None,
+        )  # fmt: skip
+        title = (
+            f"{self.model} on {self.accelerator.title}: {si(self.serial_frames_per_second)} to "
+            f"{si(self.frames_per_second)} frames a second"
+        )
+        return html_table(title, columns, rows, total, [f"{CONVENTION[0].upper()}{CONVENTION[1:]}."])
+
+
+def evaluate(network: Trace | Costs | Nests, accelerator: Accelerator, *, energy: bool = True) -> Evaluation:
+    """A network's forward pass on an accelerator, contraction by contraction.
+
+    Args:
+        network: a trace, its costs, or loop nests; nests alone say nothing of what stands between them.
+        accelerator: what runs it. Without a technology it has neither energy nor area.
+        energy: leave it out with False, as for an operand that the technology has no numbers for.
+
+    Raises InputError for a network without contractions, for a buffer that holds no tile of some layer, and for energy
+    that the technology has no number for.
+    """
+    nests, between, images = contractions(network, accelerator)
+    technology = accelerator.find_technology() if accelerator.technology else None
+    joules = energy_of(accelerator, technology) if technology and energy else None
+    layers = tuple(_layer(nest, accelerator, joules) for nest in nests)
+    return Evaluation(nests.model, accelerator, layers, images, between, area_of(accelerator, technology))
+
+
+def contractions(network: Trace | Costs | Nests, accelerator: Accelerator) -> tuple[Nests, int, int]:
+    """A forward's nests, the DRAM traffic between them where nothing is fused, and the samples of a run."""
+    if isinstance(network, Nests):
+        nests = network.of_phase(FORWARD)
+        return nests, 0, nests[0].batch
+    costs = network if isinstance(network, Costs) else count(network)
+    nests = lower(costs).of_phase(FORWARD)
+    images = costs.trace.inputs[0].shape[0] if costs.trace.inputs and costs.trace.inputs[0].shape else 1
+    return nests, unfused_bytes(costs, TYPE_BITS[accelerator.operand]), images
+
+
+def area_of(accelerator: Accelerator, technology: Technology | None) -> Area | None:
+    """The area of a chip by part; None without a technology. Raises InputError if that has no number for a part."""
+    if technology is None:
+        return None
+    pads = accelerator.element_bytes if accelerator.scratchpads else 0  # registers are the element's own
+    return Area(
+        accelerator.elements * (technology.element_mm2(accelerator.operand) + technology.sram_mm2(pads)),
+        technology.sram_mm2(accelerator.buffer_bytes + accelerator.other_sram_bytes),
+        technology.interface_mm2(accelerator.dram_bandwidth) if accelerator.memory_interface else 0.0,
+        accelerator.other_mm2,
+    )
+
+
+def moved_in_element_bytes(accelerator: Accelerator) -> float:
+    """Bytes that a MAC reads and writes in its element: two operands, and a partial sum both ways."""
+    columns_share = accelerator.rows if accelerator.dataflow == "channel_parallel" else 1
+    operand, accumulator = TYPE_BITS[accelerator.operand] / 8, TYPE_BITS[accelerator.accumulator] / 8
+    return 2 * operand + 2 * accumulator / columns_share
+
+
+def moved_in_buffer_bytes(mapped: Mapped, accelerator: Accelerator) -> Any:
+    """Bytes between buffer and array: operands at their width, partial sums at the accumulator's."""
+    operand, accumulator = TYPE_BITS[accelerator.operand] // 8, TYPE_BITS[accelerator.accumulator] // 8
+    return (mapped.input_words + mapped.weight_words) * operand + mapped.partial_sum_words * accumulator
+
+
+def energy_of(accelerator: Accelerator, technology: Technology) -> Callable[[int, Any, Any], Energy]:
+    """What MACs, bytes between buffer and array, and bytes of DRAM traffic take, as a function of the three.
+
+    Raises InputError if the technology has no number for one of them.
+    """
+    mac = technology.mac_joules(accelerator.operand, accelerator.accumulator)
+    element = (
+        technology.sram_joules(accelerator.element_bytes, moved_in_element_bytes(accelerator))
+        if accelerator.element_bytes
+        else 0.0
+    )
+    buffer = technology.sram_joules(accelerator.buffer_bytes / accelerator.buffer_banks, 1)
+    dram = technology.dram_joules(accelerator.dram, 1)
+    return lambda macs, buffer_bytes, dram_bytes: Energy(
+        macs * mac, macs * element, (buffer_bytes + dram_bytes) * buffer, dram_bytes * dram
+    )
+
+
+def _layer(nest: Nest, chip: Accelerator, joules: Callable[[int, Any, Any], Energy] | None) -> LayerOnChip:
+    mapped = place(nest, chip.array)
+    tiling = curve_of(nest, chip.widths).at(chip.buffer_bytes)
+    moved = int(moved_in_buffer_bytes(mapped, chip))
+    cycles = int(mapped.cycles)
+    delivered = chip.buffer_bytes_per_cycle
+    return LayerOnChip(
+        nest,
+        mapped,
+        tiling,
+        cycles / chip.clock_hertz,
+        moved / delivered / chip.clock_hertz if delivered else 0.0,
+        tiling.dram_bytes / chip.dram_bandwidth,
+        moved,
+        nest.macs / (cycles * chip.elements),
+        joules(nest.macs, moved, tiling.dram_bytes) if joules else None,
+    )
+
+
+def _row(layer: LayerOnChip) -> dict[str, Any]:
+    energy = layer.energy
+    joules = {f"{name}_joules": getattr(energy, name) for name in Energy._fields} if energy else {}
+    return {
+        "layer": layer.nest.layer,
+        "kind": layer.nest.kind,
+        "macs": layer.nest.macs,
+        "cycles": int(layer.mapped.cycles),
+        "active_elements": layer.mapped.active(layer.nest),
+        "utilisation": layer.utilisation,
+        "array_seconds": layer.array_seconds,
+        "buffer_seconds": layer.buffer_seconds,
+        "dram_seconds": layer.dram_seconds,
+        "overlapped_seconds": layer.overlapped_seconds,
+        "serial_seconds": layer.serial_seconds,
+        "binding": layer.binding,
+        "buffer_bytes": layer.buffer_bytes,
+        "dram_bytes": layer.dram_bytes,
+        "schedule": layer.tiling.schedule,
+        "tile": tuple(layer.tiling.tile),
+        "mapping": layer.mapped.how,
+        **joules,
+    }

@@ -1,0 +1,193 @@
+"""The commands of chip design: chip, explore, accelerators. Nothing is computed here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from costmodel.cli.inputs import traced
+from costmodel.cli.options import AllowUnmodelled, Feed, Format, Model, Models, Output, Step
+from costmodel.cli.output import Answer, rendered, uncounted_code
+from costmodel.cli.program import command
+from costmodel.errors import InputError
+
+if TYPE_CHECKING:
+    from costmodel.chip.accelerator import Accelerator
+
+
+def _complete_accelerator(incomplete: str) -> list[str]:
+    from costmodel.chip.accelerator import names
+
+    return [name for name in names() if name.startswith(incomplete)]
+
+
+_ACCELERATOR: Any = typer.Option(
+    "--accelerator",
+    "-a",
+    metavar="ACCELERATOR",
+    help="A name (see `costmodel accelerators`), a GPU's name, or a TOML file.",
+    autocompletion=_complete_accelerator,
+)
+
+
+@command
+def chip(
+    model: Model,
+    accelerator: Annotated[str, _ACCELERATOR],
+    feed: Feed,
+    out: Output,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KIND", help="Only contractions of this kind: conv, linear, attention; repeatable."),
+    ] = None,
+    technology: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Another technology: 45nm, 28nm+derived, my.toml ...")
+    ] = None,
+    energy: Annotated[bool, typer.Option("--energy/--no-energy", help="Whether energy is worked out.")] = True,
+    what_if: Annotated[
+        bool, typer.Option("--what-if", help="What batch, narrower types, Winograd and other changes would do.")
+    ] = False,
+    allow_unmodelled: AllowUnmodelled = False,
+) -> Answer:
+    """A network on an accelerator, layer by layer: time, what binds it, energy, area."""
+    hardware = _accelerator(accelerator, technology)
+    found, trace = traced(model, feed, Step())
+    from costmodel.chip.evaluation import evaluate
+    from costmodel.chip.nests import lower
+    from costmodel.chip.whatif import what_ifs
+    from costmodel.report import documents
+    from costmodel.report.captions import caption, chip_notes, unlowered_warnings
+    from costmodel.report.tables import evaluation_table, what_ifs_table
+
+    nests = lower(trace)
+    evaluation = evaluate(nests.only(*kind) if kind else trace, hardware, energy=energy)
+    changes = what_ifs(nests.only(*kind) if kind else trace, hardware) if what_if else None
+    if out.format is Format.JSON:
+        text = documents.to_text(documents.evaluation(evaluation, changes))
+    else:
+        title = f"{caption(trace, found.title, feed.batch)}, on {hardware.title}"
+        table = what_ifs_table(changes) if changes else evaluation_table(evaluation)
+        text = rendered(
+            table, out, title, chip_notes(evaluation), unlowered_warnings(nests.unlowered), total=changes is None
+        )
+    return Answer(text, uncounted_code(nests.unlowered, allow_unmodelled))
+
+
+@command
+def explore(
+    models: Models,
+    feed: Feed,
+    out: Output,
+    accelerator: Annotated[str, _ACCELERATOR] = "edge-npu",
+    budget_area: Annotated[
+        float | None, typer.Option(metavar="MM2", help="The most area of a design.", show_default="none")
+    ] = None,
+    budget_power: Annotated[
+        float | None, typer.Option(metavar="WATTS", help="The most power of a design.", show_default="none")
+    ] = None,
+    operand: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TYPE", help="int8, int16, fp16 ...; repeatable.", show_default="its own"),
+    ] = None,
+    dataflow: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="weight_stationary, ideal ...; repeatable.", show_default="three"),
+    ] = None,
+    weight: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODEL=W", help="How often a network runs, against the others; repeatable.", show_default="equally"
+        ),
+    ] = None,
+    technology: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Another technology: 28nm+derived, my.toml ...")
+    ] = None,
+    front: Annotated[int, typer.Option(metavar="N", help="Designs of each Pareto front in a table.", min=1)] = 12,
+    every: Annotated[
+        bool, typer.Option("--every", help="With csv: every design within the budgets, not the fronts alone.")
+    ] = False,
+    allow_unmodelled: AllowUnmodelled = False,
+) -> Answer:
+    """Many designs at once: which are best within a budget, and what more compute, memory or bandwidth is worth."""
+    if every and out.format is not Format.CSV:
+        raise InputError("--every prints a row for each design, often a million: give --format csv with it.")
+    base = _accelerator(accelerator, technology)
+    runs = [traced(model, feed, Step()) for model in models]
+    from dataclasses import replace
+
+    from costmodel.chip.explore import MIX, Space
+    from costmodel.chip.explore import explore as explored
+    from costmodel.chip.nests import lower
+    from costmodel.report import documents
+    from costmodel.report.captions import unlowered_warnings
+    from costmodel.report.designs import answers, front_rows, notes
+    from costmodel.report.tables import csv, designs_table
+
+    networks = {trace.model: lower(trace) for _, trace in runs}
+    weights = _weights(weight, list(networks))
+    space = Space(base)
+    if dataflow:
+        space = replace(space, dataflows=tuple(dict.fromkeys(dataflow)))
+    if operand:
+        space = replace(space, operands=tuple(dict.fromkeys(operand)))
+    found = explored(networks, space, area_mm2=budget_area, watts=budget_power, weights=weights)
+    lost = tuple(entry for nests in networks.values() for entry in nests.unlowered)
+    code = uncounted_code(lost, allow_unmodelled)
+    if every:
+        return Answer(csv(found.frame), code)
+    if out.format is Format.JSON:
+        told = answers(found, networks, weights, every_front=True)
+        return Answer(documents.to_text(documents.designs(found, told)), code)
+    tables = []
+    for name in found.networks:
+        told = answers(found, networks, weights, only=name)
+        title = f"{'The average frame' if name == MIX else name}: the front of {found.tried:,} points"
+        table = designs_table(front_rows(found, name, None if out.format is Format.CSV else front))
+        warnings = unlowered_warnings(networks[name].unlowered) if name in networks else []
+        tables.append(rendered(table, out, title, notes(told[name]), warnings, total=False))
+    return Answer("\n".join(tables), code)
+
+
+@command
+def accelerators(out: Output) -> Answer:
+    """List the accelerators that have a name; GPUs go by their device's."""
+    from costmodel.chip.accelerator import accelerator, names
+    from costmodel.report import documents
+    from costmodel.report.tables import accelerators_table
+
+    found = [accelerator(name) for name in names()]
+    if out.format is Format.JSON:
+        return Answer(documents.to_text(documents.accelerators(found)))
+    notes = [
+        "GPUs go by their device's name, with a type if you like: -a h200@int8. --format json gives every source.",
+        "One of your own is a TOML file like those in costmodel/chip/accelerators/: -a my_chip.toml.",
+    ]
+    return Answer(rendered(accelerators_table(found), out, "Accelerators", notes, total=False))
+
+
+def _accelerator(name: str, technology: str | None) -> Accelerator:
+    from costmodel.chip.accelerator import accelerator
+
+    found = accelerator(name)
+    if technology is None:
+        return found
+    changed = found.replace(technology=technology, dram=found.dram or "ddr3", title=found.title)
+    changed.find_technology()
+    return changed
+
+
+def _weights(texts: list[str] | None, networks: list[str]) -> dict[str, float] | None:
+    """Weights from "vgg16=2"; equal ones for several networks if none is given, and none for one."""
+    if not texts:
+        return dict.fromkeys(networks, 1.0) if len(networks) > 1 else None
+    weights = dict.fromkeys(networks, 1.0)
+    for text in texts:
+        name, equals, number = text.rpartition("=")
+        try:
+            weights[name] = float(number)
+        except ValueError:
+            equals = ""
+        if not equals:
+            raise InputError(f"cannot read a weight from {text!r}: write MODEL=W, such as vgg16=2.")
+    return weights

@@ -1,0 +1,182 @@
+"""Accelerators: the presets say where their numbers come from, files of one's own are checked."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+
+from costmodel.chip.accelerator import Accelerator, accelerator, names
+from costmodel.chip.mapping import DATAFLOWS, Scratchpads
+from costmodel.devices import device
+from costmodel.errors import InputError
+
+GOOD = """
+title = "Toy"
+dataflow = "weight_stationary"
+rows = 32
+columns = 16
+clock_hertz = 500e6
+operand = "int8"
+accumulator = "int32"
+buffer_bytes = 65536
+dram_bandwidth = { value = 8e9, source = "sheet" }
+dram = "ddr3"
+technology = "28nm+derived"
+
+[sources.sheet]
+title = "Toy, datasheet"
+date = "2026-11"
+"""
+
+PADS = """
+[scratchpads]
+weight_words = 224
+input_words = 12
+partial_sum_words = 24
+weights_per_cycle = 4
+inputs_per_cycle = 1
+partial_sums_per_cycle = 4
+"""
+
+
+@pytest.fixture
+def write(tmp_path: Path):
+    def write(text: str) -> Path:
+        path = tmp_path / "toy.toml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_the_presets_that_were_asked_for_are_there() -> None:
+    assert {"eyeriss", "tpu-v1", "nvdla-64", "nvdla-256", "nvdla-2048", "edge-npu"} == set(names())
+
+
+@pytest.mark.parametrize("name", [name for name in names() if name != "edge-npu"])
+def test_every_number_of_a_product_has_a_source(name: str) -> None:
+    found = accelerator(name)
+    numbers = {"rows", "columns", "clock_hertz", "buffer_bytes", "dram_bandwidth", "element_bytes"}
+    assert numbers <= set(found.facts)
+    assert all(fact.source.title and fact.source.date for fact in found.facts.values())
+    assert found.title in found._repr_html_() and found.facts["rows"].source.date in found._repr_html_()
+
+
+def test_published_figures() -> None:
+    eyeriss, tpu = accelerator("eyeriss"), accelerator("tpu-v1")
+    assert (eyeriss.elements, eyeriss.buffer_bytes, eyeriss.clock_hertz) == (168, 108 * 1024, 200e6)
+    assert tpu.elements == 65_536
+    assert tpu.macs_per_second == pytest.approx(45.9e12, rel=1e-3)  # 92 TOPS, two a MAC
+    assert [accelerator(f"nvdla-{macs}").elements for macs in (64, 256, 2048)] == [64, 256, 2048]
+
+
+def test_the_ridge_of_tpu_v1() -> None:
+    # 65,536 MACs x 0.7 GHz / 34 GB/s = 1349: "~1350" in its paper, section 2
+    assert accelerator("tpu-v1").ridge_point == pytest.approx(1350, rel=1e-3)
+
+
+def test_gpus_come_from_their_device_files() -> None:
+    gpu, h200 = accelerator("h200"), device("h200")
+    assert (gpu.dataflow, gpu.operand, gpu.accumulator, gpu.technology) == ("ideal", "fp16", "fp32", "")
+    assert 2 * gpu.macs_per_second == pytest.approx(h200.peaks["fp16"])
+    assert (gpu.dram_bandwidth, gpu.buffer_bytes) == (h200.memory_bandwidth, h200.l2_bytes)
+    assert 2 * accelerator("h200@int8").macs_per_second == pytest.approx(h200.peaks["int8"])
+    assert accelerator("gtx1080").operand == "fp32"
+    with pytest.raises(InputError, match="has no bf16"):
+        accelerator("gtx1080@bf16")
+    with pytest.raises(InputError, match="is no accelerator"):
+        accelerator("xeon-icelake")
+
+
+def test_unknown_names() -> None:
+    with pytest.raises(InputError, match="Did you mean eyeriss"):
+        accelerator("eyeris")
+    with pytest.raises(InputError, match=r"Did you mean nvdla.*\.toml"):
+        accelerator("nvdla-100")
+    with pytest.raises(InputError, match="no such file"):
+        accelerator("missing.toml")
+
+
+def test_a_file_of_ones_own(write) -> None:
+    toy = accelerator(write(GOOD))
+    assert (toy.name, toy.elements, toy.ridge_point) == ("toy", 512, 32.0)
+    assert toy.facts["dram_bandwidth"].source.date == "2026-11" and "rows" not in toy.facts
+    assert toy.find_technology().name == "28nm+derived"
+    assert toy.widths.partial_bits == 32 and toy.array.buffer_words == 65_536
+    rows = GOOD.replace("weight_stationary", "row_stationary") + PADS
+    assert accelerator(write(rows)).scratchpads == Scratchpads(224, 12, 24, 4, 1, 4)
+    assert pickle.loads(pickle.dumps(toy)) == toy
+
+
+def test_a_technology_file_lies_beside_the_file_that_names_it(write, tmp_path: Path) -> None:
+    path = write(GOOD.replace("28nm+derived", "mine.toml"))
+    assert accelerator(path).technology == str(tmp_path / "mine.toml")
+    with pytest.raises(InputError, match=r"mine\.toml: no such file"):
+        accelerator(path).find_technology()
+    bare = GOOD.replace('technology = "28nm+derived"', "")
+    with pytest.raises(InputError, match="names no technology"):
+        accelerator(write(bare)).find_technology()
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (("rows =", "rws ="), ["rws: unknown field", "Did you mean rows"]),
+        (("rows = 32\n", ""), ["rows: missing: an accelerator needs it"]),
+        (("rows = 32", "rows = 0"), ["rows", "positive"]),
+        (("rows = 32", "rows = -1"), ["rows", "positive"]),
+        (("rows = 32", "rows = 3.5"), ["rows", "whole"]),
+        (("rows = 32", 'rows = "32"'), ["rows", "not a number"]),
+        (("clock_hertz = 500e6", "clock_hertz = 500"), ["clock_hertz", "cannot be in Hz"]),
+        (("value = 8e9", "value = -8e9"), ["dram_bandwidth", "positive"]),
+        (("value = 8e9", "value = inf"), ["dram_bandwidth", "finite"]),
+        (("value = 8e9", "value = 8"), ["dram_bandwidth", "bytes/s"]),
+        (('"weight_stationary"', '"weightstationary"'), ["dataflow", "Did you mean weight_stationary"]),
+        (('"weight_stationary"', '"row_stationary"'), ["scratchpads", "row_stationary needs them"]),
+        (("[sources", PADS + "[sources"), ["scratchpads", "no other dataflow"]),
+        (("[sources", "[scratchpads]\nweight_words = 3\n[sources"), ["scratchpads.input_words: missing"]),
+        (('operand = "int8"', 'operand = "int4"'), ["operand", "int8"]),
+        (('accumulator = "int32"', 'accumulator = "fp32"'), ["accumulator", "both integer, or neither"]),
+        (
+            ('operand = "int8"\naccumulator = "int32"', 'operand = "int16"\naccumulator = "int8"'),
+            ["accumulator", "narrower"],
+        ),
+        (('dram = "ddr3"\n', ""), ["dram: missing"]),
+        (('dram = "ddr3"', 'dram = "ddr"'), ["dram", "ddr3"]),
+        (('source = "sheet"', 'source = "shet"'), ["dram_bandwidth.source", "Did you mean sheet"]),
+        (('title = "Toy"', "title = 3"), ["title", "quotes"]),
+        (("rows = 32", 'rows = 32\nmemory_interface = "no"'), ["memory_interface", "neither true nor false"]),
+        (("rows = 32", "rows = {"), ["not a TOML file"]),
+    ],
+)
+def test_bad_files_are_refused_in_one_line(write, change: tuple[str, str], expected: list[str]) -> None:
+    assert change[0] in GOOD
+    path = write(GOOD.replace(*change, 1))
+    with pytest.raises(InputError) as caught:
+        accelerator(path)
+    message = str(caught.value)
+    assert message.startswith(str(path)) and "\n" not in message
+    for text in expected:
+        assert text in message
+
+
+def test_scratchpads_fit_in_their_element() -> None:
+    with pytest.raises(InputError, match="scratchpads alone hold 520 bytes"):
+        accelerator("eyeriss").replace(element_bytes=519)  # 2 x (224 + 12 + 24)
+
+
+def test_replace_changes_numbers_and_says_so() -> None:
+    eyeriss = accelerator("eyeriss")
+    faster = eyeriss.replace(dram_bandwidth=960e6)
+    assert faster.ridge_point == pytest.approx(eyeriss.ridge_point / 2)
+    assert "dram_bandwidth" in faster.title and "dram_bandwidth" not in faster.facts
+    assert eyeriss.replace() == eyeriss
+    with pytest.raises(InputError, match="Did you mean rows"):
+        eyeriss.replace(row=3)
+    with pytest.raises(InputError, match="positive"):
+        eyeriss.replace(dram_bandwidth=-1.0)
+    with pytest.raises(InputError, match="dataflow"):
+        Accelerator("x", "X", "magic", 1, 1, 1e9, "int8", "int32", 1024, 1e9)
+    assert len(DATAFLOWS) == 5

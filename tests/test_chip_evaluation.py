@@ -1,0 +1,172 @@
+"""Networks on accelerators: time, energy and area, by hand and against published chips."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+import costmodel as cm
+from costmodel.chip.accelerator import Accelerator, accelerator
+from costmodel.chip.evaluation import area_of, evaluate
+from costmodel.chip.nests import Nest, Nests, lower
+from costmodel.chip.technology import technology
+from costmodel.chip.unfused import unfused_bytes
+from costmodel.errors import InputError
+
+DATA = Path(__file__).with_name("data")
+
+
+def published(name: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(line for line in (DATA / name).open() if not line.startswith("#")))
+
+
+def nests(*all_nests: Nest) -> Nests:
+    return Nests("toy", all_nests)
+
+
+FC = Nest("fc", "aten.addmm", "linear", batch=1, in_channels=64, out_channels=32)
+CONV = Nest(
+    "conv", "aten.convolution", "conv", in_channels=16, out_channels=16, out_rows=8, out_columns=8, filter_rows=3,
+    filter_columns=3, in_rows=10, in_columns=10,
+)  # fmt: skip
+TOY = Accelerator(
+    "toy", "Toy", "ideal", 8, 8, 1e9, "int8", "int32", 1 << 20, 1e9, "ddr3", "45nm+derived", element_bytes=8
+)
+
+
+@pytest.fixture(scope="module")
+def resnet50() -> cm.Trace:
+    network = cm.networks.find("torchvision:resnet50")
+    return cm.trace(network.module, network.inputs(1))
+
+
+@pytest.fixture(scope="module")
+def eyeriss_run():
+    network = cm.networks.find("alexnet-grouped")
+    return evaluate(lower(cm.trace(network.module, network.inputs(4))).only("conv"), accelerator("eyeriss"))
+
+
+def test_two_layers_by_hand() -> None:
+    found = evaluate(nests(FC, CONV), TOY)
+    fc, conv = found.layers
+    # everything fits in 1 MiB: 64 + 32 + 2048 bytes, and 1600 + 1024 + 2304
+    assert [layer.dram_bytes for layer in found.layers] == [2144, 4928]
+    # 2048 and 147,456 MACs on 64 elements at 1 GHz; 1 GB/s
+    assert [layer.array_seconds for layer in found.layers] == pytest.approx([32e-9, 2304e-9])
+    assert [layer.dram_seconds for layer in found.layers] == pytest.approx([2144e-9, 4928e-9])
+    assert (fc.binding, conv.binding) == ("dram", "dram")
+    assert found.overlapped_seconds == pytest.approx(7072e-9)
+    assert found.serial_seconds == pytest.approx(7072e-9 + 2336e-9)
+    assert found.frames_per_second == pytest.approx(1 / 7072e-9)
+    # joules: MACs x 0.3 pJ; 10 bytes in the element, 8 bytes large: 10 pJ x sqrt(8 / 8192) x 10 / 8;
+    # the buffer's 100 pJ for 8 bytes, array and DRAM traffic (sums of 4 bytes); DRAM 1.95 nJ for 8 bytes
+    macs = 2048 + 147_456
+    moved = 2144 + 3 * 32 + 4928 + 3 * 1024
+    assert found.energy.mac == pytest.approx(macs * 0.3e-12)
+    assert found.energy.element == pytest.approx(macs * 10e-12 * (8 / 8192) ** 0.5 * 10 / 8)
+    assert found.energy.buffer == pytest.approx((moved + 7072) * 100e-12 / 8)
+    assert found.energy.dram == pytest.approx(7072 * 1.95e-9 / 8)
+    assert found.watts == pytest.approx(found.energy.total / found.overlapped_seconds)
+    assert found.frames_per_joule * found.joules_per_frame == pytest.approx(1)
+
+
+def test_what_binds() -> None:
+    fast = TOY.replace(dram_bandwidth=1e12)
+    assert evaluate(nests(CONV), fast).layers[0].binding == "compute"
+    # 16 filters on 64 columns and 144 products on 64 rows, with filling: far below half
+    idle = fast.replace(dataflow="weight_stationary", rows=64, columns=64)
+    found = evaluate(nests(CONV), idle)
+    assert found.layers[0].binding == "utilisation"
+    assert found.layers[0].utilisation == pytest.approx(147_456 / (4096 * 3 * (2 * 64 + 64 + 64 - 2)))
+    assert list(found.by_binding()) == ["utilisation"]
+    # 1600 + 2304 + 4 x 1024 bytes at half a byte a cycle
+    slow = evaluate(nests(CONV), fast.replace(buffer_bytes_per_cycle=0.5)).layers[0]
+    assert (slow.binding, slow.buffer_seconds) == ("buffer", pytest.approx(8000 / 0.5 / 1e9))
+
+
+def test_area_by_part() -> None:
+    chip = TOY.replace(technology="28nm+derived", other_sram_bytes=1 << 20, other_mm2=2.0)
+    area = area_of(chip, technology("28nm"))
+    assert area.elements == pytest.approx(64 * 1515e-6)
+    assert area.sram == pytest.approx(2 * 8 * 2**20 * 0.517e-6)
+    assert area.interface == pytest.approx(0.584, rel=1e-3) and area.other == 2.0
+    assert area_of(chip.replace(memory_interface=False), technology("28nm")).interface == 0
+    assert area_of(chip, None) is None
+
+
+def test_eyeriss_dram_traffic(eyeriss_run) -> None:
+    """Ours is uncompressed, least traffic behind 108 KiB; the measured bytes are run-length compressed."""
+    measured = sum(float(row["dram_megabytes"]) for row in published("eyeriss_alexnet.csv"))
+    assert eyeriss_run.dram_bytes / 1e6 == pytest.approx(measured, rel=0.15)
+
+
+def test_eyeriss_total_time_lies_in_the_band(eyeriss_run) -> None:
+    total = sum(float(row["total_milliseconds"]) for row in published("eyeriss_alexnet.csv")) / 1e3
+    assert eyeriss_run.overlapped_seconds <= total <= eyeriss_run.serial_seconds
+
+
+@pytest.mark.parametrize("row", published("nvdla_three_designs.csv"), ids=lambda row: row["macs"])
+def test_nvdla_as_published(resnet50: cm.Trace, row: dict[str, str]) -> None:
+    chip = accelerator(f"nvdla-{row['macs']}")
+    assert chip.buffer_bytes == int(row["conv_buffer_kilobytes"]) * 1024
+    assert chip.dram_bandwidth == float(row["dram_gigabytes_per_second"]) * 1e9
+    found = evaluate(resnet50, chip)
+    assert found.area.total == pytest.approx(float(row["area_28nm_mm2"]), rel=0.10)
+    rate = float(row["resnet50_frames_per_second"])
+    assert found.serial_frames_per_second <= rate <= found.frames_per_second
+    # at 16 nm everything, the fixed part too, shrinks as the SRAM's bit cell does: 0.127 to 0.07 µm²
+    small = chip.replace(technology="16nm+derived", other_mm2=chip.other_mm2 * 0.07 / 0.127)
+    assert area_of(small, small.find_technology()).total == pytest.approx(float(row["area_16nm_mm2"]), rel=0.10)
+
+
+def test_unfused_operations_of_resnet50(resnet50: cm.Trace) -> None:
+    # 16 additions read two maps and write one, 5,519,360 elements a time; the activations after them read and write
+    # them again; pooling reads 64 x 112², writes 64 x 56²; the average reads 2048 x 7² and writes 2048
+    maps = 3 * 256 * 56**2 + 4 * 512 * 28**2 + 6 * 1024 * 14**2 + 3 * 2048 * 7**2
+    expected = 5 * maps + 64 * (112**2 + 56**2) + 2048 * (49 + 1)
+    assert unfused_bytes(cm.count(resnet50), 8) == expected
+    assert unfused_bytes(cm.count(resnet50), 16) == 2 * expected
+
+
+def test_batch_is_the_samples_of_a_run() -> None:
+    network = cm.networks.find("lenet-relu")
+    one, eight = (evaluate(cm.trace(network.module, network.inputs(batch)), TOY) for batch in (1, 8))
+    assert (one.images, eight.images) == (1, 8)
+    assert eight.macs == 8 * one.macs
+    assert eight.frames_per_second > one.frames_per_second  # the weights move once
+
+
+def test_how_it_shows_itself(eyeriss_run) -> None:
+    frame = eyeriss_run.to_frame()
+    assert len(frame) == 5 and frame["macs"].sum() == eyeriss_run.macs
+    assert frame["overlapped_seconds"].sum() == pytest.approx(eyeriss_run.overlapped_seconds)
+    assert frame[["mac_joules", "dram_joules"]].sum().sum() < eyeriss_run.energy.total
+    assert "Eyeriss" in repr(eyeriss_run) and "compute" in eyeriss_run._repr_html_()
+
+
+def test_what_cannot_be_evaluated() -> None:
+    with pytest.raises(InputError, match="holds no tile of layer 'fc'"):
+        evaluate(nests(FC), TOY.replace(buffer_bytes=1))
+    with pytest.raises(InputError, match="int16 multiply"):
+        evaluate(nests(FC), TOY.replace(operand="int16", technology="45nm"))
+    with pytest.raises(InputError, match="bf16"):
+        evaluate(nests(FC), TOY.replace(operand="bf16", accumulator="fp32"))
+    bare = evaluate(nests(FC), TOY.replace(technology="", dram=""))
+    assert bare.area is None
+    with pytest.raises(InputError, match="energy needs one"):
+        _ = bare.energy
+    with pytest.raises(InputError, match="area needs one"):
+        _ = bare.frames_per_second_per_mm2
+    timed = evaluate(nests(FC), TOY.replace(operand="int16"), energy=False)
+    assert timed.overlapped_seconds > 0
+    with pytest.raises(InputError):
+        _ = timed.energy
+
+
+def test_a_network_without_contractions() -> None:
+    from torch import nn
+
+    with pytest.raises(InputError, match="no contraction"):
+        evaluate(cm.trace(nn.ReLU(), (1, 4)), TOY)
