@@ -94,4 +94,5 @@ def _lead(studies: Sequence[Study], device: Device) -> Iterator[str]:
         f"{iec(study.memory(BATCH, train=True).peak_bytes)} with {BATCH}"
         for study in dict.fromkeys((first, last))
     ]
-    yield f"**Memory** of a training step ({first.trace().dtype}, SGD with momentum): {'; '.join(peaks)}."
+    how = f"{first.trace().dtype}, SGD with momentum and weight decay"
+    yield f"**Memory** of a training step ({how}): {'; '.join(peaks)}."

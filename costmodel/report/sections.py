@@ -50,8 +50,8 @@ def side_by_side(studies: Sequence[Study], device: Device) -> Section:
                 "networks",
                 "One image, unless a batch is given",
                 pd.DataFrame(networks),
-                note=f"Inference and training are peaks of requested memory, training at batch {BATCH} with SGD and "
-                f"momentum. Bounds are times on the {device.title} that no unfused run can beat.",
+                note=f"Inference and training are peaks of requested memory, training at batch {BATCH} with SGD, "
+                f"momentum and weight decay. Bounds are times on the {device.title} that no unfused run can beat.",
                 labels={"inference_peak_bytes": "inference", "training_peak_bytes": "training"},
             ),
             Figure(

@@ -37,8 +37,8 @@ __all__ = [
 
 _T = TypeVar("_T")
 
-TRAINING: Mapping[str, Any] = {"optimizer": "sgd", "optimizer_options": {"momentum": 0.9}}
-"""How a training step is taken: with what AlexNet and VGG were trained."""
+TRAINING: Mapping[str, Any] = {"optimizer": "sgd", "optimizer_options": {"momentum": 0.9, "weight_decay": 5e-4}}
+"""How a training step is taken: as AlexNet and VGG were trained, by SGD with momentum and weight decay."""
 
 
 class Part(NamedTuple):

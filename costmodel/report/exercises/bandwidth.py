@@ -166,7 +166,7 @@ def _training(study: Study, device: Device) -> str:
     alone = study.prediction(device, 1, train=True)
     update_alone = alone.by("phase").get("optimizer")
     text = (
-        "**Training.** A training step (loss, backward and SGD with momentum) takes "
+        "**Training.** A training step (loss, backward, and SGD with momentum and weight decay) takes "
         f"{times(step.flops / inference.flops)} the FLOPs of inference at batch {BATCH} and moves "
         f"{times(step.moved_bytes / inference.moved_bytes)} the bytes, so its bound is "
         f"{times(many.bound_seconds / one.bound_seconds)} as long, and memory binds {percent(_memory_share(many))} "

@@ -49,7 +49,7 @@ def batch_size(study: Study, device: Device) -> Section:
                 f"{study.title} on the {device.title}: batch against throughput and memory",
                 _frame(study, device, limit),
                 note="Throughput is what the bound allows, so no unfused run exceeds it; memory is the peak of "
-                "requested bytes, training is a step with SGD and momentum.",
+                "requested bytes, training is a step with SGD, momentum and weight decay.",
                 labels={
                     "images_per_second": "images/s",
                     "limit_share": "of the limit",

@@ -130,7 +130,8 @@ def deeper(studies: Sequence[Study], device: Device) -> Section:
                 f"{deep.slug}-family",
                 "What depth costs, one image",
                 _family_frame(studies, device),
-                note=f"Bounds on the {device.title}; training is the peak of a step with SGD and momentum.",
+                note=f"Bounds on the {device.title}; training is the peak of a step with SGD, momentum and weight "
+                "decay.",
                 labels=_LABELS,
             ),
         ),

@@ -128,8 +128,8 @@ def _training(study: Study) -> list[Block]:
             f"{study.slug}-peaks",
             f"{study.title}: memory at its peak, by what holds it",
             frame,
-            note="Requested bytes in the steady state; the step is loss, backward and SGD with momentum. Activations "
-            "are what the forward leaves for the backward, or in inference for the next layer.",
+            note="Requested bytes in the steady state; the step is loss, backward, and SGD with momentum and weight "
+            "decay. Activations are what the forward leaves for the backward, or in inference for the next layer.",
             labels={"peak_bytes": "peak", "peak_in": "peak in the"} | {f"{role}_bytes": role for role in roles},
         ),
         Paragraph(f"In training, parameters, gradients and momentum are {listed(shares)}."),

@@ -12,7 +12,7 @@ from costmodel.report.chapters.memory.ladder import ladder_section
 from costmodel.report.chapters.memory.levers import lever_section
 from costmodel.report.chapters.memory.measured import measured_section
 from costmodel.report.chapters.memory.overhead import comparison_section, overhead_section
-from costmodel.report.chapters.memory.steps import growth, state_share, step
+from costmodel.report.chapters.memory.steps import growth, state_share
 from costmodel.report.exercises.words import BATCH
 from costmodel.report.model import Paragraph, Section, code
 from costmodel.report.study import Study, heaviest, same_form
@@ -56,7 +56,7 @@ def memory_chapter(studies: Sequence[Study], devices: Sequence[Device], records:
 
 
 def _answer(study: Study, growth: Scaling, gpus: Sequence[Device]) -> str:
-    memory = step(study, BATCH)
+    memory = study.memory(BATCH, train=True)
     where = memory.peak_operation
     reserved = memory.replay
     fits = f" The {gpus[0].title} runs it with up to {growth.fit(gpus[0], effort=EFFORT).batch:,}." if gpus else ""

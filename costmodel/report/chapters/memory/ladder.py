@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from costmodel.devices import Device
 from costmodel.memory.ladder import overheads
-from costmodel.report.chapters.memory.steps import step
 from costmodel.report.exercises.words import BATCH, listed
 from costmodel.report.model import Bullets, Paragraph, Section, Table, plain
 from costmodel.report.study import Study
@@ -20,14 +19,14 @@ def ladder_section(studies: Sequence[Study], gpu: Device | None) -> Section:
         Table(
             f"{study.slug}-memory-ladder",
             f"{study.title}: a training step of {BATCH} images{f' on the {gpu.title}' if gpu else ''}, as predicted",
-            ladder_table(step(study, BATCH).ladder(gpu)),
+            ladder_table(study.memory(BATCH, train=True).ladder(gpu)),
         )
         for study in studies
     ]
     assumed: dict[tuple[str, int], list[str]] = {}
-    for each in overheads(step(studies[0], BATCH).trace, gpu):
+    for each in overheads(studies[0].memory(BATCH, train=True).trace, gpu):
         assumed.setdefault((each.source, each.nbytes), []).append(each.what)
-    replay = step(studies[-1], BATCH).replay
+    replay = studies[-1].memory(BATCH, train=True).replay
     return Section(
         "From tensors to the process",
         (

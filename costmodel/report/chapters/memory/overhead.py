@@ -10,7 +10,7 @@ import pandas as pd
 from costmodel.graph import LOSS_LAYER, OPTIMIZER_LAYER, ROLES
 from costmodel.memory import Memory
 from costmodel.memory.levers import phase_peaks
-from costmodel.report.chapters.memory.steps import growth, state_share, step
+from costmodel.report.chapters.memory.steps import growth, state_share
 from costmodel.report.exercises.words import BATCH, counted, listed, times
 from costmodel.report.model import Bullets, Figure, Paragraph, Section, Table, code, plain
 from costmodel.report.study import Study, heaviest
@@ -20,7 +20,7 @@ from costmodel.units import iec, percent
 
 def overhead_section(study: Study) -> Section:
     """How big the overhead is, when it peaks, and who holds it."""
-    one, many = step(study, 1), step(study, BATCH)
+    one, many = study.memory(1, train=True), study.memory(BATCH, train=True)
     weights = many.by_role["parameter"]
     rows = [
         {"run": f"{batch} images" if batch > 1 else "1 image", "phase": phase, "peak_bytes": peak}
@@ -105,7 +105,7 @@ def comparison_section(studies: Sequence[Study]) -> Section:
     """The networks beside one another."""
     rows: list[dict[str, Any]] = []
     for study in studies:
-        memories = {batch: step(study, batch) for batch in (1, BATCH)}
+        memories = {batch: study.memory(batch, train=True) for batch in (1, BATCH)}
         at_any_batch = growth(study, train=True)
         an_image = at_any_batch.peak_bytes(BATCH + 1) - at_any_batch.peak_bytes(BATCH)
         rows.append(
@@ -124,7 +124,9 @@ def comparison_section(studies: Sequence[Study]) -> Section:
         Figure(
             f"memory-{study.slug}",
             f"{study.title}: a training step of {BATCH} images, operation by operation",
-            lambda study=study: step(study, BATCH).plot(title=f"{study.title}: a training step of {BATCH} images"),  # type: ignore[misc]
+            lambda study=study: study.memory(BATCH, train=True).plot(
+                title=f"{study.title}: a training step of {BATCH} images"
+            ),  # type: ignore[misc]
         )
         for study in studies[1:3]
     ]

@@ -2,47 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from costmodel.graph import Trace
-from costmodel.memory import Memory, Savings, Scaling, TraceWith, savings, scaling
+from costmodel.memory import Savings, Scaling, TraceWith, savings, scaling
 from costmodel.report.exercises.words import BATCH
-from costmodel.report.study import Study
-
-TRAINED: Mapping[str, Any] = {
-    "train": True, "optimizer": "sgd", "optimizer_options": {"momentum": 0.9, "weight_decay": 5e-4},
-}  # fmt: skip
-"""How AlexNet and VGG were trained: SGD with momentum and weight decay."""
+from costmodel.report.study import TRAINING, Study
 
 _STATE = ("parameter", "gradient", "optimizer state")
 
 
-def step(study: Study, batch: int) -> Memory:
-    """A training step as AlexNet and VGG were trained."""
-
-    def made() -> Memory:
-        if study.network is None:
-            return study.memory(batch, train=True)
-        return Memory(_trace_with(study)(batch, **TRAINED))
-
-    return study.keep(("trained", batch), made)
-
-
 def state_share(study: Study, batch: int = BATCH) -> float:
     """What parameters, gradients and optimizer state have of the peak."""
-    memory = step(study, batch)
+    memory = study.memory(batch, train=True)
     return sum(memory.by_role.get(role, 0) for role in _STATE) / memory.peak_bytes
 
 
 def growth(study: Study, train: bool) -> Scaling:
     """What inference or such a step takes at any batch."""
-    return scaling(lambda batch: step(study, batch).trace if train else study.trace(batch))
+    return scaling(lambda batch: study.trace(batch, train))
 
 
 def levers_on(study: Study) -> Savings:
     """What each lever saves of the step with BATCH images."""
-    return savings(_trace_with(study), BATCH, **TRAINED)
+    return savings(_trace_with(study), BATCH, train=True, **TRAINING)
 
 
 def _trace_with(study: Study) -> TraceWith:
