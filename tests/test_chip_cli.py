@@ -170,6 +170,13 @@ class TestExplore:
         rates = [row["frames_per_second"] for row in answer["front"]]
         assert rates == sorted(rates) and answer["knee"]["buffer_bytes"] > 0
 
+    def test_axes_of_ones_own(self, cli) -> None:
+        arguments = ("--array", "8x16", "--array", "16x16", "--buffer-bytes", "64KiB", "--bandwidth", "2GB")
+        out = cli("explore", "lenet", *arguments, "--clock", "1e9", "--operand", "int16", "-f", "json").out
+        space = json.loads(out)["space"]
+        assert (space["arrays"], space["buffers"], space["operands"]) == ([[8, 16], [16, 16]], [65536], ["int16"])
+        assert (space["bandwidths"], space["clocks"]) == ([2e9], [1e9])
+
     def test_every_design_as_csv(self, cli) -> None:
         rows = list(csv.DictReader(io.StringIO(cli(
             "explore", "lenet", "--budget-area", 1, "--dataflow", "ideal", "--every", "-f", "csv"
@@ -185,6 +192,10 @@ class TestExplore:
             (("lenet", "--operand", "int4"), "operand"),
             (("lenet", "--operand", "bf16"), "bf16"),
             (("lenet", "--dataflow", "magic"), "unknown dataflow"),
+            (("lenet", "--array", "8"), "rows x columns"),
+            (("lenet", "--array", "0x8"), "give a positive one"),
+            (("lenet", "--buffer-bytes", "many"), "cannot read a size"),
+            (("lenet", "--clock", "-1"), "give a positive one"),
             (("lenet", "--weight", "lenet"), "MODEL=W"),
             (("lenet", "--weight", "vgg16=2"), "a weight for 'vgg16'"),
             (("lenet", "-a", "h200", "--budget-area", 5), "names no technology"),

@@ -88,11 +88,25 @@ def explore(
     ] = None,
     operand: Annotated[
         list[str] | None,
-        typer.Option(metavar="TYPE", help="int8, int16, fp16 ...; repeatable.", show_default="its own"),
+        typer.Option(metavar="TYPE", help="int8, fp16 ...; repeatable.", show_default="its own"),
     ] = None,
     dataflow: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="weight_stationary, ideal ...; repeatable.", show_default="three"),
+    ] = None,
+    array: Annotated[
+        list[str] | None, typer.Option(metavar="RxC", help="Rows x columns; repeatable.", show_default="121 of them")
+    ] = None,
+    buffer_bytes: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SIZE", help="Buffers to try: 32768, 108KiB ...; repeatable.", show_default="17 of them"),
+    ] = None,
+    bandwidth: Annotated[
+        list[str] | None,
+        typer.Option(metavar="RATE", help="Bytes a second: 8e9, 8GB ...; repeatable.", show_default="25 of them"),
+    ] = None,
+    clock: Annotated[
+        list[float] | None, typer.Option(metavar="HZ", help="Clocks to try; repeatable.", show_default="three")
     ] = None,
     weight: Annotated[
         list[str] | None,
@@ -113,9 +127,17 @@ def explore(
     if every and out.format is not Format.CSV:
         raise InputError("--every prints a row for each design, often a million: give --format csv with it.")
     base = _accelerator(accelerator, technology)
-    runs = [traced(model, feed, Step()) for model in models]
-    from dataclasses import replace
+    from costmodel.units import parse_bytes
 
+    axes = {
+        "dataflows": tuple(dict.fromkeys(dataflow or ())),
+        "operands": tuple(dict.fromkeys(operand or ())),
+        "arrays": tuple(dict.fromkeys(map(_sides, array or ()))),
+        "buffers": tuple(dict.fromkeys(map(parse_bytes, buffer_bytes or ()))),
+        "bandwidths": tuple(dict.fromkeys(float(parse_bytes(text)) for text in bandwidth or ())),
+        "clocks": tuple(dict.fromkeys(clock or ())),
+    }
+    runs = [traced(model, feed, Step()) for model in models]
     from costmodel.chip.explore import MIX, Space
     from costmodel.chip.explore import explore as explored
     from costmodel.chip.nests import lower
@@ -126,11 +148,7 @@ def explore(
 
     networks = {trace.model: lower(trace) for _, trace in runs}
     weights = _weights(weight, list(networks))
-    space = Space(base)
-    if dataflow:
-        space = replace(space, dataflows=tuple(dict.fromkeys(dataflow)))
-    if operand:
-        space = replace(space, operands=tuple(dict.fromkeys(operand)))
+    space = Space(base, **{name: values for name, values in axes.items() if values})  # type: ignore[arg-type]
     found = explored(networks, space, area_mm2=budget_area, watts=budget_power, weights=weights)
     lost = tuple(entry for nests in networks.values() for entry in nests.unlowered)
     code = uncounted_code(lost, allow_unmodelled)
@@ -175,6 +193,14 @@ def _accelerator(name: str, technology: str | None) -> Accelerator:
     changed = found.replace(technology=technology, dram=found.dram or "ddr3", title=found.title)
     changed.find_technology()
     return changed
+
+
+def _sides(text: str) -> tuple[int, int]:
+    """Rows and columns from "32x16"."""
+    rows, _, columns = text.lower().partition("x")
+    if not (rows.isdecimal() and columns.isdecimal()):
+        raise InputError(f"cannot read an array from {text!r}: write rows x columns, such as 32x16.")
+    return int(rows), int(columns)
 
 
 def _weights(texts: list[str] | None, networks: list[str]) -> dict[str, float] | None:
