@@ -16,7 +16,6 @@ from costmodel.memory import Memory, remember, replay, scaling
 from costmodel.report import html, markdown, plots
 from costmodel.report.chapters.memory import memory_chapter
 from costmodel.report.chapters.memory.measured import measured_section
-from costmodel.report.chapters.memory.steps import step
 from costmodel.report.model import Bullets, Paragraph, Report, Section, Table
 from costmodel.report.study import Study
 from costmodel.tracer import trace
@@ -71,7 +70,8 @@ def test_the_networks_beside_one_another(chapter: Section, studies: list[Study])
     frame = table(chapter, "memory-networks").set_index("network")
     for name, row in frame.iterrows():
         study = next(study for study in studies if study.title == name)
-        assert row["an_image_bytes"] == step(study, 65).peak_bytes - step(study, 64).peak_bytes
+        more, fewer = (study.memory(batch, train=True).peak_bytes for batch in (65, 64))
+        assert row["an_image_bytes"] == more - fewer
         assert row["reserved_bytes_batch_64"] > row["peak_bytes_batch_64"]
     assert frame.at["VGG-11 (book)", "an_image_bytes"] > 10 * frame.at["AlexNet (book)", "an_image_bytes"]
 

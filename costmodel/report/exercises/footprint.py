@@ -7,7 +7,8 @@ import math
 import pandas as pd
 
 from costmodel.graph import ROLES
-from costmodel.report.exercises.words import BATCH, counted, largest, listed, times
+from costmodel.memory import Memory
+from costmodel.report.exercises.words import BATCH, counted, largest, place, times
 from costmodel.report.model import Block, Formula, Paragraph, Section, Table, plain
 from costmodel.report.study import CONV, FC, PARTS, Study
 from costmodel.units import iec, percent
@@ -113,15 +114,14 @@ def _training(study: Study) -> list[Block]:
         [
             {"run": "training step" if train else "inference", "batch": batch, "peak_bytes": memory.peak_bytes}
             | {f"{role}_bytes": memory.by_role.get(role, 0) for role in roles}
-            | {"peak_in": f"{memory.peak_operation.phase} of {memory.peak_operation.layer}"}
+            | {"peak_in": place(memory.peak_operation)}
             for (batch, train), memory in memories.items()
         ]
     )
-    peaks = [(batch, memories[batch, True]) for batch in (1, BATCH)]
     shares = [
         f"{percent(sum(memory.by_role.get(role, 0) for role in _STATE) / memory.peak_bytes)} of the peak with "
-        f"{counted(batch, 'image')} (activations {percent(memory.by_role.get('activation', 0) / memory.peak_bytes)})"
-        for batch, memory in peaks
+        f"{counted(batch, 'image')}, {_most_of_the_rest(memory)}"
+        for batch, memory in ((batch, memories[batch, True]) for batch in (1, BATCH))
     ]
     return [
         Table(
@@ -132,5 +132,16 @@ def _training(study: Study) -> list[Block]:
             "decay. Activations are what the forward leaves for the backward, or in inference for the next layer.",
             labels={"peak_bytes": "peak", "peak_in": "peak in the"} | {f"{role}_bytes": role for role in roles},
         ),
-        Paragraph(f"In training, parameters, gradients and momentum are {listed(shares)}."),
+        Paragraph(f"In training, parameters, gradients and momentum are {'; and '.join(shares)}."),
     ]
+
+
+def _most_of_the_rest(memory: Memory) -> str:
+    """The phase of the peak, and who holds most of what is not the training's state."""
+    rest = {role: nbytes for role, nbytes in memory.by_role.items() if role not in _STATE}
+    role = max(rest, key=lambda role: rest[role])
+    share = percent(rest[role] / memory.peak_bytes)
+    return f"in the {memory.peak_operation.phase} (next come {_PLURALS.get(role, role)}, {share})"
+
+
+_PLURALS = {"activation": "activations", "temporary": "temporaries", "buffer": "buffers", "input": "inputs"}

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from costmodel.display import show
+from costmodel.graph import OPTIMIZER, Operation
 from costmodel.report.formulas import Weighted
+from costmodel.report.model import plain
 
 BATCH = 64
 """The larger batch: big enough for the weights' traffic to be shared, small enough for every device here."""
@@ -34,3 +36,8 @@ def largest(layers: Iterable[Weighted], key: Callable[[Weighted], float]) -> lis
         if kind not in by_kind or key(entry) > key(by_kind[kind]):
             by_kind[kind] = entry
     return list(by_kind.values())
+
+
+def place(operation: Operation) -> str:
+    """Where an operation runs: "backward of net.4", "optimizer"."""
+    return operation.phase if operation.phase == OPTIMIZER else f"{operation.phase} of {plain(operation.layer)}"

@@ -11,7 +11,7 @@ from costmodel.graph import LOSS_LAYER, OPTIMIZER_LAYER, ROLES
 from costmodel.memory import Memory
 from costmodel.memory.levers import phase_peaks
 from costmodel.report.chapters.memory.steps import growth, state_share
-from costmodel.report.exercises.words import BATCH, counted, listed, times
+from costmodel.report.exercises.words import BATCH, counted, listed, place, times
 from costmodel.report.model import Bullets, Figure, Paragraph, Section, Table, code, plain
 from costmodel.report.study import Study, heaviest
 from costmodel.report.tables import memory_table
@@ -115,7 +115,7 @@ def comparison_section(studies: Sequence[Study]) -> Section:
                 "an_image_bytes": an_image,
                 f"saved_bytes_batch_{BATCH}": memories[BATCH].saved_bytes,
                 f"reserved_bytes_batch_{BATCH}": memories[BATCH].replay.peak_reserved_bytes,
-                "peak_in": f"{memories[BATCH].peak_operation.phase} of {plain(memories[BATCH].peak_operation.layer)}",
+                "peak_in": place(memories[BATCH].peak_operation),
             }
         )
     first, last = rows[0], rows[[study is heaviest(studies) for study in studies].index(True)]
