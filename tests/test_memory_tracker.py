@@ -147,6 +147,7 @@ def test_the_peak_is_the_trackers(name: str) -> None:
         ("resnet18", 64, (2, 3)),
         ("mobilenet_v2", 64, (2, 3)),
         ("vit_b_16", 224, (1, 2)),
+        ("swin_t", 64, (1, 2)),
     ],
 )
 def test_saved_bytes_are_those_of_the_hooks(name: str, size: int, batches: tuple[int, ...]) -> None:
@@ -289,7 +290,9 @@ def test_checkpointed_blocks(name: str, size: int, blocks: tuple[str, ...], auto
 
 
 @pytest.mark.parametrize("autocast", ["bfloat16", "float16"])
-@pytest.mark.parametrize(("name", "size"), [("alexnet", 224), ("resnet18", 64), ("vit_b_16", 224)])
+@pytest.mark.parametrize(
+    ("name", "size"), [("alexnet", 224), ("resnet18", 64), ("vit_b_16", 224), ("efficientnet_b0", 64)]
+)
 def test_saved_bytes_of_mixed_precision(name: str, size: int, autocast: str) -> None:
     model, shape = torchvision.models.get_model(name, weights=None), (2, 3, size, size)
     memory = remember(trace(model, shape, train=True, target="cpu", autocast=autocast))

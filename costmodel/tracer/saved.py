@@ -1,7 +1,8 @@
 """What autograd saved in the forward for the backward: each storage, and the layers whose operations saved it.
 
 Read off the graph between forward and backward: a node keeps what it saved in attributes "_raw_saved_...". In a block
-under torch.utils.checkpoint placeholders stand there, and the block keeps its inputs instead.
+under torch.utils.checkpoint placeholders stand there, and the block keeps its inputs instead. The node of an operation
+in place on a view (CopySlices) does not show what it saved: that is what the layer made and nothing else explains.
 """
 
 from __future__ import annotations
@@ -22,18 +23,22 @@ def saved_for_backward(loss: torch.Tensor, recorder: Recorder) -> dict[int, tupl
     let go again before the backward.
     """
     found: dict[int, dict[str, None]] = {}
-    for layer, tensor in _saved(loss, recorder):
+    nodes = sorted(_nodes(loss.grad_fn), key=_number)
+    for layer, tensor in _saved(nodes, recorder):
         storage = tensor.untyped_storage()
         if recorder.storages.is_known(storage):  # or it is a number that stands for a tensor
             found.setdefault(recorder.storages.index(storage), {})[layer] = None
+    for layer in {recorder.layer_of_node(node): None for node in nodes if node.name().endswith("CopySlices")}:
+        for storage in recorder.storages.alive_of(layer):
+            found.setdefault(storage, {layer: None})
     return {storage: tuple(layers) for storage, layers in found.items()}
 
 
-def _saved(loss: torch.Tensor, recorder: Recorder) -> Iterator[tuple[str, torch.Tensor]]:
+def _saved(nodes: Iterable[Any], recorder: Recorder) -> Iterator[tuple[str, torch.Tensor]]:
     """What was saved with its layer, in the order of the autograd nodes."""
     saved: list[tuple[int, str, Any]] = []
     blocks: dict[Any, list[tuple[int, str]]] = {}
-    for node in sorted(_nodes(loss.grad_fn), key=_number):
+    for node in nodes:
         for one in _saved_by(node):
             if one.unpack_hook is None:
                 saved.append((_number(node), recorder.layer_of_node(node), one))

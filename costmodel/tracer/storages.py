@@ -47,6 +47,10 @@ class Storages:
         """Whether it was seen before."""
         return storage._cdata in self.index_of
 
+    def alive_of(self, layer: str) -> list[int]:
+        """The living storages that this layer's operations made."""
+        return [i for i in self.index_of.values() if self._births[i] >= 0 and self._names[i] == layer]
+
     def assign(self, index: int, role: str, name: str | None = None) -> None:
         """Say what a storage is for and, if not by the layer that made it, what it is called."""
         self._roles[index] = role
