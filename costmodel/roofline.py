@@ -179,9 +179,14 @@ class Prediction:
 
     @cached_property
     def layers(self) -> tuple[GroupPrediction, ...]:
-        """One row a layer, in the order of execution, as in `Costs.layers`; the rows add up to the totals."""
+        """One row a layer, in the order of execution, as in `Costs.layers`; the rows add up to the totals.
+
+        A module that only looks at memory in another way costs nothing, and has a row at the end if that takes time.
+        """
         groups = self._grouped(lambda row: row.operation.layer)
-        return tuple(_group(layer.name, groups.get(layer.name, []), layer.kind) for layer in self.costs.layers)
+        rows = [_group(layer.name, groups.pop(layer.name, []), layer.kind) for layer in self.costs.layers]
+        views = (_group(name, group) for name, group in groups.items())
+        return (*rows, *(row for row in views if row.estimate_seconds))
 
     def phase(self, phase: str) -> Prediction:
         """The prediction of one phase alone."""

@@ -49,9 +49,9 @@ def _streams(clock: Clock, size: int) -> Iterator[float]:
     """Bytes/s of a copy from one half to the other, a sum, and a scaling in place, each over all of `size` bytes."""
     x = torch.randn(size // 4, device=clock.device)
     half = size // 8
-    yield size / clock.time(partial(x[:half].copy_, x[half : 2 * half]), repetitions=3).median_seconds
-    yield size / clock.time(x.sum, repetitions=3).median_seconds
-    yield 2 * size / clock.time(partial(x.mul_, 1.0), repetitions=3).median_seconds
+    yield size / clock.time(partial(x[:half].copy_, x[half : 2 * half]), repetitions=3).best_seconds
+    yield size / clock.time(x.sum, repetitions=3).best_seconds
+    yield 2 * size / clock.time(partial(x.mul_, 1.0), repetitions=3).best_seconds
 
 
 def effective_cache(bandwidth: Mapping[int, float], nominal: int, memory: float) -> int:
@@ -73,7 +73,7 @@ def product_rates(clock: Clock, path: Path, sizes: Iterable[int]) -> dict[int, f
     with precision(path):
         for size in sizes:
             a, b = (torch.randn(size, size, device=clock.device, dtype=path.dtype) for _ in range(2))
-            found[size] = 2 * size**3 / clock.time(partial(torch.mm, a, b), repetitions=5).median_seconds
+            found[size] = 2 * size**3 / clock.time(partial(torch.mm, a, b), repetitions=5).best_seconds
     return found
 
 
@@ -81,7 +81,7 @@ def launch_seconds(clock: Clock) -> float:
     """What asking for a tiny operation takes: of the host on CUDA, all of it on the CPU."""
     tiny = torch.randn(1, device=clock.device)
     call = partial(torch.add, tiny, tiny)
-    return clock.launch_seconds(call) if clock.on_cuda else clock.time(call).median_seconds
+    return clock.launch_seconds(call) if clock.on_cuda else clock.time(call).best_seconds
 
 
 def runs(path: Path, clock: Clock) -> bool:
