@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import json
 from dataclasses import replace
 
@@ -14,11 +16,12 @@ import costmodel as cm
 from costmodel.cli import run
 from costmodel.errors import HardwareError, InputError
 from costmodel.hardware import measure as measuring
-from costmodel.hardware.estimator import torch_estimate
+from costmodel.hardware.estimator import _estimated, torch_estimate
 from costmodel.hardware.measure import measure, measurement
-from costmodel.hardware.record import Switches, read
+from costmodel.hardware.record import Run, Switches, read
 from costmodel.hardware.stage import Stage, switched
 from costmodel.tracer import Training
+from costmodel.tracer.twin import meta_twin
 from costmodel.validation.measurement import against
 
 CUDA = torch.cuda.is_available()
@@ -177,6 +180,23 @@ def test_torchs_estimator_says_nothing_of_a_cpu(step) -> None:
 @pytest.mark.skipif(CUDA, reason="there is a CUDA device")
 def test_torchs_estimator_without_an_accelerator_is_no_error(step) -> None:
     assert torch_estimate(Net(), replace(step, train=False), None, torch.device("cuda")).problem
+
+
+def test_what_torchs_estimator_would_say_of_an_h100(monkeypatch) -> None:
+    """It takes every float32 operator for one without tensor cores: 42.5 ms for VGG-16, where our bound is 7.3 ms."""
+    tool = importlib.import_module("torch.distributed._tools.runtime_estimator").RuntimeEstimator
+    if "gpu_type" not in inspect.signature(tool).parameters:
+        pytest.skip("this version of torch cannot be told a GPU")
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    network = cm.networks.find("torchvision:vgg16")
+    run = Run(network.name, ((64, 3, 224, 224),), 64, "float32", False)
+    fake = importlib.import_module("torch._subclasses.fake_tensor").FakeTensorMode
+    twin = meta_twin(network.module).eval()
+    with fake():
+        seconds = _estimated(tool(gpu_type="NVIDIA H100"), twin, run, None, torch.device("cpu"))
+    assert seconds == pytest.approx(42.5e-3, rel=0.005)
+    ours = cm.predict(cm.count(cm.trace(network.module, network.inputs(64))), cm.device("h100"))
+    assert ours.bound_seconds == pytest.approx(7.3e-3, rel=0.01), "convolutions at TF32's peak"
 
 
 def test_measure_and_validate_from_the_command_line(tmp_path, capsys, monkeypatch) -> None:
