@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -16,9 +17,10 @@ import costmodel as cm
 from costmodel.cli import run
 from costmodel.errors import HardwareError, InputError
 from costmodel.hardware import measure as measuring
+from costmodel.hardware.clock import Clock, Timing
 from costmodel.hardware.estimator import _estimated, torch_estimate
 from costmodel.hardware.measure import measure, measurement
-from costmodel.hardware.record import Run, Switches, read
+from costmodel.hardware.record import MemoryPeaks, Run, Switches, read
 from costmodel.hardware.stage import Stage, switched
 from costmodel.tracer import Training
 from costmodel.tracer.twin import meta_twin
@@ -242,6 +244,69 @@ def test_what_does_not_fit_is_told(monkeypatch, capsys, tmp_path) -> None:
     assert run(["measure", "lenet", "--device", "cpu", "-o", str(path)]) == 4
     assert "smaller --batch" in capsys.readouterr().err
     assert read(path).runs[0].failure == "out of memory: out of memory"
+
+
+class OnlyCalledCuda(Clock):
+    """A clock that says it is CUDA's, on the CPU: the branch for CUDA is run through, and nothing of it measured."""
+
+    on_cuda = True
+
+    def __init__(self, device: str) -> None:
+        self.device = torch.device("cpu")
+
+    def synchronize(self) -> None:
+        pass
+
+    def time(self, calls, **options) -> Timing:
+        calls()
+        return Timing((1e-3, 1e-3), "warm")
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """torch.cuda with what `measure` calls of it, which does nothing."""
+
+    class Graph:
+        def replay(self) -> None:
+            pass
+
+    class Stream:
+        def wait_stream(self, other) -> None:
+            pass
+
+    stats = {f"{rung}_bytes.all.peak": size for rung, size in (("requested", 5), ("allocated", 6), ("reserved", 7))}
+    monkeypatch.setattr(measuring, "Clock", OnlyCalledCuda)
+    for name, value in {
+        "empty_cache": lambda: None,
+        "reset_peak_memory_stats": lambda device: None,
+        "memory_stats": lambda device: stats,
+        "mem_get_info": lambda device: (30, 100),
+        "device": lambda device: nullcontext(),
+        "Stream": Stream,
+        "current_stream": Stream,
+        "stream": lambda stream: nullcontext(),
+        "CUDAGraph": Graph,
+        "graph": lambda graph: nullcontext(),
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_the_branch_for_cuda_runs_through(stand_in, train) -> None:
+    found = measure(Net(), (2, 3, 16, 16), device="cuda", batch=2, train=train, seconds=0.0, name="net")
+    assert found.memory == MemoryPeaks(5, 6, 7, 70, 70)
+    assert (found.graph.median, found.graph_problem) == (1e-3, "")
+    assert found.layers and found.eager.median > 0
+
+
+def test_a_graph_that_cannot_be_captured_says_why(stand_in, monkeypatch) -> None:
+    def refuses(graph):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(torch.cuda, "graph", refuses)
+    found = measure(nn.Linear(3, 2), (1, 3), device="cuda", seconds=0.0)
+    assert found.graph is None and found.failure == ""
+    assert found.graph_problem == "RuntimeError: operation not permitted when stream is capturing"
 
 
 @pytest.mark.cuda
