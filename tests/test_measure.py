@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -14,11 +17,13 @@ import costmodel as cm
 from costmodel.cli import run
 from costmodel.errors import HardwareError, InputError
 from costmodel.hardware import measure as measuring
-from costmodel.hardware.estimator import torch_estimate
+from costmodel.hardware.clock import Clock, Timing
+from costmodel.hardware.estimator import _estimated, torch_estimate
 from costmodel.hardware.measure import measure, measurement
-from costmodel.hardware.record import Switches, read
+from costmodel.hardware.record import MemoryPeaks, Run, Switches, read
 from costmodel.hardware.stage import Stage, switched
 from costmodel.tracer import Training
+from costmodel.tracer.twin import meta_twin
 from costmodel.validation.measurement import against
 
 CUDA = torch.cuda.is_available()
@@ -179,6 +184,23 @@ def test_torchs_estimator_without_an_accelerator_is_no_error(step) -> None:
     assert torch_estimate(Net(), replace(step, train=False), None, torch.device("cuda")).problem
 
 
+def test_what_torchs_estimator_would_say_of_an_h100(monkeypatch) -> None:
+    """It takes every float32 operator for one without tensor cores: 42.5 ms for VGG-16, where our bound is 7.3 ms."""
+    tool = importlib.import_module("torch.distributed._tools.runtime_estimator").RuntimeEstimator
+    if "gpu_type" not in inspect.signature(tool).parameters:
+        pytest.skip("this version of torch cannot be told a GPU")
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    network = cm.networks.find("torchvision:vgg16")
+    run = Run(network.name, ((64, 3, 224, 224),), 64, "float32", False)
+    fake = importlib.import_module("torch._subclasses.fake_tensor").FakeTensorMode
+    twin = meta_twin(network.module).eval()
+    with fake():
+        seconds = _estimated(tool(gpu_type="NVIDIA H100"), twin, run, None, torch.device("cpu"))
+    assert seconds == pytest.approx(42.5e-3, rel=0.005)
+    ours = cm.predict(cm.count(cm.trace(network.module, network.inputs(64))), cm.device("h100"))
+    assert ours.bound_seconds == pytest.approx(7.3e-3, rel=0.01), "convolutions at TF32's peak"
+
+
 def test_measure_and_validate_from_the_command_line(tmp_path, capsys, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(NETWORK)
@@ -222,6 +244,69 @@ def test_what_does_not_fit_is_told(monkeypatch, capsys, tmp_path) -> None:
     assert run(["measure", "lenet", "--device", "cpu", "-o", str(path)]) == 4
     assert "smaller --batch" in capsys.readouterr().err
     assert read(path).runs[0].failure == "out of memory: out of memory"
+
+
+class OnlyCalledCuda(Clock):
+    """A clock that says it is CUDA's, on the CPU: the branch for CUDA is run through, and nothing of it measured."""
+
+    on_cuda = True
+
+    def __init__(self, device: str) -> None:
+        self.device = torch.device("cpu")
+
+    def synchronize(self) -> None:
+        pass
+
+    def time(self, calls, **options) -> Timing:
+        calls()
+        return Timing((1e-3, 1e-3), "warm")
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """torch.cuda with what `measure` calls of it, which does nothing."""
+
+    class Graph:
+        def replay(self) -> None:
+            pass
+
+    class Stream:
+        def wait_stream(self, other) -> None:
+            pass
+
+    stats = {f"{rung}_bytes.all.peak": size for rung, size in (("requested", 5), ("allocated", 6), ("reserved", 7))}
+    monkeypatch.setattr(measuring, "Clock", OnlyCalledCuda)
+    for name, value in {
+        "empty_cache": lambda: None,
+        "reset_peak_memory_stats": lambda device: None,
+        "memory_stats": lambda device: stats,
+        "mem_get_info": lambda device: (30, 100),
+        "device": lambda device: nullcontext(),
+        "Stream": Stream,
+        "current_stream": Stream,
+        "stream": lambda stream: nullcontext(),
+        "CUDAGraph": Graph,
+        "graph": lambda graph: nullcontext(),
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_the_branch_for_cuda_runs_through(stand_in, train) -> None:
+    found = measure(Net(), (2, 3, 16, 16), device="cuda", batch=2, train=train, seconds=0.0, name="net")
+    assert found.memory == MemoryPeaks(5, 6, 7, 70, 70)
+    assert (found.graph.median, found.graph_problem) == (1e-3, "")
+    assert found.layers and found.eager.median > 0
+
+
+def test_a_graph_that_cannot_be_captured_says_why(stand_in, monkeypatch) -> None:
+    def refuses(graph):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(torch.cuda, "graph", refuses)
+    found = measure(nn.Linear(3, 2), (1, 3), device="cuda", seconds=0.0)
+    assert found.graph is None and found.failure == ""
+    assert found.graph_problem == "RuntimeError: operation not permitted when stream is capturing"
 
 
 @pytest.mark.cuda

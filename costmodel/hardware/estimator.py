@@ -27,17 +27,17 @@ def torch_estimate(network: nn.Module, run: Run, training: Training | None, devi
     try:
         fake = importlib.import_module("torch._subclasses.fake_tensor").FakeTensorMode
         tool = importlib.import_module("torch.distributed._tools.runtime_estimator").RuntimeEstimator
+        twin = meta_twin(network, getattr(torch, run.dtype)).train(run.train)
         with fake(), redirect_stdout(io.StringIO()):
-            return Said(_estimated(tool(), network, run, training, device))
+            return Said(_estimated(tool(), twin, run, training, device))
     except Exception as error:
         return Said(problem=" ".join(f"{type(error).__name__}: {error}".split())[:200])
 
 
-def _estimated(tool: Any, network: nn.Module, run: Run, training: Training | None, device: torch.device) -> float:
+def _estimated(tool: Any, twin: nn.Module, run: Run, training: Training | None, device: torch.device) -> float:
     """Its seconds, under a mode in which tensors are fake."""
-    dtype = getattr(torch, run.dtype)
-    twin = _on(meta_twin(network, dtype).train(run.train), device)
-    inputs = [torch.empty(shape, dtype=dtype, device=device) for shape in run.inputs]
+    _put_on(twin, device)
+    inputs = [torch.empty(shape, dtype=getattr(torch, run.dtype), device=device) for shape in run.inputs]
     with tool("operator-level-cost-model"), torch.set_grad_enabled(run.train):
         outputs = twin(*inputs)
         if training is not None:
@@ -49,8 +49,8 @@ def _estimated(tool: Any, network: nn.Module, run: Run, training: Training | Non
     return tool.total_runtime / 1e3
 
 
-def _on(twin: nn.Module, device: torch.device) -> nn.Module:
-    """A twin's parameters and buffers as (fake) tensors on a device."""
+def _put_on(twin: nn.Module, device: torch.device) -> None:
+    """Give a twin fake tensors on a device in place of its parameters and buffers."""
     made: dict[int, torch.Tensor] = {}
     for module in twin.modules():
         for table in (module._parameters, module._buffers):
@@ -61,4 +61,3 @@ def _on(twin: nn.Module, device: torch.device) -> nn.Module:
                         is_parameter = isinstance(tensor, nn.Parameter)
                         made[id(tensor)] = nn.Parameter(new, tensor.requires_grad) if is_parameter else new
                     table[name] = made[id(tensor)]  # type: ignore[assignment]
-    return twin

@@ -1,4 +1,4 @@
-"""One call on a machine: calibrate it, measure the networks, run the tests that need it; what is done is kept.
+"""One call on a machine: calibrate it, run the tests that need it, measure the networks; what is done is kept.
 
 Everything is written as soon as it is there. A suite that is cut off and called again skips what lies in the folder;
 what fails (a package that is not installed, a batch that does not fit) is written down, and the rest goes on.
@@ -137,7 +137,7 @@ class Suite:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"cannot write into {self.folder}: {error.strerror}.") from None
-        steps = [*self._calibrating(), *self._measuring(), *self._testing()]
+        steps = [*self._calibrating(), *self._testing(), *self._measuring()]
         start = time.perf_counter()
         outcomes: list[Outcome] = []
         for index, (name, step) in enumerate(steps):
@@ -210,8 +210,9 @@ class Suite:
         tests = Path(__file__).parents[2] / "tests"
         if not tests.is_dir() or importlib.util.find_spec("pytest") is None:
             return FAILED, "there are no tests here, or no pytest"
-        line = [sys.executable, "-m", "pytest", "-m", "cuda", "-q", "-p", "no:cacheprovider", str(tests)]
-        done = subprocess.run(line, capture_output=True, text=True, cwd=tests.parent, timeout=240, check=False)
+        options = ["-m", "cuda", "-q", "-p", "no:cacheprovider", "--continue-on-collection-errors"]
+        line = [sys.executable, "-m", "pytest", *options, str(tests)]
+        done = subprocess.run(line, capture_output=True, text=True, cwd=tests.parent, timeout=120, check=False)
         (self.folder / "tests.txt").write_text(done.stdout[-20_000:], encoding="utf-8")
         last = done.stdout.strip().rpartition("\n")[2]
         return (DONE if done.returncode == 0 else FAILED), last

@@ -27,7 +27,7 @@ SLOW, LAYOUT, UNMODELLED, FASTER = "slow kernel", "layout conversion", "unmodell
 BEATEN, UNMEASURED = "beats the bound, unexplained", "nothing ran for it"
 
 _SHORT_SECONDS = {"gpu": 6e-6, "cpu": 15e-6}
-"""A kernel (on a CPU: an operator) no longer than this is mostly its own start, where the device does not say."""
+"""A kernel (on a CPU: an operator) no longer than this is mostly its own start; 1.5 launches where those are longer."""
 
 _WINOGRAD_FACTORS: Mapping[tuple[int, ...], float] = {(3, 3): 144 / 36, (5, 5): 625 / 81}
 
@@ -116,7 +116,7 @@ def _operation_roof(row: OperationPrediction, device: Device, algorithm: str, ca
 
 
 def _short(device: Device) -> float:
-    return 1.5 * device.launch_seconds if device.launch_seconds else _SHORT_SECONDS[device.kind]
+    return max(_SHORT_SECONDS[device.kind], 1.5 * (device.launch_seconds or 0.0))
 
 
 def _longest(measured: LayerTime) -> str:

@@ -169,9 +169,11 @@ def _answer(bench: Bench, comparisons: Sequence[Comparison]) -> str:
     worst = max(comparisons, key=lambda each: abs(each.error))
     layers = sum(each.weighted_error or 0.0 for each in comparisons) / len(comparisons)
     noise = sum(each.run.noise for each in comparisons) / len(comparisons)
+    bounds = [abs(each.prediction.bound_seconds / each.measured_seconds - 1) for each in comparisons]
+    alone = f" (the bound alone {percent(sum(bounds) / len(bounds))})" if basis == "estimate" else ""
     return (
-        f"On the {bench.title}, the {basis} of a whole network is {percent(sum(errors) / len(errors))} off on average "
-        f"and {percent(abs(worst.error))} at worst ({code(worst.run.model)}, batch {worst.run.batch}), over "
+        f"On the {bench.title}, the {basis} of a whole network is {percent(sum(errors) / len(errors))} off on average"
+        f"{alone} and {percent(abs(worst.error))} at worst ({code(worst.run.model)}, batch {worst.run.batch}), over "
         f"{counted(len(comparisons), 'run')}; its layers are {percent(layers)} off, weighted by time. Repeated rounds "
         f"of one run lie {percent(noise)} apart on average."
     )
@@ -205,7 +207,7 @@ def _facts(bench: Bench) -> Iterator[str]:
 
 def _whole_table(bench: Bench, key: str) -> Table:
     rows = []
-    for record, each, peak in bench.compared:
+    for record, each, peak in sorted(bench.compared, key=lambda entry: _order(entry[1].run)):
         run, estimate = each.run, each.prediction.estimate
         rows.append(
             {
@@ -249,6 +251,10 @@ def _whole_table(bench: Bench, key: str) -> Table:
             "reserved_bytes": "peak reserved",
         },
     )
+
+
+def _order(run: Run) -> tuple[str, str, bool, int]:
+    return run.model, run.dtype, run.train, run.batch
 
 
 def _precision(record: Measurement, run: Run) -> str:
@@ -313,16 +319,21 @@ def _sweeps(bench: Bench) -> list[Sweep]:
 
 def _sweep_figure(curves: Sequence[Sweep], key: str) -> Figure:
     bends = [
-        f"{plain(curve.model)} at batch {curve.measured_bend:.2g} measured and {curve.predicted_bend:.2g} predicted"
+        f"{plain(curve.model)} {_bend(curve.measured_bend)} as measured and {_bend(curve.predicted_bend)} as predicted"
         for curve in curves
-        if curve.measured_bend and curve.predicted_bend
     ]
     return Figure(
         f"measured-batches-{key}",
         "Batch against throughput and memory",
         lambda: plots.sweeps(curves)[0],
-        note=f"The curve bends for {'; '.join(bends)}." if bends else "",
+        note="Where the samples begin to take more time than what is fixed, launches and the weights' traffic: "
+        f"{'; '.join(bends)}.",
     )
+
+
+def _bend(at: float | None) -> str:
+    """At which batch a curve bends, in words."""
+    return "from the first sample on" if at is None or at < 1 else f"from batch {at:.2g} on"
 
 
 def _published_section(times: Sequence[PublishedTime]) -> Section:

@@ -217,12 +217,10 @@ def sweeps(several: Sequence[Sweep], *, title: str | None = None) -> tuple[Axes,
         axes[1].yaxis.set_major_formatter(FuncFormatter(lambda value, _: iec(value, digits=1)))
     figure.text(0.15 / width, 1 - 0.3 / height, title or _sweeps_title(several), fontsize=11)
     _sweeps_legend(axes[0], several)
-    figure.text(
-        0.15 / width, 0.3 / height,
-        "Dotted: the bend of the predicted (open) and the measured (filled) curve, below which launches and weights "
-        "take more time than the samples.",
-        fontsize=7, color=SOFT,
-    )  # fmt: skip
+    if any(line.get_marker() == "D" for line in axes[0].lines):
+        note = "Diamonds: the bend of the predicted (open) and the measured (filled) curve, up to which launches and "
+        note += "weights take more time than the samples."
+        figure.text(0.15 / width, 0.3 / height, note, fontsize=7, color=SOFT)
     return tuple(axes)
 
 
