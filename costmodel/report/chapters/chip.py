@@ -24,6 +24,7 @@ from costmodel.chip.technology import technology
 from costmodel.chip.whatif import WhatIfs, what_ifs
 from costmodel.errors import InputError
 from costmodel.report import plots
+from costmodel.report.chapters.traffic import traffic_section
 from costmodel.report.exercises.words import listed, times
 from costmodel.report.model import Block, Bullets, Figure, Formula, Paragraph, Section, Table
 from costmodel.report.study import Study, heaviest, same_form
@@ -38,9 +39,6 @@ AREAS = (3.0, 10.0, 30.0, 100.0)
 
 BUDGET = 10.0
 """The area that the answer speaks of."""
-
-_SMALLEST_KNEE = 1024
-"""In bytes: where traffic bends behind less, a chip's buffer is past the knee whatever it is."""
 
 _SIDES = (8, 16, 32, 64, 128, 256)
 _NODES = ("28nm", "16nm", "7nm")
@@ -90,7 +88,7 @@ def chip_chapter(studies: Sequence[Study]) -> Section:
             _prices(base),
             *(_division(each, base) for each in designed),
             *([_together(designed, base)] if len(designed) > 1 else []),
-            _memory(designed),
+            traffic_section(studies),
             _best(designed, swept),
             _where(designed, base),
             _changes(designed),
@@ -322,58 +320,6 @@ def _together(designed: Sequence[Designed], base: Accelerator) -> Section:
         answer=f"Of {BUDGET:g} mm², {at_budget.elements:,.0f} elements, {iec(at_budget.buffer_bytes)} and "
         f"{si(at_budget.dram_bandwidth, 'B/s')}, between what "
         f"{listed([f'{each.study.short} wants ({each.at_budget.elements:,.0f} elements)' for each in designed])}.",
-    )
-
-
-def _memory(designed: Sequence[Designed]) -> Section:
-    rows, blocks = [], []
-    for each in designed:
-        for kind, name in (("conv", "convolutions"), ("linear", "fully connected layers")):
-            if any(nest.kind == kind for nest in each.nests):
-                part = each.curves.only(kind)
-                buffer, moved = part.knee()
-                bends = buffer >= _SMALLEST_KNEE
-                rows.append(
-                    {
-                        "network": each.study.short,
-                        "part": name,
-                        "least_bytes": part.compulsory_bytes,
-                        "traffic_at_32_KiB_bytes": int(part.dram_bytes(max(1 << 15, part.smallest_buffer_bytes))),
-                        "knee_bytes": buffer if bends else None,
-                        "traffic_at_knee_bytes": moved if bends else None,
-                        "enough_bytes": part.sufficient_buffer_bytes,
-                    }
-                )
-        blocks.append(
-            Figure(
-                f"{each.study.slug}-traffic",
-                f"{each.study.title}: DRAM traffic against the buffer",
-                lambda each=each: plots.traffic(each.curves, title=f"{each.study.short}, 8-bit words"),  # type: ignore[misc]
-            )
-        )
-    return Section(
-        "How much memory on the chip?",
-        (
-            Paragraph(
-                "The solid line is the least traffic of any of five schedules and every tile size, the dashed one what "
-                "no schedule can beat. The **knee** is the buffer from which on twice as much saves less than a tenth. "
-                "A fully connected layer at one image has no knee worth the name: each weight is used once, so it is "
-                "moved once, however large the buffer; only a batch, fewer or narrower weights move less."
-            ),
-            *blocks,
-            Table(
-                "chip-memory",
-                "Traffic of one image, 8-bit words",
-                pd.DataFrame(rows),
-                labels={
-                    "least_bytes": "each word once",
-                    "traffic_at_32_KiB_bytes": "behind 32 KiB",
-                    "knee_bytes": "knee",
-                    "traffic_at_knee_bytes": "traffic there",
-                    "enough_bytes": "more saves nothing from",
-                },
-            ),
-        ),
     )
 
 
