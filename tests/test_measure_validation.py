@@ -183,6 +183,10 @@ def test_winograd_has_a_roof_of_its_own(convolution) -> None:
     assert fast.roof_seconds == pytest.approx(4.608 * US)
     assert not row(4 * US, "winograd_nonfused").ok, "it multiplies a quarter as often, and no less"
     assert not row(8 * US, "implicit_convolve_sgemm").ok, "and this does not at all"
+    # Along a row of 8 with a pixel of padding at both ends 22 of 24 products are with the image: (22 / 24)^2.
+    without = row(16 * US, "implicit_convolve_sgemm")
+    assert (without.ok, without.explanation) == (True, "products with padding left out")
+    assert without.roof_seconds == pytest.approx(18.432 * US * (22 / 24) ** 2)
     assert row(1 * US, "fft2d_r2c_32x32").explanation == "Fourier transform's fewer multiplications"
 
 

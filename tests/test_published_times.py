@@ -7,7 +7,7 @@ from torch import nn
 
 import costmodel as cm
 from costmodel.validation.published_times import BAND, published_times
-from costmodel.validation.reasons import winograd_factor
+from costmodel.validation.reasons import padding_factor, winograd_factor
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +76,21 @@ def test_winograd_by_filter(convolution, factor) -> None:
     operations = [operation for operation in trace.operations if "convolution" in operation.operator]
     assert [winograd_factor(operation) for operation in operations] == [factor] * 2
     assert all(winograd_factor(operation) == 1 for operation in trace.operations if operation not in operations)
+
+
+@pytest.mark.parametrize(
+    ("convolution", "size", "share"),
+    [
+        (nn.Conv2d(2, 2, 3, padding=1), 7, (19 / 21) ** 2),  # of 7 x 3 products in a row one at each end is by padding
+        (nn.Conv2d(2, 2, 3, padding=1, stride=2), 8, (11 / 12) ** 2),  # outputs at -1, 1, 3, 5: one product of 12
+        (nn.Conv2d(2, 2, 3, padding=2, dilation=2), 8, (20 / 24) ** 2),  # two at each end
+        (nn.Conv2d(2, 2, 3), 8, 1),
+        (nn.Conv1d(2, 2, 5, padding=2), 6, 24 / 30),  # 2 + 1 at each end
+    ],
+)
+def test_products_with_padding(convolution, size, share) -> None:
+    shape = (1, 2, *[size] * (convolution.weight.dim() - 2))
+    trace = cm.trace(convolution, shape, train=True, loss="sum")
+    operations = [operation for operation in trace.operations if "convolution" in operation.operator]
+    assert [1 / padding_factor(operation) for operation in operations] == pytest.approx([share] * 2)
+    assert all(padding_factor(operation) == 1 for operation in trace.operations if operation not in operations)
