@@ -6,6 +6,7 @@ Every document that counts says its conventions and the versions that it was mad
 from __future__ import annotations
 
 import json
+import math
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -336,9 +337,16 @@ def device(device: Device) -> Document:
         "architecture": device.architecture,
         "peaks": dict(device.peaks),
         **{name: getattr(device, name) for name in names},
-        "calibration": asdict(device.calibration) if device.calibration else None,
+        "calibration": _finite(asdict(device.calibration)) if device.calibration else None,
         "sources": _sources(device.facts),
     }
+
+
+def _finite(value: Any) -> Any:
+    """Numbers that have no end, which JSON does not know, as the text "inf", as TOML writes them."""
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    return "inf" if value == math.inf else value
 
 
 def _sources(facts: Mapping[str, Fact]) -> Document:

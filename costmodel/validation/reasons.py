@@ -1,8 +1,8 @@
 """Why a layer took longer or shorter than predicted, by name, from the kernels that ran and the bytes that it moves.
 
 Three things beat a bound of unfused execution from memory, and each has a roof of its own that nothing beats:
-- a convolution that leaves out the products with padding, which the definition counts: 18 % of them for 3 x 3 filters on
-  7 x 7 images;
+- a convolution that leaves out the products with padding, which the definition counts: 18 % of them for 3 x 3 filters
+  on 7 x 7 images;
 - an algorithm that multiplies less than the definition: Winograd's, F(m x m, r x r), takes (m + r - 1)^2 products where
   the definition takes m^2 r^2 (Lavin and Gray, arXiv:1509.09308): a quarter for the 4 x 4 tiles of 3 x 3 filters; a
   Fourier transform's products grow with the logarithm only, so that memory alone is its roof;
