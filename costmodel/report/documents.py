@@ -6,6 +6,7 @@ Every document that counts says its conventions and the versions that it was mad
 from __future__ import annotations
 
 import json
+import math
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -336,7 +337,7 @@ def device(device: Device) -> Document:
         "architecture": device.architecture,
         "peaks": dict(device.peaks),
         **{name: getattr(device, name) for name in names},
-        "calibration": asdict(device.calibration) if device.calibration else None,
+        "calibration": _finite(asdict(device.calibration)) if device.calibration else None,
         "sources": _sources(device.facts),
     }
 
@@ -347,6 +348,13 @@ def _sources(facts: Mapping[str, Fact]) -> Document:
         name: {key: value for key, value in (fact.source._asdict() | {"note": fact.note}).items() if value}
         for name, fact in facts.items()
     }
+
+
+def _finite(value: Any) -> Any:
+    """A value with null for infinity (an overlap of arithmetic and traffic that is whole), which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    return None if isinstance(value, float) and math.isinf(value) else value
 
 
 def networks(infos: Iterable[NetworkInfo]) -> Document:
