@@ -277,3 +277,13 @@ def test_it_estimates_every_operation_of_common_networks(train: bool) -> None:
         assert prediction.estimate is not None and prediction.uncovered == ()
         assert prediction.estimate.low_seconds < prediction.seconds < prediction.estimate.high_seconds
         assert sum(layer.estimate_seconds or 0.0 for layer in prediction.layers) == pytest.approx(prediction.seconds)
+
+
+def test_whole_overlap_is_null_in_json() -> None:
+    import json
+
+    from costmodel.report import documents
+
+    found = json.loads(documents.to_text(documents.devices([FULL])))["devices"][0]["calibration"]
+    assert found["classes"]["conv_3x3"]["bf16"]["overlap"] is None
+    assert found["classes"]["conv_3x3"]["fp32"]["overlap"] == 1.0 and found["cache_bytes"] == 2**25

@@ -357,6 +357,13 @@ def _sources(facts: Mapping[str, Fact]) -> Document:
     }
 
 
+def _finite(value: Any) -> Any:
+    """A value with null for infinity (an overlap of arithmetic and traffic that is whole), which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    return None if isinstance(value, float) and math.isinf(value) else value
+
+
 def networks(infos: Iterable[NetworkInfo]) -> Document:
     """`costmodel/networks/1`: the networks that have a name."""
     return _versioned("networks") | {"networks": records(networks_table(infos))}
