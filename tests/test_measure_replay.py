@@ -26,7 +26,7 @@ def test_there_are_records() -> None:
 def test_a_record_says_in_what_circumstances_it_was_made(path: Path) -> None:
     record = read(path)
     assert record.runs and record.circumstances["command"].startswith("costmodel ")
-    assert "/root" not in path.read_text() and "/work" not in path.read_text(), "no path of the machine is in it"
+    assert " /" not in record.circumstances["command"], "no path of the machine is in it"
     for run in record.runs:
         assert run.failure or run.rounds, "the noise floor of every run is known"
 

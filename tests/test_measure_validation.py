@@ -8,7 +8,7 @@ import pytest
 from torch import nn
 
 import costmodel as cm
-from costmodel.devices import Device
+from costmodel.devices import Calibration, Ceilings, Device, Fact, Source
 from costmodel.errors import InputError
 from costmodel.estimate import Estimate
 from costmodel.hardware.record import DEFAULTS, Kernel, LayerTime, Measurement, Run, Said, Spread, Switches
@@ -188,6 +188,25 @@ def test_winograd_has_a_roof_of_its_own(convolution) -> None:
     assert (without.ok, without.explanation) == (True, "products with padding left out")
     assert without.roof_seconds == pytest.approx(18.432 * US * (22 / 24) ** 2)
     assert row(1 * US, "fft2d_r2c_32x32").explanation == "Fourier transform's fewer multiplications"
+
+
+def test_a_measured_peak_is_no_datasheets(convolution) -> None:
+    """Held-out shapes of its class reached 1.2 / 0.8 = 1.5 times the peak: 18.432 us become 12.288, and no less."""
+    run_there, datasheet = Source("a calibration", "2026"), Source("a datasheet", "2026")
+    ceilings = Ceilings(0.0, 0.0, 1.2e9, 1e14, 1e14, 1e14, 1.0, 0.8, 1.2, 0.1, 10)
+    calibration = Calibration(1, 1, 0.9, {"conv_stem": {"fp32": ceilings}})
+
+    def row(seconds: float, source: Source):
+        facts = {"peaks.fp32": Fact(1e9, source), "calibration": Fact(1, run_there)}
+        device = replace(SLOW_UNITS, calibration=calibration, facts=facts)
+        return compare(cm.predict(cm.count(convolution), device), run_of(convolution, layer("0", seconds)), "x").rows[0]
+
+    found = row(13 * US, run_there)
+    assert (found.ok, found.explanation) == (True, "faster than the measured peak")
+    assert found.roof_seconds == pytest.approx(12.288 * US)
+    assert row(11 * US, run_there).explanation == "faster than the measured peak and products with padding left out"
+    assert not row(9 * US, run_there).ok
+    assert not row(13 * US, datasheet).ok, "nothing is faster than a datasheet's peak"
 
 
 @pytest.mark.parametrize(

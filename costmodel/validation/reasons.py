@@ -7,7 +7,10 @@ Three things beat a bound of unfused execution from memory, and each has a roof 
   the definition takes m^2 r^2 (Lavin and Gray, arXiv:1509.09308): a quarter for the 4 x 4 tiles of 3 x 3 filters; a
   Fourier transform's products grow with the logarithm only, so that memory alone is its roof;
 - a cache that still holds what the operation before wrote: of what one operation moves, at most the cache's size can be
-  found there, and as much left there. Roof: (moved - 2 x cache) / bandwidth.
+  found there, and as much left there. Roof: (moved - 2 x cache) / bandwidth;
+
+and where the peak itself was measured, a faster moment than that of the calibration: as fast as the fastest held-out
+shapes of the operation's class were there, and no faster.
 """
 
 from __future__ import annotations
@@ -17,13 +20,16 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from costmodel.chip.windows import Window, met
+from costmodel.cost import OperationCost
 from costmodel.devices import Device
+from costmodel.estimate import class_of
 from costmodel.graph import Operation
 from costmodel.hardware.record import LayerTime
 from costmodel.roofline import OperationPrediction
 from costmodel.units import percent, seconds
 
 LAUNCH_BOUND, CACHE_RESIDENT, PADDING = "launch-bound", "cache-resident", "products with padding left out"
+FASTER_MOMENT = "faster than the measured peak"
 WINOGRAD, FOURIER = "Winograd's fewer multiplications", "Fourier transform's fewer multiplications"
 SLOW, LAYOUT, UNMODELLED, FASTER = "slow kernel", "layout conversion", "unmodelled", "faster kernel"
 BEATEN, UNMEASURED = "beats the bound, unexplained", "nothing ran for it"
@@ -56,6 +62,8 @@ def roof(case: Case) -> tuple[float, str] | None:
     algorithm = _algorithm(case.measured)
     ways = [(PADDING,), (CACHE_RESIDENT,), (PADDING, CACHE_RESIDENT)]
     ways += [(algorithm,), (algorithm, CACHE_RESIDENT)] if algorithm else []
+    if is_measured(case.device):
+        ways += [(FASTER_MOMENT, *way) for way in ((), *ways)]
     for way in ways:
         found = math.fsum(_operation_roof(each, case.device, way) for each in case.operations)
         if found <= case.measured.high:
@@ -92,6 +100,22 @@ def reason(case: Case) -> str:
 def cache_bytes(device: Device) -> int:
     """The size of the last cache before memory; 0 where the device does not say."""
     return device.l3_bytes or device.l2_bytes or 0
+
+
+def is_measured(device: Device) -> bool:
+    """Whether a device's peaks are what its calibration measured, and not a datasheet's."""
+    own = device.facts.get("calibration")
+    return own is not None and any(
+        fact.source == own.source for name, fact in device.facts.items() if name.startswith("peaks.")
+    )
+
+
+def _faster(row: OperationPrediction, device: Device) -> float:
+    """How many times the peak the fastest held-out shapes of an operation's class reached in the calibration."""
+    if device.calibration is None or not row.path:
+        return 1.0
+    ceilings = device.calibration.ceilings(class_of(OperationCost(row.operation, row.kind, row.cost)), row.path)
+    return max(1.0, ceilings.flops_per_second / ceilings.low / device.peaks[row.path]) if ceilings else 1.0
 
 
 def winograd_factor(operation: Operation) -> float:
@@ -146,6 +170,8 @@ def _operation_roof(row: OperationPrediction, device: Device, way: Sequence[str]
         fewer = winograd_factor(row.operation)
     elif FOURIER in way and row.kind == "conv":
         fewer = math.inf
+    if FASTER_MOMENT in way:
+        fewer *= _faster(row, device)
     moved = row.cost.moved_bytes - 2 * cache_bytes(device) * (CACHE_RESIDENT in way)
     return max(row.compute_seconds / fewer, moved / device.memory_bandwidth, 0.0)
 
