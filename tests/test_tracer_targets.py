@@ -263,15 +263,21 @@ class _Failing(nn.Linear):
 
 
 def test_two_targets_at_once() -> None:
+    import importlib
     from concurrent.futures import ThreadPoolExecutor
 
     model = nn.Sequential(nn.Linear(8, 8), nn.Dropout())
 
     def dropouts(target: str) -> list[str]:
-        traced = trace(model, (2, 8), train=True, loss="sum", optimizer=None, target=target)
+        traced = trace(model, (2, 8), train=True, loss="sum", optimizer="sgd", target=target)
         return [o.operator for o in traced.operations if o.layer == "1" and o.phase == FORWARD]
 
-    targets = ["cuda", "cpu"] * 4
-    with ThreadPoolExecutor(2) as pool:
+    def switches() -> tuple[bool, int]:
+        lists = importlib.import_module("torch.optim.optimizer")._get_foreach_kernels_supported_devices()
+        return torch.backends.mha.get_fastpath_enabled(), lists.count("meta")
+
+    before, targets = switches(), ["cuda", "cpu"] * 20
+    with ThreadPoolExecutor(4) as pool:
         for target, found in zip(targets, pool.map(dropouts, targets), strict=True):
             assert ("aten.native_dropout" in found) is (target == "cuda")
+    assert switches() == before == (True, 0)

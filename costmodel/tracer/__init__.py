@@ -11,6 +11,7 @@ import functools
 import gc
 import importlib.metadata
 import itertools
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -78,7 +79,7 @@ def trace(
     step = TrainingStep(asked, target) if training else None
     recorder = Recorder(meta=not run, train=training)
     saved: Mapping[int, tuple[str, ...]] = {}
-    with _way_of(target, training, fused=not run), autocasting(lower, target, not run) as region:
+    with _ONE_AT_A_TIME, _way_of(target, training, fused=not run), autocasting(lower, target, not run) as region:
         network = _weighty_twin(model, wanted) if run else meta_twin(model, wanted)
         modules = paths_of(network)
         if any(module.training is not training for _, module in modules):
@@ -180,6 +181,10 @@ def _put_channels_last(tensors: Iterable[torch.Tensor]) -> None:
     for tensor in tensors:
         if tensor.dim() == 4:
             tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+
+
+_ONE_AT_A_TIME = threading.RLock()
+"""Torch's switches are the process's: two threads that trace at once would put each other's settings back."""
 
 
 @contextmanager
