@@ -6,9 +6,9 @@ Peaks against `MemTracker` on fake tensors, which runs a training loop as a pers
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+import itertools
+import sys
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -18,18 +18,17 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from costmodel.errors import InputError, TraceError
 from costmodel.memory import remember
-from costmodel.tracer import OPTIMIZERS, trace
+from costmodel.peers.mem_tracker import tracked_peak
+from costmodel.tracer import trace
 
-fake_tensor = pytest.importorskip("torch._subclasses.fake_tensor")
-mem_tracker = pytest.importorskip("torch.distributed._tools.mem_tracker")
-
-STEPS: dict[str, tuple[str, dict[str, Any]]] = {
-    "sgd": ("sgd", {}),
-    "sgd with momentum": ("sgd", {"momentum": 0.9}),
-    "sgd with weight decay": ("sgd", {"weight_decay": 1e-4}),
-    "adam": ("adam", {}),
-    "adamw": ("adamw", {}),
+STEPS: dict[str, dict[str, Any]] = {
+    "sgd": {"optimizer": "sgd"},
+    "sgd with momentum": {"optimizer": "sgd", "optimizer_options": {"momentum": 0.9}},
+    "sgd with weight decay": {"optimizer": "sgd", "optimizer_options": {"weight_decay": 1e-4}},
+    "adam": {"optimizer": "adam"},
+    "adamw": {"optimizer": "adamw"},
 }
 
 
@@ -39,72 +38,25 @@ def torchvisions(name: str) -> nn.Module:
         return torchvision.models.get_model(name, weights=None)
 
 
-@contextmanager
-def on_cpu(model: nn.Module, layout: torch.memory_format, fake: bool) -> Iterator[nn.Module]:
-    """A network on the meta device as CPU tensors, fake or real."""
-    twin = copy.deepcopy(model).train().to(memory_format=layout)
-    with fake_tensor.FakeTensorMode() if fake else nullcontext():
-        yield twin._apply(lambda tensor: torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype).zero_())
+class Checkpointed(nn.Module):
+    """A block that runs under a checkpoint."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, *args: Any) -> Any:
+        return checkpoint(self.block, *args, use_reentrant=False)
 
 
-def tracked_peak(
-    model: nn.Module,
-    shape: tuple[int, ...],
-    optimizer: str = "sgd",
-    options: dict[str, Any] | None = None,
-    *,
-    first_step: bool = False,
-    set_to_none: bool = True,
-    accumulate: int = 1,
-    checkpointed: tuple[str, ...] = (),
-    autocast: torch.dtype | None = None,
-    channels_last: bool = False,
-    fake: bool = True,
-) -> int:
-    """MemTracker's peak over one step: the first, or one of the steady state. `model` is on the meta device."""
-    layout = torch.channels_last if channels_last else torch.preserve_format
-    with on_cpu(model, layout, fake) as network:
-        for name in checkpointed:
-            under_checkpoint(network.get_submodule(name))
-        step = OPTIMIZERS[optimizer](network.parameters(), lr=1e-3, **(options or {}))
-        images, labels = torch.randn(shape).to(memory_format=layout), torch.zeros(shape[0], dtype=torch.int64)
-        region = torch.autocast("cpu", autocast) if autocast else nullcontext()
-
-        tracker = mem_tracker.MemTracker()
-
-        def take_a_step() -> None:
-            for _ in range(accumulate):
-                tracker.reset_mod_stats()
-                with region:
-                    loss = functional.cross_entropy(network(images), labels)
-                    if accumulate > 1:
-                        loss = loss / accumulate
-                loss.backward()
-            step.step()
-            step.zero_grad(set_to_none=set_to_none)
-
-        if not first_step:  # the optimizer's state, and gradients of zero where they stay
-            for parameter in network.parameters():
-                parameter.grad = torch.zeros_like(parameter)
-            step.step()
-            step.zero_grad(set_to_none=set_to_none)
-        tracker.track_external(network, step, images, labels)
-        with tracker:
-            take_a_step()
-        return tracker.get_tracker_snapshot("peak")[torch.device("cpu")]["Total"]
+def under_checkpoint(model: nn.Module, blocks: tuple[str, ...]) -> nn.Module:
+    for name in blocks:
+        model.set_submodule(name, Checkpointed(model.get_submodule(name)))
+    return model
 
 
-def under_checkpoint(module: nn.Module) -> None:
-    forward = module.forward
-    module.forward = lambda *args: checkpoint(forward, *args, use_reentrant=False)  # type: ignore[method-assign]
-
-
-def saved_bytes(
-    model: nn.Module, images: torch.Tensor, autocast: torch.dtype | None = None, checkpointed: tuple[str, ...] = ()
-) -> int:
+def saved_bytes(model: nn.Module, images: torch.Tensor, autocast: torch.dtype | None = None) -> int:
     """Bytes of the distinct storages, apart from parameters and buffers, that autograd hands to its hooks."""
-    for name in checkpointed:
-        under_checkpoint(model.get_submodule(name))
     there = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
     seen: dict[int, int] = {}
     held = []  # so that no address is given twice
@@ -129,13 +81,11 @@ NETWORKS = {"alexnet": 8, "vgg11": 2, "vgg16": 2, "resnet18": 4, "mobilenet_v2":
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_peak_is_the_trackers(name: str) -> None:
-    cases = [(NETWORKS[name], step) for step in STEPS] + [(1, "sgd with momentum")]
-    for batch, step in cases:
-        batch += batch == 1 and name in ("resnet18", "mobilenet_v2")  # a batch norm wants more than one
-        optimizer, options = STEPS[step]
-        model, shape = torchvisions(name), (batch, 3, 224, 224)
-        traced = trace(model, shape, train=True, target="cpu", optimizer=optimizer, optimizer_options=options)
-        assert remember(traced).peak_bytes == tracked_peak(model, shape, optimizer, options), (batch, step)
+    model = torchvisions(name)
+    for batch, step in itertools.product((1, NETWORKS[name]), STEPS.values()):
+        shape = (batch, 3, 224, 224)
+        memory = remember(trace(model, shape, train=True, target="cpu", **step))
+        assert memory.peak_bytes == tracked_peak(model, shape, **step), (batch, step)
 
 
 @pytest.mark.parametrize(
@@ -195,15 +145,12 @@ WAYS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize(("name", "size"), [("alexnet", 224), ("resnet18", 64)])
 @pytest.mark.parametrize("step", ["sgd with momentum", "adam"])
 def test_every_way_of_training(name: str, size: int, step: str, way: str) -> None:
-    asked = WAYS[way]
-    optimizer, options = STEPS[step]
+    asked = STEPS[step] | WAYS[way]
     model, shape = torchvisions(name), (4, 3, size, size)
-    traced = trace(model, shape, train=True, target="cpu", optimizer=optimizer, optimizer_options=options, **asked)
-    theirs = asked
-    if "autocast" in asked:
-        # Fake tensors are wrong about batch norm in mixed precision: a real CPU keeps its statistics in float32.
-        theirs = asked | {"autocast": getattr(torch, asked["autocast"]), "fake": name != "resnet18"}
-    assert remember(traced).peak_bytes == tracked_peak(model, shape, optimizer, options, **theirs)
+    traced = trace(model, shape, train=True, target="cpu", **asked)
+    # Fake tensors are wrong about batch norm in mixed precision: a real CPU keeps its statistics in float32.
+    fake = not ("autocast" in asked and name == "resnet18")
+    assert remember(traced).peak_bytes == tracked_peak(model, shape, fake=fake, **asked)
 
 
 KERNELS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -222,17 +169,10 @@ KERNELS: dict[str, tuple[str, dict[str, Any]]] = {
 @pytest.mark.parametrize("first_step", [False, True])
 def test_every_kernel_of_an_optimizer(kernel: str, first_step: bool) -> None:
     optimizer, options = KERNELS[kernel]
+    asked = {"optimizer": optimizer, "optimizer_options": options, "first_step": first_step}
     model, shape = torchvisions("alexnet"), (1, 3, 224, 224)
-    traced = trace(
-        model,
-        shape,
-        train=True,
-        target="cpu",
-        optimizer=optimizer,
-        optimizer_options=options,
-        first_step=first_step,
-    )
-    assert remember(traced).peak_bytes == tracked_peak(model, shape, optimizer, options, first_step=first_step)
+    traced = trace(model, shape, train=True, target="cpu", **asked)
+    assert remember(traced).peak_bytes == tracked_peak(model, shape, **asked)
 
 
 class Checkpoints(nn.Module):
@@ -260,7 +200,7 @@ def test_a_network_that_checkpoints_itself(reentrant: bool, autocast: str | None
     shape, dtype = (4, 3, 8, 8), getattr(torch, autocast) if autocast else None
     model = Checkpoints(reentrant)
     memory = remember(trace(model, shape, train=True, target="cpu", autocast=autocast))
-    assert memory.peak_bytes == tracked_peak(model.to("meta"), shape, autocast=dtype, fake=False)
+    assert memory.peak_bytes == tracked_peak(model, shape, autocast=autocast, fake=False)
     assert memory.saved_bytes == saved_bytes(Checkpoints(reentrant), torch.rand(shape), dtype)
     recomputed = [o for o in memory.trace.of_phase("backward") if o.layer == "block.0"]
     # reentrant runs the whole block again; the other stops before the last convolution, whose output nobody needs
@@ -282,11 +222,12 @@ def test_checkpointed_blocks(name: str, size: int, blocks: tuple[str, ...], auto
     model, shape = torchvisions(name), (4, 3, size, size)
     dtype = getattr(torch, autocast) if autocast else None
     memory = remember(trace(model, shape, train=True, target="cpu", checkpoint=blocks, autocast=autocast))
+    plain = remember(trace(model, shape, train=True, target="cpu", autocast=autocast))
+    assert memory.saved_bytes < plain.saved_bytes
     fake = not (name == "resnet18" and autocast)
-    assert memory.peak_bytes == tracked_peak(model, shape, checkpointed=blocks, autocast=dtype, fake=fake)
-    real = torchvision.models.get_model(name, weights=None)
-    assert memory.saved_bytes == saved_bytes(real, torch.rand(shape), dtype, blocks)
-    assert memory.saved_bytes < remember(trace(model, shape, train=True, target="cpu", autocast=autocast)).saved_bytes
+    assert memory.peak_bytes == tracked_peak(under_checkpoint(model, blocks), shape, autocast=autocast, fake=fake)
+    real = under_checkpoint(torchvision.models.get_model(name, weights=None), blocks)
+    assert memory.saved_bytes == saved_bytes(real, torch.rand(shape), dtype)
 
 
 @pytest.mark.parametrize("autocast", ["bfloat16", "float16"])
@@ -305,3 +246,59 @@ def test_saved_bytes_with_channels_last(name: str, size: int) -> None:
     memory = remember(trace(model, shape, train=True, target="cpu", channels_last=True))
     images = torch.rand(shape).to(memory_format=torch.channels_last)
     assert memory.saved_bytes == saved_bytes(model.to(memory_format=torch.channels_last), images)
+
+
+def test_the_tracker_sees_a_tied_weight_once_and_leaves_the_module_alone() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(64, 64), nn.Linear(64, 64)
+            self.second.weight = self.first.weight
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.second(self.first(x).relu())
+
+    model = Tied().eval()
+    before = {name: (id(p), p.clone()) for name, p in model.named_parameters()}
+    for asked in STEPS.values():
+        memory = remember(trace(model, (4, 64), train=True, target="cpu", **asked))
+        assert memory.peak_bytes == tracked_peak(model, (4, 64), **asked)
+    assert not model.training
+    for name, parameter in model.named_parameters():
+        assert id(parameter) == before[name][0]
+        assert torch.equal(parameter, before[name][1])
+        assert parameter.grad is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "error", "says"),
+    [
+        ({"optimizer": "adma"}, InputError, "Did you mean adam"),
+        ({"optimizer": None}, InputError, "a named optimizer"),
+        ({"loss": "sum"}, InputError, "about cross entropy"),
+        ({"checkpoint": "0"}, InputError, "no checkpoints"),
+        ({"momentum": 0.9}, InputError, "no option 'momentum'"),
+        ({"autocast": "int8"}, InputError, "autocast runs in"),
+        ({"optimizer_options": {"lr": -1}}, TraceError, "Invalid learning rate"),
+    ],
+)
+def test_what_the_tracker_cannot_be_asked(asked: dict[str, Any], error: type[Exception], says: str) -> None:
+    with pytest.raises(error, match=says):
+        tracked_peak(nn.Sequential(nn.Linear(4, 2)), (1, 4), **asked)
+
+
+def test_a_network_that_the_tracker_cannot_run() -> None:
+    with pytest.raises(TraceError, match="MemTracker cannot run this network: RuntimeError"):
+        tracked_peak(nn.Linear(4, 2), (1, 5))
+    frozen = nn.Linear(4, 2)
+    frozen.bias.requires_grad_(False)
+    with pytest.raises(TraceError, match="cannot register a hook"):  # the tracker's own limit
+        tracked_peak(frozen, (1, 4))
+    with pytest.raises(InputError, match="nothing to train"):
+        tracked_peak(nn.ReLU(), (1, 5))
+
+
+def test_a_torch_without_the_tracker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.distributed._tools.mem_tracker", None)
+    with pytest.raises(InputError, match="has no MemTracker: it came with"):
+        tracked_peak(nn.Linear(4, 2), (1, 4))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -157,6 +158,21 @@ def test_measured_peaks_stand_beside_the_predicted() -> None:
 def test_nothing_was_measured(records: list[Measurement]) -> None:
     (block,) = measured_section(records).blocks
     assert isinstance(block, Paragraph)
+
+
+def test_the_trackers_peaks_stand_beside_the_predicted(studies: list[Study]) -> None:
+    frame = table(measured_section([], studies), "memory-tracked")
+    assert frame["batch"].tolist() == [1, 8] * 2
+    assert (frame["difference_bytes"] == 0).all()
+    assert (frame["predicted_bytes"] == frame["tracked_bytes"]).all()
+    assert "4 training steps" in texts(measured_section([], studies))
+
+
+def test_without_the_tracker_there_is_a_reason(monkeypatch: pytest.MonkeyPatch, studies: list[Study]) -> None:
+    monkeypatch.setitem(sys.modules, "torch.distributed._tools.mem_tracker", None)
+    section = measured_section([], studies)
+    assert not [block for block in section.blocks if isinstance(block, Table)]
+    assert "AlexNet is not in the comparison with torch's MemTracker: torch" in texts(section)
 
 
 # Plots

@@ -48,7 +48,7 @@ def memory_chapter(studies: Sequence[Study], devices: Sequence[Device], records:
             batch_section(growths, gpus),
             lever_section(pair),
             ladder_section(pair, gpus[0] if gpus else None),
-            measured_section(records),
+            measured_section(records, pair),
         ),
         answer=_answer(first, growths[first][True], gpus),
         anchor="memory",

@@ -1,30 +1,41 @@
-"""Peaks measured on GPUs beside the predicted ones, rung by rung."""
+"""The predicted peaks beside another program's and beside those measured on GPUs, rung by rung."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from costmodel.errors import CostModelError
 from costmodel.hardware.record import Measurement, Run
 from costmodel.memory import Memory, remember
-from costmodel.report.model import Paragraph, Section, Table
+from costmodel.report.model import Block, Paragraph, Section, Table, plain
+from costmodel.report.study import TRAINING, Study
+
+if TYPE_CHECKING:
+    from costmodel.networks import Network
 
 _WAYS = ("autocast", "channels_last", "accumulate", "checkpoint", "first_step", "set_to_none")
 """Settings of a run that are no options of its optimizer."""
 
+_BATCHES = (1, 8)
+"""Those of the steps that MemTracker takes."""
 
-def measured_section(records: Sequence[Measurement]) -> Section:
-    """Predicted against measured, or one sentence where nothing was measured."""
-    title, anchor = "Predicted against measured, rung by rung", "memory-measured"
+
+def measured_section(records: Sequence[Measurement], studies: Sequence[Study] = ()) -> Section:
+    """Predicted against torch's MemTracker on the CPU, and against measured on GPUs where there are records."""
     rows = [row for record in records if record.target == "cuda" for run in record.runs for row in _rows(record, run)]
+    climb = (
+        "The next two rungs, allocated and reserved, are held request by request to PyTorch's own compiled allocator "
+        "by a test, `tests/test_memory_allocator.py`."
+    )
+    blocks: list[Block] = [*_tracked(studies)]
     if not rows:
-        return Section(title, (Paragraph("No GPU's memory has been measured yet."),), anchor=anchor)
-    return Section(
-        title,
-        (
+        blocks.append(Paragraph(f"{climb} No GPU's memory has been measured yet."))
+    else:
+        blocks += [
+            Paragraph(climb),
             Table(
                 "memory-measured",
                 "Peaks of memory on GPUs",
@@ -33,9 +44,55 @@ def measured_section(records: Sequence[Measurement]) -> Section:
                 "libraries ask of the allocator beside the tensors: cuBLAS's and cuDNN's workspaces.",
                 labels={"predicted_bytes": "predicted", "measured_bytes": "measured", "more_bytes": "more"},
             ),
-        ),
-        anchor=anchor,
-    )
+        ]
+    return Section("Predicted against measured, rung by rung", tuple(blocks), anchor="memory-measured")
+
+
+def _tracked(studies: Sequence[Study]) -> Iterator[Block]:
+    """The first rung against torch's MemTracker, which needs no GPU: a table, or why there is none."""
+    rows, reasons = [], []
+    for study in studies:
+        try:
+            rows += [_tracked_row(study, study.network, batch) for batch in _BATCHES if study.network is not None]
+        except CostModelError as error:
+            reasons.append(f"{study.short} is not in the comparison with torch's MemTracker: {plain(str(error), 200)}")
+    if rows:
+        most = max(abs(row["difference_bytes"]) for row in rows)
+        verdict = f"differs by up to {most:,} B from" if most else "is, byte for byte,"
+        yield Paragraph(
+            f"The first rung needs no GPU to be checked: the predicted peak of {len(rows)} training steps, with the "
+            f"operators of PyTorch's CPU, {verdict} that of torch's MemTracker, which takes the same steps on fake "
+            "tensors and watches their storages come and go."
+        )
+        yield Table(
+            "memory-tracked",
+            "Peaks of training steps on a CPU, predicted and by torch's MemTracker",
+            pd.DataFrame(rows),
+            labels={
+                "rung": "rung",
+                "predicted_bytes": "predicted",
+                "tracked_bytes": "MemTracker",
+                "difference_bytes": "difference",
+            },
+        )
+    yield from (Paragraph(reason) for reason in reasons)
+
+
+def _tracked_row(study: Study, network: Network, batch: int) -> dict[str, Any]:
+    from costmodel.peers.mem_tracker import tracked_peak
+    from costmodel.tracer import trace
+
+    inputs = network.inputs(batch)
+    predicted = remember(trace(network.module, inputs, train=True, target="cpu", **TRAINING)).peak_bytes
+    tracked = tracked_peak(network.module, inputs, **TRAINING)
+    return {
+        "network": study.title,
+        "batch": batch,
+        "rung": "requested, with the CPU's operators",
+        "predicted_bytes": predicted,
+        "tracked_bytes": tracked,
+        "difference_bytes": tracked - predicted,
+    }
 
 
 def _rows(record: Measurement, run: Run) -> Iterator[dict[str, Any]]:
