@@ -342,13 +342,6 @@ def device(device: Device) -> Document:
     }
 
 
-def _finite(value: Any) -> Any:
-    """Numbers that have no end, which JSON does not know, as the text "inf", as TOML writes them."""
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    return "inf" if value == math.inf else value
-
-
 def _sources(facts: Mapping[str, Fact]) -> Document:
     """Where numbers come from, by their names."""
     return {
