@@ -26,7 +26,7 @@ from costmodel.tracer.autocast import autocast_dtype, autocasting
 from costmodel.tracer.checkpointing import checkpoint_blocks
 from costmodel.tracer.inputs import Shape, floating_dtype, materialize, parse_shape, shapes_of, tensors_in
 from costmodel.tracer.recorder import Recorder, Rehearsal
-from costmodel.tracer.saved import saved_for_backward
+from costmodel.tracer.saved import Saved
 from costmodel.tracer.spies import dismiss, modules_of, spy_on
 from costmodel.tracer.targets import TARGETS, operators_of
 from costmodel.tracer.training import OPTIMIZERS, Training, TrainingStep
@@ -78,7 +78,7 @@ def trace(
     asked, training = Training.asked(train, options), bool(train)
     step = TrainingStep(asked, target) if training else None
     recorder = Recorder(meta=not run, train=training)
-    saved: Mapping[int, tuple[str, ...]] = {}
+    saved = Saved(recorder)
     with _ONE_AT_A_TIME, _way_of(target, training, fused=not run), autocasting(lower, target, not run) as region:
         network = _weighty_twin(model, wanted) if run else meta_twin(model, wanted)
         modules = paths_of(network)
@@ -102,13 +102,13 @@ def trace(
         checkpoint_blocks(modules, asked.checkpoint if step else (), recorder)
         with recorder, _explained(recorder, (args, kwargs)):
             for _ in range(asked.accumulate if step else 1):
-                with region():
+                with region(), saved.noted() if step else nullcontext():
                     outputs = network(*args, **kwargs)
                     output_specs = tuple(recorder.spec(tensor) for tensor in tensors_in(outputs))
                     value = step.take_loss(outputs, recorder) if step else None
                 if step:
                     del outputs  # as a training loop lets go of them: loss(network(images), labels)
-                    saved = saved or saved_for_backward(value, recorder)
+                    saved.read(value)
                     step.backward(value, recorder)
             if step:
                 step.update(recorder)
@@ -120,7 +120,7 @@ def trace(
     return Trace(
         model=name or type(model).__name__,
         operations=tuple(recorder.operations),
-        storages=recorder.storages.listed(saved),
+        storages=recorder.storages.listed(saved.layers),
         modules=modules_of(modules, spies),
         parameters=parameters,
         inputs=input_specs,

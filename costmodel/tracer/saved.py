@@ -3,17 +3,61 @@
 Read off the graph between forward and backward: a node keeps what it saved in attributes "_raw_saved_...". In a block
 under torch.utils.checkpoint placeholders stand there, and the block keeps its inputs instead. The node of an operation
 in place on a view (CopySlices) does not show what it saved: that is what the layer made and nothing else explains.
+
+Older versions of torch do not let one look into the graph: there hooks are told of each tensor as it is saved, which
+takes longer.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+from torch.autograd.graph import saved_tensors_hooks
 
 from costmodel.tracer.recorder import Recorder
+
+_SAVED_TENSOR = torch._C._autograd.SavedTensor
+_GRAPH_SHOWS = hasattr(_SAVED_TENSOR, "unpack_hook")
+
+
+class Saved:
+    """What the first forward that is noted saves for its backward."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._hooked: dict[int, dict[str, None]] = {}
+        self.layers: dict[int, tuple[str, ...]] = {}
+        """By storage: the layers that saved it, in the order of their operations."""
+
+    def noted(self) -> AbstractContextManager[Any]:
+        """Run a forward and its loss inside this, and call `read` before the backward."""
+        return nullcontext() if _GRAPH_SHOWS or self.layers else saved_tensors_hooks(self._pack, _unpack)
+
+    def read(self, loss: torch.Tensor) -> None:
+        """Note what was saved, if nothing was noted before."""
+        if not self.layers:
+            found = {storage: tuple(layers) for storage, layers in self._hooked.items()}
+            self.layers = saved_for_backward(loss, self._recorder) if _GRAPH_SHOWS else found
+
+    def _pack(self, tensor: torch.Tensor) -> tuple[torch.Tensor, int]:
+        recorder = self._recorder
+        self._hooked.setdefault(recorder.spec(tensor).storage, {})[recorder.layers[-1]] = None
+        # Not the tensor itself, which may be the node's own output and would keep the node alive; and without
+        # detach(), which is an operation.
+        return torch.Tensor._make_subclass(torch.Tensor, tensor), tensor._version
+
+
+def _unpack(packed: tuple[torch.Tensor, int]) -> torch.Tensor:
+    tensor, version = packed
+    if tensor._version != version:  # autograd leaves this check to the hooks
+        raise RuntimeError(
+            "one of the variables needed for gradient computation has been modified by an inplace operation"
+        )
+    return tensor
 
 
 def saved_for_backward(loss: torch.Tensor, recorder: Recorder) -> dict[int, tuple[str, ...]]:
@@ -46,7 +90,7 @@ def _saved(nodes: Iterable[Any], recorder: Recorder) -> Iterator[tuple[str, torc
                 blocks.setdefault(block, []).append((_number(node), recorder.layer_of_node(node)))
     for block, places in blocks.items():
         first, around = places[0][0], _around([layer for _, layer in places])
-        saved += [(first, around, one) for one in block.saved_args if isinstance(one, _SAVED_TENSOR)]
+        saved += [(first, around, one) for one in _inputs_of(block)]
     for _, layer, one in sorted(saved, key=lambda entry: entry[0]):
         if isinstance(one.data, torch.Tensor):
             yield layer, one.data
@@ -84,8 +128,16 @@ def _names(kind: Any) -> tuple[str, ...]:
 def _checkpoints(hook: Any) -> Iterator[Any]:
     """The checkpointed block whose placeholder this hook unpacks: torch/utils/checkpoint.py, _checkpoint_hook."""
     for cell in getattr(hook, "__closure__", None) or ():
-        if hasattr(cell.cell_contents, "saved_args"):
+        if hasattr(cell.cell_contents, "saved_args") or hasattr(cell.cell_contents, "input_saver"):
             yield cell.cell_contents
+
+
+def _inputs_of(block: Any) -> Iterator[Any]:
+    """The inputs that a checkpointed block keeps: in a list of its own, or until torch 2.11 at least in a node's."""
+    if hasattr(block, "saved_args"):
+        yield from (one for one in block.saved_args if isinstance(one, _SAVED_TENSOR))
+    else:
+        yield from _saved_by(block.input_saver.grad_fn)
 
 
 def _around(layers: list[str]) -> str:
@@ -96,6 +148,3 @@ def _around(layers: list[str]) -> str:
         same = [a == b for a, b in zip(common, parts, strict=False)]
         common = common[: same.index(False) if False in same else len(same)]
     return ".".join(common)
-
-
-_SAVED_TENSOR = torch._C._autograd.SavedTensor

@@ -218,6 +218,13 @@ def _mean(self: torch.Tensor, dim: list[int] | None, keepdim: bool = False, *, d
     return _new(tuple(kept), self)
 
 
+def _embedding(weight: torch.Tensor, indices: torch.Tensor, *_: Any, **__: Any) -> Made:
+    """Only raises RuntimeError for what cannot be an index, which some versions of torch let pass on meta tensors."""
+    if indices.dtype not in (torch.int64, torch.int32):
+        raise RuntimeError(f"Expected tensor for argument #1 'indices' to be of type Long or Int, not {indices.dtype}")
+    return None
+
+
 def _softmax(self: torch.Tensor, dim: int, half_to_float: bool) -> Made:
     return None if half_to_float or not -self.dim() <= dim < self.dim() else _unary(self)
 
@@ -272,6 +279,7 @@ def _makers() -> dict[Any, Callable[..., Made]]:
         aten.avg_pool2d.default: _average_pool,
         aten._adaptive_avg_pool2d.default: _adaptive_average,
         aten.mean.dim: _mean,
+        aten.embedding.default: _embedding,
         aten.native_batch_norm.default: _batch_norm,
         aten.native_layer_norm.default: _layer_norm,
         aten._softmax.default: _softmax,
