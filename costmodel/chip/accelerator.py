@@ -31,7 +31,6 @@ nor area.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -46,6 +45,7 @@ from costmodel.chip.technology import technology as find_technology
 from costmodel.chip.widths import Widths
 from costmodel.devices import Device, Fact, device
 from costmodel.devices import names as device_names
+from costmodel.devices.spec import with_other
 from costmodel.display import html_table
 from costmodel.errors import InputError, nearest
 from costmodel.units import iec, si
@@ -144,14 +144,7 @@ class Accelerator:
 
         Raises InputError for an unknown field or a number that cannot be.
         """
-        known = [f.name for f in dataclasses.fields(self) if f.name != "facts"]
-        for name in changes:
-            if name not in known:
-                raise InputError(f"an accelerator has no {name!r}: it has {', '.join(known)}.{nearest(name, known)}")
-        changed = [name for name in changes if changes[name] != getattr(self, name)]
-        facts = {name: fact for name, fact in self.facts.items() if name.partition(".")[0] not in changed}
-        title = f"{self.title} with other {', '.join(changed)}" if changed else self.title
-        return dataclasses.replace(self, **{"title": title, "facts": facts} | changes)
+        return with_other(self, "an accelerator", changes)
 
     def find_technology(self) -> Technology:
         """Its technology. Raises InputError if it names none, or one that there is not."""

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from costmodel.devices.calibration import Calibration
 from costmodel.errors import InputError, nearest
@@ -44,6 +44,25 @@ class Fact(NamedTuple):
     value: float
     source: Source
     note: str = ""
+
+
+_Described = TypeVar("_Described")
+
+
+def with_other(described: _Described, what: str, changes: Mapping[str, Any]) -> _Described:
+    """The same dataclass with other numbers, whose sources it then lacks; its title says what changed.
+
+    Raises InputError for a field that `what` ("a device") does not have.
+    """
+    old: Any = described
+    known = [f.name for f in dataclasses.fields(old) if f.name != "facts"]
+    for name in changes:
+        if name not in known:
+            raise InputError(f"{what} has no {name!r}: it has {', '.join(known)}.{nearest(name, known)}")
+    changed = [name for name in changes if changes[name] != getattr(old, name)]
+    facts = {name: fact for name, fact in old.facts.items() if name.partition(".")[0] not in changed}
+    title = f"{old.title} with other {', '.join(changed)}" if changed else old.title
+    return dataclasses.replace(old, **{"title": title, "facts": facts, **changes})
 
 
 @dataclass(frozen=True)
@@ -104,14 +123,7 @@ class Device:
 
         Raises InputError for an unknown field or a number that cannot be.
         """
-        known = [f.name for f in dataclasses.fields(self) if f.name != "facts"]
-        for name in changes:
-            if name not in known:
-                raise InputError(f"a device has no {name!r}: it has {', '.join(known)}.{nearest(name, known)}")
-        changed = [name for name in changes if changes[name] != getattr(self, name)]
-        facts = {name: fact for name, fact in self.facts.items() if name.partition(".")[0] not in changed}
-        title = f"{self.title} with other {', '.join(changed)}" if changed else self.title
-        return dataclasses.replace(self, **{"title": title, "facts": facts} | changes)
+        return with_other(self, "a device", changes)
 
     @property
     def _sources(self) -> list[Source]:

@@ -17,7 +17,17 @@ from costmodel.errors import InputError
 from costmodel.report.plots.labels import Box, Label, place
 from costmodel.report.plots.pixels import around, extent, frame, in_pixels, pieces, pixels
 from costmodel.report.plots.roofs import BACKING, draw_roofs, label_roofs, lines_of, roofs_of
-from costmodel.report.plots.style import INK, KINDS, SOFT, dress, layer_name, new_axes, shortened, styled
+from costmodel.report.plots.style import (
+    INK,
+    KINDS,
+    SOFT,
+    dress,
+    dress_roofline,
+    layer_name,
+    new_axes,
+    shortened,
+    styled,
+)
 from costmodel.units import iec, percent, si
 from costmodel.validation.measurement import Comparison
 from costmodel.validation.sweep import Sweep
@@ -102,19 +112,9 @@ def _pairs(comparison: Comparison) -> list[_Pair]:
 def _set_axes(ax: Axes, pairs: Sequence[_Pair], peaks: Sequence[float], ridges: Sequence[float]) -> None:
     across = [pair.intensity for pair in pairs] + list(ridges)
     up = [rate for pair in pairs for rate in (pair.predicted, pair.measured)] + list(peaks)
-    ax.set_xscale("log")
-    ax.set_yscale("log")
+    dress_roofline(ax, "rate (FLOP/s)")
     ax.set_xlim(min(across) / 2.5, max(across) * 4)
     ax.set_ylim(min(up) / 2, max(up) * 3)
-    ax.set_xlabel("arithmetic intensity (FLOP / byte)")
-    ax.set_ylabel("rate (FLOP/s)")
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: si(value, digits=1)))
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_locator(LogLocator(10))
-        axis.set_minor_formatter(NullFormatter())
-    ax.tick_params(which="minor", length=0)
-    dress(ax, grid="both")
 
 
 def _label(ax: Axes, pairs: Sequence[_Pair], markers: list[Box], taken: list[Box], roofs: list[Box]) -> None:

@@ -14,15 +14,14 @@ from typing import Any, NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from costmodel.errors import InputError
 from costmodel.report.plots.labels import Box, Label, place
 from costmodel.report.plots.pixels import around, extent, frame, in_pixels, pixels
 from costmodel.report.plots.roofs import BACKING, CONTRACTIONS, Roof, draw_roofs, label_roofs, lines_of, roofs_of
-from costmodel.report.plots.style import KINDS, SOFT, dress, layer_name, new_axes, shortened, styled
+from costmodel.report.plots.style import KINDS, SOFT, dress_roofline, layer_name, new_axes, shortened, styled
 from costmodel.roofline import CONVENTION, GroupPrediction, Prediction
-from costmodel.units import percent, seconds, si
+from costmodel.units import percent, seconds
 
 _LARGEST = 2200.0
 """Area in square points of a layer that takes all the time."""
@@ -126,19 +125,9 @@ def _is_drawn(layer: GroupPrediction) -> bool:
 def _set_axes(ax: Axes, points: Sequence[_Point], roofs: Sequence[Roof]) -> None:
     intensities = [point.intensity for point in points] + [roof.ridge for roof in roofs] or [1.0, 100.0]
     rates = [point.rate for point in points] + [roof.peak for roof in roofs] or [1e9, 1e12]
-    ax.set_xscale("log")
-    ax.set_yscale("log")
+    dress_roofline(ax, "attainable rate (FLOP/s)")
     ax.set_xlim(*_widened(min(intensities) / 2.5, max(intensities) * 5, decades=2.5))
     ax.set_ylim(*_widened(min(rates) / 2.5, max(rates) * 3, decades=1.8))
-    ax.set_xlabel("arithmetic intensity (FLOP / byte)")
-    ax.set_ylabel("attainable rate (FLOP/s)")
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: si(value, digits=1)))
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_locator(LogLocator(10))
-        axis.set_minor_formatter(NullFormatter())
-    ax.tick_params(which="minor", length=0)
-    dress(ax, grid="both")
 
 
 def _widened(low: float, high: float, decades: float) -> tuple[float, float]:

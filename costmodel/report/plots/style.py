@@ -17,8 +17,10 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from costmodel.errors import InputError
+from costmodel.units import si
 
 INK, SOFT, FAINT = "#222222", "#666666", "#d9d9d9"
 
@@ -100,6 +102,21 @@ def dress(ax: Axes, grid: str = "") -> None:
     ax.tick_params(which="both", color=SOFT, labelcolor=INK)
     if grid:
         ax.grid(True, which="major", axis=grid, color=FAINT, linewidth=0.5)  # type: ignore[arg-type]
+
+
+def dress_roofline(ax: Axes, rate: str) -> None:
+    """Make axes those of a roofline: logarithmic, intensity across, and up a rate that is called so."""
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.set_xlabel("arithmetic intensity (FLOP / byte)")
+    ax.set_ylabel(rate)
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: si(value, digits=1)))
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(LogLocator(10))
+        axis.set_minor_formatter(NullFormatter())
+    ax.tick_params(which="minor", length=0)
+    dress(ax, grid="both")
 
 
 def shortened(text: str, limit: int = 30, end: bool = False) -> str:
