@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from costmodel.chip.nests import Nest
-from costmodel.chip.tiling import Pool, Tile
+from costmodel.chip.schedules import Pool, Tile
 from costmodel.chip.windows import Window
 
 Span = tuple[int, int]

@@ -16,7 +16,7 @@ ROOT = Path(costmodel.__file__).parent
 LAYERS = [
     {"errors"},
     {"units"},
-    {"display"},
+    {"display", "facts"},
     {"graph", "devices"},
     {"rules"},
     {"cost"},

@@ -9,7 +9,7 @@ import pytest
 
 import costmodel as cm
 from costmodel.chip.anchors import EYERISS, NVDLA, Comparison, compare
-from costmodel.chip.nests import lower
+from costmodel.chip.lowering import lower
 
 DATA = Path(__file__).with_name("data")
 

@@ -10,7 +10,8 @@ import pytest
 import costmodel as cm
 from costmodel.chip.accelerator import Accelerator, accelerator
 from costmodel.chip.evaluation import area_of, evaluate
-from costmodel.chip.nests import Nest, Nests, lower
+from costmodel.chip.lowering import lower
+from costmodel.chip.nests import Nest, Nests
 from costmodel.chip.technology import technology
 from costmodel.chip.unfused import unfused_bytes
 from costmodel.errors import InputError

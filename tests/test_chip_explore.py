@@ -11,8 +11,9 @@ import pytest
 
 from costmodel.chip.accelerator import accelerator
 from costmodel.chip.evaluation import evaluate
-from costmodel.chip.explore import MIX, Exploration, Space, explore
+from costmodel.chip.explore import MIX, Exploration, explore
 from costmodel.chip.nests import Nest, Nests
+from costmodel.chip.space import Space
 from costmodel.errors import InputError
 
 CONV = Nest(

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 import costmodel as cm
-from costmodel.chip.nests import Nest, Nests, lower, nests_of
+from costmodel.chip.lowering import lower, nests_of
+from costmodel.chip.nests import Nest, Nests
 from costmodel.chip.windows import Window, met, tiles, tiles_of, touched
 from costmodel.errors import InputError
 from costmodel.graph import Operation, TensorSpec, Trace

@@ -6,8 +6,9 @@ import pytest
 from matplotlib.axes import Axes
 
 from costmodel import accelerator, balance, evaluate, networks
-from costmodel.chip.explore import Space, explore
-from costmodel.chip.nests import lower
+from costmodel.chip.explore import explore
+from costmodel.chip.lowering import lower
+from costmodel.chip.space import Space
 from costmodel.errors import InputError
 from costmodel.report import plots
 from costmodel.report.chapters.chip import AREAS, BASE, chip_chapter

@@ -13,7 +13,8 @@ from literal_walk import walk_literally
 
 from costmodel.chip.bounds import bound_bytes, compulsory_bytes
 from costmodel.chip.nests import Nest
-from costmodel.chip.tiling import SCHEDULE, Curve, Pool, Tile, footprint_bits, least_traffic, walk
+from costmodel.chip.schedules import SCHEDULE, Pool, Tile, footprint_bits, walk
+from costmodel.chip.tiling import Curve, least_traffic
 from costmodel.chip.widths import Widths
 from costmodel.chip.windows import Window
 from costmodel.errors import InputError

@@ -38,16 +38,15 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-from costmodel.chip.files import SourcedFile, implausible
 from costmodel.chip.mapping import DATAFLOWS, Array, Scratchpads
 from costmodel.chip.technology import DRAM_KINDS, TYPE_BITS, Technology
 from costmodel.chip.technology import technology as find_technology
 from costmodel.chip.widths import Widths
-from costmodel.devices import Device, Fact, device
+from costmodel.devices import Device, device
 from costmodel.devices import names as device_names
-from costmodel.devices.spec import with_other
 from costmodel.display import html_table
 from costmodel.errors import InputError, nearest
+from costmodel.facts import Fact, Range, SourcedFile, with_other
 from costmodel.units import iec, si
 
 _FOLDER = Path(__file__).with_name("accelerators")
@@ -229,21 +228,19 @@ def _ours(name: str) -> Accelerator:
 
 
 _TEXTS = ("title", "dataflow", "operand", "accumulator", "dram", "technology")
-_NUMBERS: Mapping[str, tuple[float, float, str]] = {
-    "rows": (1, 1 << 16, "elements"),
-    "columns": (1, 1 << 16, "elements"),
-    "clock_hertz": (1e5, 1e11, "Hz"),
-    "buffer_bytes": (1, 1 << 40, "bytes"),
-    "dram_bandwidth": (1e5, 1e15, "bytes/s"),
-    "element_bytes": (0, 1 << 30, "bytes"),
-    "buffer_banks": (1, 1 << 16, "banks"),
-    "buffer_bytes_per_cycle": (1e-3, 1e9, "bytes a cycle"),
-    "other_sram_bytes": (0, 1 << 40, "bytes"),
-    "other_mm2": (0, 1e5, "mm²"),
+_NUMBERS: Mapping[str, Range] = {
+    "rows": Range(1, 1 << 16, "elements", whole=True),
+    "columns": Range(1, 1 << 16, "elements", whole=True),
+    "clock_hertz": Range(1e5, 1e11, "Hz"),
+    "buffer_bytes": Range(1, 1 << 40, "bytes", whole=True),
+    "dram_bandwidth": Range(1e5, 1e15, "bytes/s"),
+    "element_bytes": Range(0, 1 << 30, "bytes", whole=True),
+    "buffer_banks": Range(1, 1 << 16, "banks", whole=True),
+    "buffer_bytes_per_cycle": Range(1e-3, 1e9, "bytes a cycle"),
+    "other_sram_bytes": Range(0, 1 << 40, "bytes", whole=True),
+    "other_mm2": Range(0, 1e5, "mm²"),
 }
-"""The range of each number: what lies outside is in another unit, such as GB/s for bytes/s."""
-
-_WHOLE = ("rows", "columns", "buffer_bytes", "element_bytes", "buffer_banks", "other_sram_bytes")
+_WORDS = Range(1, 1 << 20, "words", whole=True)
 _REQUIRED = (
     "title", "dataflow", "rows", "columns", "clock_hertz", "operand", "accumulator", "buffer_bytes", "dram_bandwidth",
 )  # fmt: skip
@@ -269,30 +266,24 @@ def read_accelerator(path: Path) -> Accelerator:
     }
     facts: dict[str, Fact] = {}
 
-    def number(name: str, value: Any, limits: tuple[float, float, str], whole: bool) -> Any:
+    def number(name: str, value: Any, limits: Range) -> Any:
         if isinstance(value, dict):
-            facts[name] = file.fact(name, value, limits, whole)
+            facts[name] = file.fact(name, value, limits)
             value = facts[name].value
-        elif problem := implausible(value, limits, whole):
-            raise file.error(name, problem)
-        return int(value) if whole else float(value)
+        return (int if limits.whole else float)(file.number(name, value, limits))
 
     for name, limits in _NUMBERS.items():
         if name in document:
-            values[name] = number(name, document[name], limits, name in _WHOLE)
+            values[name] = number(name, document[name], limits)
     if "memory_interface" in document:
         values["memory_interface"] = document["memory_interface"]
         if not isinstance(values["memory_interface"], bool):
             raise file.error("memory_interface", f"{document['memory_interface']!r} is neither true nor false")
     if "scratchpads" in document:
-        table = file.table("scratchpads")
+        table = file.table("scratchpads", document["scratchpads"])
         file.check_names(Scratchpads._fields, Scratchpads._fields, "scratchpads.", table)
-        values["scratchpads"] = Scratchpads(
-            **{
-                name: number(f"scratchpads.{name}", table[name], (1, 1 << 20, "words"), True)
-                for name in Scratchpads._fields
-            }
-        )
+        words = {name: number(f"scratchpads.{name}", table[name], _WORDS) for name in Scratchpads._fields}
+        values["scratchpads"] = Scratchpads(**words)
     file.check_sources()
     if values.get("technology", "").removesuffix("+derived").endswith(".toml"):  # beside the file that names it
         values["technology"] = str(path.parent / values["technology"])
@@ -309,7 +300,7 @@ def _inconsistency(chip: Accelerator) -> str:
             return f"{name}: {value!r} is unknown, use {', '.join(choices)}"
     for name, limits in _NUMBERS.items():
         value = getattr(chip, name)
-        if value is not None and (problem := implausible(value, limits, name in _WHOLE)):
+        if value is not None and (problem := limits.problem(value)):
             return f"{name}: {problem}"
     if chip.operand.startswith("int") != chip.accumulator.startswith("int"):
         return f"accumulator: {chip.accumulator} cannot add up products of {chip.operand}: both integer, or neither"

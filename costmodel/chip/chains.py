@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from costmodel.chip.nests import Nest, nests_of
+from costmodel.chip.lowering import nests_of
+from costmodel.chip.nests import Nest
 from costmodel.chip.windows import Window
 from costmodel.graph import FORWARD, Operation, TensorSpec, Trace
 

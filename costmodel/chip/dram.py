@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from costmodel.chip.bounds import bound_bytes, compulsory_bytes
-from costmodel.chip.nests import Nest, Nests, lower
-from costmodel.chip.tiling import Curve, Integers, Tile, least_traffic
+from costmodel.chip.lowering import lower
+from costmodel.chip.nests import Nest, Nests
+from costmodel.chip.schedules import Tile
+from costmodel.chip.tiling import Curve, Integers, least_traffic
 from costmodel.chip.widths import WORD_BITS, Widths, whole
 from costmodel.cost import Costs
 from costmodel.display import html_table

@@ -26,8 +26,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from costmodel.chip.accelerator import Accelerator
+from costmodel.chip.lowering import lower
 from costmodel.chip.mapping import Mapped, place
-from costmodel.chip.nests import Nest, Nests, lower
+from costmodel.chip.nests import Nest, Nests
 from costmodel.chip.shapes import curve_of
 from costmodel.chip.technology import TYPE_BITS, Technology
 from costmodel.chip.tiling import Tiling

@@ -28,7 +28,8 @@ import numpy as np
 
 from costmodel.chip.bounds import bound_bytes
 from costmodel.chip.chains import Chain, Stage, chains
-from costmodel.chip.nests import Unlowered, lower
+from costmodel.chip.lowering import lower
+from costmodel.chip.nests import Unlowered
 from costmodel.chip.pyramids import Levels, Pyramids, levels, of_run, pyramids
 from costmodel.chip.tiling import Curve, least_traffic
 from costmodel.chip.widths import WORD_BITS, Widths, whole

@@ -1,6 +1,4 @@
-"""Trace -> loop nests: every contraction of a network said in one form, for whoever designs the chip that runs it.
-
-A nest is a convolution, group by group:
+"""A loop nest: one contraction said in one form, for whoever designs the chip that runs it.
 
     for n in batch:  for k in out_channels:  for c in in_channels:      (channels of one group)
         for p in out_rows:  for q in out_columns:
@@ -8,30 +6,23 @@ A nest is a convolution, group by group:
                 output[n, k, p, q] += input[n, c, p stride + r dilation - padding, ...] * weight[k, c, r, s]
 
 A fully connected layer or a matrix product is one with a single pixel, its rows being the batch. The matrices of a
-batched product, and attention's heads, are groups: each has its own weights. Attention is two nests, the scores and the
-weighted values. In a transposed convolution the window slides over the output: p = y stride + r dilation - padding.
-The backward pass of a convolution is two nests: the input's gradient is the transposed convolution; the weight's is a
-convolution whose window is the output's gradient, whose batch is the input channels and which sums over the batch:
-
-    grad_weight[c, k, r, s] += input[c, n, r dilation + p stride - padding, ...] * grad_output[n, k, p, q]
+batched product, and attention's heads, are groups: each has its own weights. In a transposed convolution the window
+slides over the output: p = y stride + r dilation - padding. `lowering` makes nests of a network's operations.
 
 MACs follow the count's convention: taps on padding are multiplied as well (a transposed one's beyond the output too).
 """
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from costmodel.chip.windows import Window, touched
-from costmodel.cost import Costs, OperationCost, count
 from costmodel.display import html_table
 from costmodel.errors import InputError
-from costmodel.graph import FORWARD, Operation, TensorSpec, Trace
+from costmodel.graph import FORWARD
 from costmodel.units import si
 
 if TYPE_CHECKING:
@@ -204,229 +195,6 @@ class Nests:
         if not kept:
             raise InputError(f"{self.model} has no {what}.")
         return replace(self, nests=kept)
-
-
-def lower(network: Trace | Costs) -> Nests:
-    """The loop nests of every contraction of a trace, forward and backward, in the order of execution.
-
-    Their MACs and those of `Nests.unlowered` (a convolution over three dimensions, a product of three tensors) add up
-    to the count's. Raises InputError for a network that has no contraction to lower.
-    """
-    costs = network if isinstance(network, Costs) else count(network)
-    nests: list[Nest] = []
-    lost: list[tuple[OperationCost, str]] = []
-    for entry in costs.operations:
-        if not entry.modelled:
-            lost.append((entry, "no rule says what it costs"))
-        elif entry.cost.macs:
-            made = nests_of(entry.operation)
-            nests += made
-            if not made:
-                lost.append((entry, _why_not(entry.operation)))
-    if not nests:
-        have = ", ".join(dict.fromkeys(entry.operation.operator for entry, _ in lost))
-        raise InputError(
-            f"{costs.trace.model} has no contraction (convolution or matrix product) that a loop nest can say"
-            + (f": only {have}." if have else ".")
-        )
-    return Nests(costs.trace.model, tuple(nests), _unlowered(lost))
-
-
-def nests_of(operation: Operation) -> tuple[Nest, ...]:
-    """The loop nests of one operation; none if it is no contraction, or one that a nest cannot say."""
-    lowering = _LOWERINGS.get(operation.operator)
-    made = lowering(operation) if lowering else ()
-    return tuple(nest for nest in made if nest.macs)
-
-
-def _convolution(op: Operation) -> Iterable[Nest]:
-    if len(op.inputs["weight"].shape) > 4:
-        return
-    yield _conv(op, op.inputs["input"], op.inputs["weight"], op.outputs[0])
-
-
-def _convolution_backward(op: Operation) -> Iterable[Nest]:
-    if len(op.inputs["weight"].shape) > 4:
-        return
-    forward = _conv(op, op.inputs["input"], op.inputs["weight"], op.inputs["grad_output"])
-    for_input, for_weight, _ = op.attributes["output_mask"]
-    if for_input:
-        yield replace(
-            forward,
-            operator=f"{op.operator} (input)",
-            transposed=not forward.transposed,
-            **_swapped(forward, "out_channels", "in_channels"),
-            **_swapped(forward, "out_rows", "in_rows"),
-            **_swapped(forward, "out_columns", "in_columns"),
-        )
-    if for_weight:  # its window is the forward's pixels; what the window slides over is the other tensor
-        windowed = "out" if forward.transposed else "in"
-        pixels = "in" if forward.transposed else "out"
-        get = lambda side, what: getattr(forward, f"{side}_{what}")  # noqa: E731
-        yield replace(
-            forward,
-            operator=f"{op.operator} (weight)",
-            transposed=False,
-            batch=get(windowed, "channels"),
-            out_channels=get(pixels, "channels"),
-            in_channels=forward.batch,
-            out_rows=forward.filter_rows,
-            out_columns=forward.filter_columns,
-            filter_rows=get(pixels, "rows"),
-            filter_columns=get(pixels, "columns"),
-            stride=forward.dilation,
-            dilation=forward.stride,
-            in_rows=get(windowed, "rows"),
-            in_columns=get(windowed, "columns"),
-        )
-
-
-def _conv(op: Operation, data: TensorSpec, weight: TensorSpec, output: TensorSpec) -> Nest:
-    """The nest of the forward convolution. One over a single dimension has one row; a batch may be missing."""
-    spatial = len(weight.shape) - 2
-    transposed = bool(op.attributes.get("transposed", False))
-    groups = int(op.attributes.get("groups", 1))
-    out_channels, in_channels = output.shape[-spatial - 1], data.shape[-spatial - 1]
-    (out_rows, out_columns), (in_rows, in_columns) = (_plane(t.shape[-spatial:], 1) for t in (output, data))
-    filter_rows, filter_columns = _plane(weight.shape[2:], 1)
-    down, across = _plane(_each(op.attributes["padding"], spatial), 0)
-    return Nest(
-        op.layer,
-        op.operator,
-        "conv",
-        batch=math.prod(data.shape[: -spatial - 1]),
-        groups=groups,
-        out_channels=out_channels // groups,
-        in_channels=in_channels // groups,
-        out_rows=out_rows,
-        out_columns=out_columns,
-        filter_rows=filter_rows,
-        filter_columns=filter_columns,
-        stride=_plane(_each(op.attributes["stride"], spatial), 1),
-        dilation=_plane(_each(op.attributes["dilation"], spatial), 1),
-        padding=((down, down), (across, across)),
-        in_rows=in_rows,
-        in_columns=in_columns,
-        transposed=transposed,
-        phase=op.phase,
-    )
-
-
-def _product(op: Operation) -> Iterable[Nest]:
-    """Rows of the first matrix are the batch; the second matrix is the weights."""
-    first, second = list(op.inputs.values())[:2]
-    yield _matmul(op, first, second)
-
-
-def _product_and_sum(op: Operation) -> Iterable[Nest]:
-    first, second = (op.inputs[name] for name in _factors(op))
-    if op.operator == "aten.addbmm":  # sums over its batch too
-        groups, rows, summed = first.shape
-        yield _linear(op, batch=rows, in_channels=groups * summed, out_channels=second.shape[-1])
-    else:
-        yield _matmul(op, first, second)
-
-
-def _matmul(op: Operation, first: TensorSpec, second: TensorSpec) -> Nest:
-    if len(second.shape) == 1:  # a matrix or a vector times a vector: the first factor is the weights
-        return _linear(op, in_channels=second.shape[0], out_channels=math.prod(first.shape[:-1]))
-    *leading, rows, summed = first.shape
-    columns, groups = second.shape[-1], math.prod(leading)
-    if groups > 1 and second.strides[0] == 0:  # one matrix, expanded
-        return _linear(op, batch=groups * rows, in_channels=summed, out_channels=columns)
-    if groups > 1 and first.strides[0] == 0:
-        return _linear(op, batch=rows, in_channels=summed, out_channels=groups * columns)
-    return _linear(op, groups=groups, batch=rows, in_channels=summed, out_channels=columns)
-
-
-def _attention(op: Operation) -> Iterable[Nest]:
-    """Scores, then values. Query heads that share a key's head are rows of one product."""
-    query, key, value = (op.inputs[name].shape for name in ("query", "key", "value"))
-    heads, shared = math.prod(query[:-2]), math.prod(key[:-2])
-    rows = query[-2] * (heads // shared)
-    for part, summed, out in (("scores", query[-1], key[-2]), ("values", key[-2], value[-1])):
-        yield replace(_linear(op, summed, out, rows, shared), operator=f"{op.operator} ({part})", kind="attention")
-
-
-def _attention_backward(op: Operation) -> Iterable[Nest]:
-    """Scores once more, then the gradients of values, probabilities, queries and keys."""
-    query, key, value = (op.inputs[name].shape for name in ("query", "key", "value"))
-    heads, shared = math.prod(query[:-2]), math.prod(key[:-2])
-    rows, keys, size, size_v = query[-2] * (heads // shared), key[-2], query[-1], value[-1]
-    for part, batch, summed, out in (
-        ("scores", rows, size, keys),
-        ("value", keys, rows, size_v),
-        ("probabilities", rows, size_v, keys),
-        ("query", rows, keys, size),
-        ("key", keys, rows, size),
-    ):
-        yield replace(_linear(op, summed, out, batch, shared), operator=f"{op.operator} ({part})", kind="attention")
-
-
-def _linear(op: Operation, in_channels: int, out_channels: int, batch: int = 1, groups: int = 1) -> Nest:
-    return Nest(op.layer, op.operator, "linear", batch, groups, out_channels, in_channels, phase=op.phase)
-
-
-_FUSED_ATTENTION = (
-    "aten._scaled_dot_product_flash_attention",
-    "aten._scaled_dot_product_efficient_attention",
-    "aten._scaled_dot_product_cudnn_attention",
-    "aten._scaled_dot_product_flash_attention_for_cpu",
-    "aten._scaled_dot_product_fused_attention_overrideable",
-)
-
-_LOWERINGS: Mapping[str, Callable[[Operation], Iterable[Nest]]] = {
-    **dict.fromkeys(
-        ("aten.convolution", "aten._convolution", "aten.convolution_overrideable", "aten.mkldnn_convolution"),
-        _convolution,
-    ),
-    "aten.convolution_backward": _convolution_backward,
-    **dict.fromkeys(
-        ("aten.mm", "aten.bmm", "aten.mv", "aten.dot", "aten.vdot", "aten._scaled_mm", "aten._int_mm"), _product
-    ),
-    **dict.fromkeys(
-        ("aten.addmm", "aten._addmm_activation", "aten.baddbmm", "aten.addmv", "aten.addbmm"), _product_and_sum
-    ),
-    **dict.fromkeys(_FUSED_ATTENTION, _attention),
-    **{f"{name}_backward": _attention_backward for name in _FUSED_ATTENTION},
-}
-
-
-def _factors(op: Operation) -> tuple[str, str]:
-    return next(pair for pair in (("mat1", "mat2"), ("batch1", "batch2"), ("mat", "vec")) if pair[0] in op.inputs)
-
-
-def _plane(sizes: Iterable[int], missing: int) -> Pair:
-    """Two sizes; the first is missing where there is one dimension only."""
-    *first, last = sizes
-    return (first[0] if first else missing, last)
-
-
-def _each(value: Any, spatial: int) -> tuple[int, ...]:
-    """A setting for each dimension; one number stands for all."""
-    sizes = tuple(value) if isinstance(value, (tuple, list)) else (value,)
-    return sizes if len(sizes) == spatial else sizes * spatial
-
-
-def _swapped(nest: Nest, a: str, b: str) -> dict[str, Any]:
-    return {a: getattr(nest, b), b: getattr(nest, a)}
-
-
-def _why_not(op: Operation) -> str:
-    weight = op.inputs.get("weight")
-    if "convolution" in op.operator and weight is not None:
-        return f"a convolution over {len(weight.shape) - 2} dimensions"
-    return "not a product of two tensors that a nest can say"
-
-
-def _unlowered(lost: list[tuple[OperationCost, str]]) -> tuple[Unlowered, ...]:
-    counts = Counter((entry.operation.operator, why) for entry, why in lost)
-    rows = []
-    for (operator, why), times in counts.items():
-        own = [entry for entry, reason in lost if (entry.operation.operator, reason) == (operator, why)]
-        macs = sum(entry.cost.macs for entry in own) if own[0].modelled else None
-        rows.append(Unlowered(operator, why, times, tuple(dict.fromkeys(e.operation.layer for e in own)), macs))
-    return tuple(rows)
 
 
 def _row(nest: Nest) -> dict[str, Any]:

@@ -52,10 +52,9 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from costmodel.chip.files import SourcedFile
-from costmodel.devices import Fact
 from costmodel.display import html_table
 from costmodel.errors import InputError, nearest
+from costmodel.facts import Fact, Range, SourcedFile
 from costmodel.units import iec, parse_bytes
 
 if TYPE_CHECKING:
@@ -228,10 +227,10 @@ _NAMES = {
     "area": (*(f"{kind}_element" for kind in TYPE_BITS), "sram_bit", "memory_interface"),
 }
 _LIMITS = {
-    "energy": (1e-16, 1e-9, "joules"),
-    "sram": (1e-14, 1e-8, "joules"),
-    "dram": (1e-12, 1e-7, "joules"),
-    "area": (1e-17, 1e-6, "square metres"),
+    "energy": Range(1e-16, 1e-9, "joules"),
+    "sram": Range(1e-14, 1e-8, "joules"),
+    "dram": Range(1e-12, 1e-7, "joules"),
+    "area": Range(1e-17, 1e-6, "square metres"),
 }
 
 
@@ -243,11 +242,11 @@ def read_technology(path: Path, derived: bool = False) -> Technology:
     file = SourcedFile(path, "technology", f"Ours are {', '.join(names())}.")
     file.check_names(("title", "node_nanometres", *_TABLES, "derived", "sources"), ("title", "node_nanometres"))
     title = file.text("title", file.document["title"])
-    node = file.fact("node_nanometres", file.document["node_nanometres"], (1, 1000, "nanometres"))
+    node = file.fact("node_nanometres", file.document["node_nanometres"], Range(1, 1000, "nanometres"))
     published = _tables(file, file.document, "")
     guessed: dict[str, dict[Any, Fact]] = {}
     if "derived" in file.document:
-        within = file.table("derived")
+        within = file.table("derived", file.document["derived"])
         file.check_names(_TABLES, (), "derived.", within)
         guessed = _tables(file, within, "derived.")
         for table, facts in guessed.items():
@@ -276,7 +275,7 @@ def _tables(file: SourcedFile, within: Mapping[str, Any], prefix: str) -> dict[s
     for name in _TABLES:
         if name not in within:
             continue
-        table = file.table(name, within, prefix)
+        table = file.table(f"{prefix}{name}", within[name])
         if name in _NAMES:
             file.check_names(_NAMES[name], (), f"{prefix}{name}.", table)
         facts = file.facts(f"{prefix}{name}.", table, _LIMITS[name])

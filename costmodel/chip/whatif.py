@@ -37,8 +37,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from costmodel.chip.accelerator import Accelerator
 from costmodel.chip.evaluation import energy_of, moved_in_buffer_bytes
 from costmodel.chip.fusion import fuse
+from costmodel.chip.lowering import lower
 from costmodel.chip.mapping import place
-from costmodel.chip.nests import Nest, Nests, lower
+from costmodel.chip.nests import Nest, Nests
 from costmodel.chip.shapes import curve_of
 from costmodel.chip.technology import TYPE_BITS
 from costmodel.cost import Costs

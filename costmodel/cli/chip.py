@@ -54,7 +54,7 @@ def chip(
     hardware = _accelerator(accelerator, technology)
     found, trace = traced(model, feed, Step())
     from costmodel.chip.evaluation import evaluate
-    from costmodel.chip.nests import lower
+    from costmodel.chip.lowering import lower
     from costmodel.chip.whatif import what_ifs
     from costmodel.report import documents
     from costmodel.report.captions import caption, chip_notes, unlowered_warnings
@@ -138,9 +138,10 @@ def explore(
         "clocks": tuple(dict.fromkeys(clock or ())),
     }
     runs = [traced(model, feed, Step()) for model in models]
-    from costmodel.chip.explore import MIX, Space
+    from costmodel.chip.explore import MIX
     from costmodel.chip.explore import explore as explored
-    from costmodel.chip.nests import lower
+    from costmodel.chip.lowering import lower
+    from costmodel.chip.space import Space
     from costmodel.report import documents
     from costmodel.report.captions import unlowered_warnings
     from costmodel.report.designs import answers, front_rows, notes

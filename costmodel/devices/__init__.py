@@ -30,9 +30,10 @@ from pathlib import Path
 
 from costmodel.devices.calibration import Calibration, Ceilings
 from costmodel.devices.reader import read_device
-from costmodel.devices.spec import PATHS, Device, Fact, Source
+from costmodel.devices.spec import PATHS, Device
 from costmodel.devices.writer import to_toml
 from costmodel.errors import InputError, nearest
+from costmodel.facts import Fact, Source
 
 __all__ = [
     "PATHS", "Calibration", "Ceilings", "Device", "Fact", "Source", "device", "names", "read_device", "to_toml",

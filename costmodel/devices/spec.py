@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
 from costmodel.devices.calibration import Calibration
 from costmodel.errors import InputError, nearest
+from costmodel.facts import Fact, Range, Source, with_other
 
 PATHS: Mapping[str, str] = {
     "fp64": "FP64",
@@ -24,45 +24,6 @@ PATHS: Mapping[str, str] = {
 """The precision paths and what people call them; fp64 and fp32 are the vector units."""
 
 KINDS = ("gpu", "cpu")
-
-
-class Source(NamedTuple):
-    """Where numbers come from."""
-
-    title: str
-    date: str
-    """When it was published, or read where it bears no date: "2022", "2022-11" or "2022-11-30"."""
-
-    url: str = ""
-    via: str = ""
-    """Where its figures were read, if not in the document itself."""
-
-
-class Fact(NamedTuple):
-    """A number of a device, and how we know it."""
-
-    value: float
-    source: Source
-    note: str = ""
-
-
-_Described = TypeVar("_Described")
-
-
-def with_other(described: _Described, what: str, changes: Mapping[str, Any]) -> _Described:
-    """The same dataclass with other numbers, whose sources it then lacks; its title says what changed.
-
-    Raises InputError for a field that `what` ("a device") does not have.
-    """
-    old: Any = described
-    known = [f.name for f in dataclasses.fields(old) if f.name != "facts"]
-    for name in changes:
-        if name not in known:
-            raise InputError(f"{what} has no {name!r}: it has {', '.join(known)}.{nearest(name, known)}")
-    changed = [name for name in changes if changes[name] != getattr(old, name)]
-    facts = {name: fact for name, fact in old.facts.items() if name.partition(".")[0] not in changed}
-    title = f"{old.title} with other {', '.join(changed)}" if changed else old.title
-    return dataclasses.replace(old, **{"title": title, "facts": facts, **changes})
 
 
 @dataclass(frozen=True)
@@ -130,21 +91,21 @@ class Device:
         return list(dict.fromkeys(fact.source for fact in self.facts.values()))
 
 
-_PLAUSIBLE: Mapping[str, tuple[float, float, str]] = {
-    "memory_bandwidth": (1e8, 1e15, "bytes/s"),
-    "memory_bytes": (1 << 20, 1 << 50, "bytes"),
-    "l2_bytes": (1 << 10, 1 << 40, "bytes"),
-    "l3_bytes": (1 << 10, 1 << 40, "bytes"),
-    "units": (1, 1e6, "multiprocessors or cores"),
-    "clock_hertz": (1e6, 1e11, "Hz"),
-    "launch_seconds": (1e-9, 1.0, "seconds"),
-    "peaks": (1e8, 1e19, "FLOP/s"),
+NUMBERS: Mapping[str, Range] = {
+    "memory_bandwidth": Range(1e8, 1e15, "bytes/s"),
+    "memory_bytes": Range(1 << 20, 1 << 50, "bytes", whole=True),
+    "l2_bytes": Range(1 << 10, 1 << 40, "bytes", whole=True),
+    "l3_bytes": Range(1 << 10, 1 << 40, "bytes", whole=True),
+    "units": Range(1, 1e6, "multiprocessors or cores", whole=True),
+    "clock_hertz": Range(1e6, 1e11, "Hz"),
+    "launch_seconds": Range(1e-9, 1.0, "seconds"),
 }
-"""The range of each number: what lies outside is in another unit, such as GB/s for bytes/s."""
+"""What each number of a device can be."""
 
-_WHOLE = ("memory_bytes", "l2_bytes", "l3_bytes", "units")
+RATES = Range(1e8, 1e19, "FLOP/s")
+"""What a peak can be."""
+
 _REQUIRED = ("memory_bandwidth",)
-NUMBERS = tuple(name for name in _PLAUSIBLE if name != "peaks")
 
 _NOT_ABOVE = (
     ("peaks.fp64", "peaks.fp64_tensor"),
@@ -160,20 +121,6 @@ _NOT_ABOVE = (
 """Pairs of which the first cannot be larger: narrower formats are no slower, and memory grows away from the chip."""
 
 
-def implausible(name: str, value: Any) -> str:
-    """What about one number cannot be, or an empty text."""
-    low, high, unit = _PLAUSIBLE[name.partition(".")[0]]
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return f"{name}: {value!r} is not a number: give {unit}"
-    if not math.isfinite(value) or value <= 0:
-        return f"{name}: {value} is not a positive, finite number: give {unit}"
-    if name in _WHOLE and value != int(value):
-        return f"{name}: {value} is not a whole number: give {unit}"
-    if not low <= value <= high:
-        return f"{name}: {value:g} cannot be in {unit}: give it in that unit"
-    return ""
-
-
 def _inconsistency(device: Device) -> str:
     if device.kind not in KINDS:
         return f"kind: {device.kind!r} is neither of {', '.join(KINDS)}{nearest(str(device.kind), KINDS).rstrip('?')}"
@@ -186,8 +133,8 @@ def _inconsistency(device: Device) -> str:
     numbers = {name: value for name, value in numbers.items() if value is not None or name in _REQUIRED}
     numbers |= {f"peaks.{path}": peak for path, peak in device.peaks.items()}
     for name, value in numbers.items():
-        if problem := implausible(name, value):
-            return problem
+        if problem := NUMBERS.get(name, RATES).problem(value):
+            return f"{name}: {problem}"
     for smaller, larger in _NOT_ABOVE:
         if numbers.get(smaller, 0) > numbers.get(larger, math.inf):
             return f"{smaller}: larger than {larger}: is one of them a figure with sparsity, or in another unit"

@@ -7,8 +7,9 @@ import json
 from collections.abc import Mapping
 
 from costmodel.devices.calibration import Calibration
-from costmodel.devices.spec import NUMBERS, PATHS, Device, Fact, Source
+from costmodel.devices.spec import NUMBERS, PATHS, Device
 from costmodel.errors import InputError
+from costmodel.facts import Fact, Source
 
 
 def to_toml(device: Device) -> str:

@@ -18,8 +18,10 @@ from costmodel.chip.anchors import Comparison, compare
 from costmodel.chip.balance import Balance, Elasticities, balance, elasticities, ridge_and_mix
 from costmodel.chip.dram import Curves, traffic_curves
 from costmodel.chip.evaluation import CONVENTION, Evaluation, evaluate
-from costmodel.chip.explore import Exploration, Space, explore
-from costmodel.chip.nests import Nests, lower
+from costmodel.chip.explore import Exploration, explore
+from costmodel.chip.lowering import lower
+from costmodel.chip.nests import Nests
+from costmodel.chip.space import Space
 from costmodel.chip.technology import technology
 from costmodel.chip.whatif import WhatIfs, what_ifs
 from costmodel.errors import InputError

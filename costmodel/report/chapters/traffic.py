@@ -9,7 +9,7 @@ import pandas as pd
 from costmodel.chip.dram import Curves, traffic_curves
 from costmodel.chip.fused_layer_paper import anchors
 from costmodel.chip.fusion import Fusion, fuse
-from costmodel.chip.nests import lower
+from costmodel.chip.lowering import lower
 from costmodel.errors import InputError
 from costmodel.report import plots
 from costmodel.report.exercises.words import BATCH, listed, times

@@ -1,0 +1,148 @@
+"""One network on every design of a space: a piece of an exploration, which any process can work out alone.
+
+A layer's time on a design is max(cycles / clock, DRAM bytes / bandwidth). Cycles depend on the array alone and the
+traffic on buffer and width alone, so both are worked out once for each (a row-stationary array's cycles depend on the
+buffer too) and combined by broadcasting. Every number is the one that `costmodel.chip.evaluation` gives for that
+design.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from costmodel.chip.accelerator import Accelerator
+from costmodel.chip.evaluation import area_of, energy_of, moved_in_buffer_bytes
+from costmodel.chip.mapping import Array, Mapped, place
+from costmodel.chip.nests import Nest, Nests
+from costmodel.chip.shapes import curve_of, shape_of
+from costmodel.chip.space import Space, variant
+from costmodel.errors import InputError
+from costmodel.graph import FORWARD
+
+Floats = npt.NDArray[np.float64]
+
+
+class Work(NamedTuple):
+    """A network's distinct nests and how often each occurs."""
+
+    nests: tuple[Nest, ...]
+    counts: tuple[int, ...]
+    images: int
+
+
+class Piece(NamedTuple):
+    """A part of a sweep."""
+
+    work: Work
+    space: Space
+    operand: str
+    dataflow: str
+
+
+class Found(NamedTuple):
+    """Of a piece, for a frame: arrays of (arrays, buffers, bandwidths, clocks); energy without the last two."""
+
+    overlapped: Floats
+    serial: Floats
+    dram_bytes: Floats
+    joules: Floats | None
+    area: Floats | None
+
+
+def work_of(nests: Nests) -> Work:
+    """The forward of a network, without what occurs twice."""
+    forward = nests.of_phase(FORWARD)
+    shapes = Counter(map(shape_of, forward))
+    return Work(tuple(shapes), tuple(shapes.values()), forward[0].batch)
+
+
+def run(piece: Piece) -> Found:
+    """Work a piece out."""
+    work, space, operand, flow = piece
+    chip = variant(space.base, operand, flow)
+    technology = chip.find_technology() if chip.technology else None
+    sides = np.array(space.arrays, dtype=np.int64)
+    buffers = np.array(space.buffers, dtype=np.int64)
+    bandwidths, clocks = np.array(space.bandwidths), np.array(space.clocks)
+    shape = (len(sides), len(buffers), len(bandwidths), len(clocks))
+    overlapped, array_time = np.zeros(shape), np.zeros((len(sides), len(buffers), 1, len(clocks)))
+    traffic, moved = np.zeros(len(buffers)), np.zeros((len(sides), len(buffers)))
+    for nest, times in zip(work.nests, work.counts, strict=True):
+        dram = _dram_bytes(nest, chip, buffers)
+        cycles, words = _cycles(nest, chip, sides, buffers)
+        seconds = cycles[:, :, None, None] / clocks
+        if chip.buffer_bytes_per_cycle:
+            delivery = words[:, :, None, None] / chip.buffer_bytes_per_cycle / clocks
+            seconds = np.maximum(seconds, delivery)
+        overlapped += times * np.maximum(seconds, (dram[:, None] / bandwidths)[None, :, :, None])
+        array_time += times * seconds
+        traffic += times * dram
+        moved += times * words
+    frames = work.images
+    serial = array_time + (traffic[:, None] / bandwidths)[None, :, :, None]
+    joules = None
+    area = None
+    if technology is not None:
+        macs = sum(nest.macs * times for nest, times in zip(work.nests, work.counts, strict=True))
+        elements = [
+            energy_of(chip.replace(rows=rows, columns=columns), technology)(macs, 0, 0).total
+            for rows, columns in sides.tolist()
+        ]
+        memories = [
+            energy_of(chip.replace(buffer_bytes=size), technology)(0, moved[:, index], traffic[index]).total
+            for index, size in enumerate(buffers.tolist())
+        ]
+        joules = (np.array(elements)[:, None] + np.stack(memories, axis=1)) / frames
+        parts = [_area(chip, technology, rows=int(rows), columns=int(columns)) for rows, columns in sides]
+        sram = np.array([_area(chip, technology, buffer_bytes=size) for size in buffers.tolist()])
+        interface = np.array([_area(chip, technology, dram_bandwidth=rate) for rate in bandwidths.tolist()])
+        own = _area(chip, technology)
+        area = np.array(parts)[:, None, None] + (sram - own)[:, None] + (interface - own)
+    return Found(overlapped / frames, serial / frames, traffic / frames, joules, area)
+
+
+def _area(chip: Accelerator, technology: Any, **changes: Any) -> float:
+    area = area_of(chip.replace(**changes), technology)
+    return area.total if area else 0.0
+
+
+def _dram_bytes(nest: Nest, chip: Accelerator, buffers: npt.NDArray[np.int64]) -> Floats:
+    """The least traffic behind each buffer; NaN where it holds no tile."""
+    curve = curve_of(nest, chip.widths)
+    fits = buffers >= curve.smallest_buffer_bytes
+    traffic = np.full(len(buffers), np.nan)
+    if fits.any():
+        traffic[fits] = curve.dram_bytes(buffers[fits])
+    return traffic
+
+
+def _cycles(
+    nest: Nest, chip: Accelerator, sides: npt.NDArray[np.int64], buffers: npt.NDArray[np.int64]
+) -> tuple[Floats, Floats]:
+    """Cycles, and bytes between buffer and array: (arrays, buffers)."""
+    shape = (len(sides), len(buffers))
+    if chip.dataflow != "row_stationary":
+        mapped = place(nest, Array(chip.dataflow, sides[:, 0], sides[:, 1]))
+        words = moved_in_buffer_bytes(mapped, chip)
+        return (
+            np.broadcast_to(np.asarray(mapped.cycles, dtype=float)[:, None], shape),
+            np.broadcast_to(np.asarray(words, dtype=float)[:, None], shape),
+        )
+    cycles, words = np.full(shape, np.nan), np.full(shape, np.nan)
+    for i, (rows, columns) in enumerate(sides.tolist()):
+        for j, size in enumerate(buffers.tolist()):
+            found = _placed(nest, chip.replace(rows=rows, columns=columns, buffer_bytes=size))
+            if found is not None:
+                cycles[i, j], words[i, j] = found.cycles, moved_in_buffer_bytes(found, chip)
+    return cycles, words
+
+
+def _placed(nest: Nest, chip: Accelerator) -> Mapped | None:
+    try:
+        return place(nest, chip.array)
+    except InputError:  # no pass fits in this buffer
+        return None
