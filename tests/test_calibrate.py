@@ -5,7 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 import random
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +21,7 @@ from costmodel.devices import Calibration, Ceilings, Device, Fact, Source, devic
 from costmodel.errors import InputError
 from costmodel.estimate import CLASSES, Demand, class_of, seconds
 from costmodel.hardware import calibrate as module
+from costmodel.hardware import samples
 from costmodel.hardware.fit import Guess, Sample, fit
 from costmodel.hardware.samples import unpadded_share
 from costmodel.hardware.shapes import DRAWS, Limits, cases
@@ -287,3 +293,26 @@ def test_whole_overlap_is_null_in_json() -> None:
     found = json.loads(documents.to_text(documents.devices([FULL])))["devices"][0]["calibration"]
     assert found["classes"]["conv_3x3"]["bf16"]["overlap"] is None
     assert found["classes"]["conv_3x3"]["fp32"]["overlap"] == 1.0 and found["cache_bytes"] == 2**25
+
+
+def test_what_a_device_cannot_run_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        """A clock on whose device one operation in `every` does not run."""
+
+        def __init__(self, every: int) -> None:
+            self.every = every
+
+        def once(self, call: Callable[[], int], before: Callable[[], None]) -> float:
+            before()
+            if call() % self.every == 0:
+                raise RuntimeError("no kernel image is available for execution on the device")
+            return 1e-3
+
+    def subjects(count: int) -> list[Any]:
+        path = SimpleNamespace(tf32=None, name="fp32", dtype="float32")
+        return [SimpleNamespace(path=path, call=partial(int, i), prepare=lambda: None) for i in range(count)]
+
+    monkeypatch.setattr(samples, "precision", lambda path: nullcontext())
+    assert samples._timed(Broken(3), subjects(6), 2) == [None, 1e-3, 1e-3, None, 1e-3, 1e-3]
+    with pytest.raises(RuntimeError, match="no kernel image"):
+        samples._timed(Broken(1), subjects(6), 2)

@@ -20,7 +20,7 @@ from costmodel.hardware import measure as measuring
 from costmodel.hardware.clock import Clock, Timing
 from costmodel.hardware.estimator import _estimated, torch_estimate
 from costmodel.hardware.measure import measure, measurement
-from costmodel.hardware.record import MemoryPeaks, Run, Switches, read
+from costmodel.hardware.record import MemoryPeaks, Run, Said, Switches, read
 from costmodel.hardware.stage import Stage, switched
 from costmodel.tracer import Training
 from costmodel.tracer.twin import meta_twin
@@ -338,3 +338,15 @@ def test_torchs_estimator_speaks_of_an_accelerator() -> None:
     found = measure(Net(), (4, 3, 16, 16), device="cuda", seconds=0.0)
     said = found.peers["torch runtime estimator"]
     assert said.seconds, said.problem
+
+
+def test_torchs_estimator_fails_before_autograd_runs(monkeypatch) -> None:
+    """An exception inside of autograd's C++ would end the process: peaks are looked up before."""
+
+    def unknown(dtype):
+        raise ModuleNotFoundError("No module named 'pynvml'")
+
+    monkeypatch.setattr("torch._inductor.utils.get_device_tflops", unknown)
+    run = Run("net", ((2, 3, 16, 16),), 2, "float32", True)
+    said = torch_estimate(Net(), run, Training.asked(True, {}), torch.device("cuda", 0))
+    assert said == Said(problem="ModuleNotFoundError: No module named 'pynvml'")

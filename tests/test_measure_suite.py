@@ -105,6 +105,39 @@ def test_killed_half_way_it_keeps_what_it_measured(tmp_path) -> None:
     assert len(read(tmp_path / "lenet-fp32.json").runs) == 2
 
 
+def test_what_ended_the_suite_twice_is_not_tried_again(tmp_path, monkeypatch) -> None:
+    class Ended(BaseException):
+        """As a process that is killed: nothing is written after it."""
+
+    def ends(*args, **kwargs):
+        raise Ended
+
+    monkeypatch.setattr(suites, "measure", ends)
+    for state in ("begun", "begun again"):
+        with pytest.raises(Ended):
+            tiny(tmp_path, TINY[:1]).run()
+        assert [each["state"] for each in json.loads((tmp_path / "suite.json").read_text())["steps"]] == [state]
+    first, second = tiny(tmp_path, (TINY[0], Task("no-such-network", PLAIN, 1, False))).run()
+    assert (first.state, first.detail) == (FAILED, "it ended the suite twice, and was not tried again")
+    assert "no-such-network" in second.detail
+    (tmp_path / "suite.json").write_text("{")  # a damaged log is no log
+    with pytest.raises(Ended):
+        tiny(tmp_path, TINY[:1]).run()
+
+
+def test_a_device_that_answers_nothing_any_more_ends_the_suite(tmp_path, monkeypatch) -> None:
+    def breaks(*args, **kwargs):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(suites, "measure", breaks)
+    monkeypatch.setattr(suites, "answers", lambda device: False)
+    with pytest.raises(HardwareError, match=r"answers nothing any more since lenet.*illegal.*same command again"):
+        tiny(tmp_path).run()
+    assert json.loads((tmp_path / "suite.json").read_text())["steps"][-1]["state"] == "begun"
+    monkeypatch.undo()
+    assert suites.answers("cpu")
+
+
 def test_a_calibration_is_written_beside_the_records(tmp_path, monkeypatch) -> None:
     """What is calibrated is another test's business: here the device file is that of a device of ours."""
     monkeypatch.setattr(suites, "calibrate", lambda *args, **kwargs: cm.device("xeon-icelake-1core"))

@@ -32,6 +32,15 @@ STEPS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.fixture(autouse=True)
+def as_under_a_mode(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MemTracker is a dispatch mode, under which autograd makes a new tensor of every sum of two gradients.
+
+    Without one it adds in place (test_tracer_accumulation), so that a network with residual connections takes less.
+    """
+    monkeypatch.setattr("costmodel.tracer.recorder.adds_in_place", lambda first, second: False)
+
+
 def torchvisions(name: str) -> nn.Module:
     """The network on the meta device."""
     with torch.device("meta"):

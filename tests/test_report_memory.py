@@ -145,12 +145,16 @@ def test_measured_peaks_stand_beside_the_predicted() -> None:
     network = networks.find("lenet")
     options = {"optimizer": "sgd", "optimizer_options": {"momentum": 0.9}}
     ours = remember(trace(network.module, network.inputs(4), train=True, **options)).ladder()
-    theirs = {f"{rung.name}_bytes": rung.nbytes + 8_519_680 for rung in ours[:3]}
+    # a workspace for the forward's thread and one for the backward's: 8,519,680 B each, in a segment of 20 MiB
+    workspaces = [2 * 8_519_680, 2 * 8_519_680, 2 * 20 * 2**20]
+    beside = [rung.nbytes + more for rung, more in zip(ours[:3], workspaces, strict=True)]
+    theirs = {f"{rung.name}_bytes": most + 1000 for rung, most in zip(ours[:3], beside, strict=True)}
     others = [record(), record("cpu", **theirs), record(failure="out of memory", **theirs)]
     frame = table(measured_section([*others, record(**theirs)]), "memory-measured")
     assert frame["rung"].tolist() == ["requested", "allocated", "reserved"]
-    assert frame["predicted_bytes"].tolist() == [rung.nbytes for rung in ours[:3]]
-    assert frame["more_bytes"].tolist() == [8_519_680] * 3
+    assert frame["predicted_bytes"].tolist() == beside
+    assert frame["workspace_bytes"].tolist() == workspaces
+    assert frame["more_bytes"].tolist() == [1000] * 3
     assert set(frame["device"]) == {"A GPU"}
 
 

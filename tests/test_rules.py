@@ -191,7 +191,7 @@ class TestVectorWork:
 
     def test_batch_norm_in_training_computes_its_statistics(self) -> None:
         costs = training(nn.BatchNorm2d(3), (2, 3, 4, 4)).phase(FORWARD)
-        norm = next(e for e in costs.operations if e.operation.operator == "aten.native_batch_norm")
+        norm = next(e for e in costs.operations if e.operation.operator == "aten.cudnn_batch_norm")
         assert norm.cost.flops == 96 * (4 + 4) + 3 * 3 + 2 * 3 * 3
         # reads input, weight, bias, running statistics; writes output, both batch statistics and the running ones
         assert norm.cost.read_bytes == 4 * (96 + 4 * 3)

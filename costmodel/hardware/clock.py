@@ -193,6 +193,15 @@ def find_device(device: str) -> torch.device:
     return torch.device("cuda", index)
 
 
+def answers(device: str) -> bool:
+    """Whether a device still computes: after some errors (an illegal address) CUDA does nothing more in a process."""
+    try:
+        torch.zeros(2, device=find_device(device)).sum().item()
+        return True
+    except (RuntimeError, HardwareError):
+        return False
+
+
 FRESH_BYTES = 2**25
 """From this size on, a settled glibc takes memory for a block from the system, and gives it back when it is freed."""
 

@@ -27,11 +27,22 @@ def torch_estimate(network: nn.Module, run: Run, training: Training | None, devi
     try:
         fake = importlib.import_module("torch._subclasses.fake_tensor").FakeTensorMode
         tool = importlib.import_module("torch.distributed._tools.runtime_estimator").RuntimeEstimator
+        _look_up_peaks(getattr(torch, run.dtype))
         twin = meta_twin(network, getattr(torch, run.dtype)).train(run.train)
         with fake(), redirect_stdout(io.StringIO()):
             return Said(_estimated(tool(), twin, run, training, device))
     except Exception as error:
         return Said(problem=" ".join(f"{type(error).__name__}: {error}".split())[:200])
+
+
+def _look_up_peaks(dtype: torch.dtype) -> None:
+    """Let torch find the device's peaks, which it remembers. It may ask Triton, which may want a C compiler.
+
+    Where that fails, it must fail here: an exception inside of autograd's C++ would end the process.
+    """
+    utils = importlib.import_module("torch._inductor.utils")
+    utils.get_device_tflops(dtype)
+    utils.get_gpu_dram_gbps()
 
 
 def _estimated(tool: Any, twin: nn.Module, run: Run, training: Training | None, device: torch.device) -> float:

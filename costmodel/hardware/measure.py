@@ -244,8 +244,16 @@ def _clock_hertz(clock: Clock) -> float | None:
 
 
 def _give_back(clock: Clock) -> None:
+    """Leave nothing behind: the next run finds the allocator as a new process does.
+
+    cuBLAS is given a workspace for each stream that it works on, which PyTorch keeps; one that was made while a graph
+    was captured keeps the graph's whole memory.
+    """
     gc.collect()
     if clock.on_cuda:
+        clear = getattr(torch._C, "_cuda_clearCublasWorkspaces", None)  # not there where torch was built without CUDA
+        if clear is not None:
+            clear()
         torch.cuda.empty_cache()
 
 

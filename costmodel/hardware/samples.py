@@ -126,7 +126,8 @@ def sampled(
         tell(f"operations, group {number + 1} of {len(groups)}", number, len(groups))
         subjects = [subject for each in group if (subject := _subject(clock, cache, *each)) is not None]
         times = _timed(clock, subjects, effort.rounds)
-        found += [(subject.others, _timed_as(subject, each)) for subject, each in zip(subjects, times, strict=True)]
+        pairs = zip(subjects, times, strict=True)
+        found += [(subject.others, _timed_as(subject, each)) for subject, each in pairs if each is not None]
         del subjects
     tell("done", len(groups), len(groups))
     views = [each.sample.seconds for _, each in found if each.name == "view"]
@@ -227,18 +228,28 @@ def _random(shape: Sequence[int], device: torch.device, dtype: torch.dtype) -> t
     return flat.view(*shape)
 
 
-def _timed(clock: Clock, subjects: Sequence[_Subject], rounds: int) -> list[float]:
-    """The lower quartile of each one's times over the rounds, each round in an order of its own."""
+def _timed(clock: Clock, subjects: Sequence[_Subject], rounds: int) -> list[float | None]:
+    """The lower quartile of each one's times over the rounds, each round in an order of its own.
+
+    None where the device cannot run it; raises what it said if it cannot run most of them.
+    """
     seconds: list[list[float]] = [[] for _ in subjects]
+    lost: set[int] = set()
     order = list(range(len(subjects)))
     for number in range(rounds + 1):
         random.Random(number).shuffle(order)
         for index in order:
             subject = subjects[index]
-            if len(seconds[index]) >= _ENOUGH and seconds[index][0] > _LONG:
+            if index in lost or (len(seconds[index]) >= _ENOUGH and seconds[index][0] > _LONG):
                 continue
-            with precision(subject.path):
-                elapsed = clock.once(subject.call, subject.prepare)
+            try:
+                with precision(subject.path):
+                    elapsed = clock.once(subject.call, subject.prepare)
+            except RuntimeError:
+                lost.add(index)
+                if 2 * len(lost) > len(subjects):
+                    raise
+                continue
             if number:  # the first makes kernels
                 seconds[index].append(elapsed)
-    return [sorted(each)[(len(each) - 1) // 4] for each in seconds]
+    return [None if i in lost else sorted(each)[(len(each) - 1) // 4] for i, each in enumerate(seconds)]

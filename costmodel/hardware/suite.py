@@ -1,7 +1,9 @@
 """One call on a machine: calibrate it, run the tests that need it, measure the networks; what is done is kept.
 
 Everything is written as soon as it is there. A suite that is cut off and called again skips what lies in the folder;
-what fails (a package that is not installed, a batch that does not fit) is written down, and the rest goes on.
+what fails (a package that is not installed, a batch that does not fit) is written down, and the rest goes on. What ends
+the process, or leaves the device answering nothing, ends the suite too; called again, it tries such a step once more
+and then goes on behind it.
 """
 
 from __future__ import annotations
@@ -12,14 +14,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from costmodel.devices import read_device, to_toml
-from costmodel.errors import CostModelError, InputError
+from costmodel.errors import CostModelError, HardwareError, InputError
 from costmodel.hardware.calibrate import FULL, Effort, calibrate
-from costmodel.hardware.clock import find_device
+from costmodel.hardware.clock import answers, find_device
 from costmodel.hardware.measure import measure, measurement
 from costmodel.hardware.record import DEFAULTS, Measurement, Switches, read
 from costmodel.networks import Network, find
@@ -29,7 +32,11 @@ SCHEMA = "costmodel/suite/1"
 DEVICE_FILE = "device.toml"
 """The calibrated device, beside the records that were made on it."""
 
+LOG_FILE = "suite.json"
+
 DONE, THERE, FAILED, NO_TIME = "done", "there already", "failed", "no time"
+BEGUN, BEGUN_AGAIN = "begun", "begun again"
+"""What stands in the log while a step runs, and for good where it ended the suite."""
 
 Progress = Callable[[str, int, int], None]
 
@@ -74,7 +81,7 @@ class Outcome(NamedTuple):
 
     step: str
     state: str
-    """DONE, THERE, FAILED or NO_TIME."""
+    """DONE, THERE, FAILED or NO_TIME; in the log also BEGUN or BEGUN_AGAIN."""
 
     seconds: float = 0.0
     detail: str = ""
@@ -131,13 +138,18 @@ class Suite:
     """Those that were built; weights take longer to draw than to run."""
 
     def run(self, tell: Progress = lambda text, done, total: None) -> list[Outcome]:
-        """Do it. Raises HardwareError where the device is not there, InputError for a folder that cannot be used."""
+        """Do it.
+
+        Raises HardwareError where the device is not there, or answers nothing any more, and InputError for a folder
+        that cannot be used.
+        """
         find_device(self.device)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"cannot write into {self.folder}: {error.strerror}.") from None
         steps = [*self._calibrating(), *self._testing(), *self._measuring()]
+        before = self._log()
         start = time.perf_counter()
         outcomes: list[Outcome] = []
         for index, (name, step) in enumerate(steps):
@@ -146,7 +158,15 @@ class Suite:
             if begun - start > self.budget_seconds:
                 outcomes.append(Outcome(name, NO_TIME))
                 continue
+            if before.get(name) == BEGUN_AGAIN:
+                outcomes.append(Outcome(name, FAILED, detail="it ended the suite twice, and was not tried again"))
+                continue
+            self._write_down([*outcomes, Outcome(name, BEGUN_AGAIN if before.get(name) == BEGUN else BEGUN)])
             state, detail = _attempted(step)
+            if state == FAILED and not answers(self.device):
+                raise HardwareError(
+                    f"{self.device} answers nothing any more since {name} ({detail}): give the same command again."
+                )
             outcomes.append(Outcome(name, state, round(time.perf_counter() - begun, 2), detail))
             self._write_down(outcomes)
         self._write_down(outcomes)
@@ -210,16 +230,23 @@ class Suite:
         tests = Path(__file__).parents[2] / "tests"
         if not tests.is_dir() or importlib.util.find_spec("pytest") is None:
             return FAILED, "there are no tests here, or no pytest"
-        options = ["-m", "cuda", "-q", "-p", "no:cacheprovider", "--continue-on-collection-errors"]
+        options = ["-m", "cuda", "-p", "no:cacheprovider", "-W", "ignore", "--continue-on-collection-errors"]
         line = [sys.executable, "-m", "pytest", *options, str(tests)]
         done = subprocess.run(line, capture_output=True, text=True, cwd=tests.parent, timeout=120, check=False)
         (self.folder / "tests.txt").write_text(done.stdout[-20_000:], encoding="utf-8")
-        last = done.stdout.strip().rpartition("\n")[2]
-        return (DONE if done.returncode == 0 else FAILED), last
+        summary = done.stdout.strip().rpartition("\n")[2].strip("= ")
+        return (DONE if done.returncode == 0 else FAILED), summary
+
+    def _log(self) -> dict[str, str]:
+        """The state of each step as the suite before left it; nothing where there is no log, or a damaged one."""
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            steps = json.loads((self.folder / LOG_FILE).read_text(encoding="utf-8"))["steps"]
+            return {each["step"]: each["state"] for each in steps}
+        return {}
 
     def _write_down(self, outcomes: Sequence[Outcome]) -> None:
         document = {"schema": SCHEMA, "device": self.device, "steps": [outcome._asdict() for outcome in outcomes]}
-        _write(self.folder / "suite.json", json.dumps(document, indent=1) + "\n")
+        _write(self.folder / LOG_FILE, json.dumps(document, indent=1) + "\n")
 
 
 Step = Callable[[], tuple[str, str]]

@@ -81,13 +81,30 @@ def overheads(trace: Trace, device: Device | None = None, context_bytes: int = C
     each, less where a gap holds it. cuDNN's workspaces are not among them: how large they are depends on the algorithm
     that cuDNN picks.
     """
-    large = device is not None and device.architecture.lower().startswith(_LARGE_ON)
-    segment = segment_size(round_size(_LARGE_WORKSPACE if large else _WORKSPACE))
-    threads = [phase for phase in (FORWARD, BACKWARD) if any(o.operator in _PRODUCTS for o in trace.of_phase(phase))]
+    segment = segment_size(round_size(_workspace(device)))
     return (
         Overhead("CUDA context", context_bytes, _CONTEXT_SOURCE),
-        *(Overhead(f"cuBLAS workspace of the {phase}'s thread", segment, _WORKSPACE_SOURCE) for phase in threads),
+        *(Overhead(f"cuBLAS workspace of the {each}'s thread", segment, _WORKSPACE_SOURCE) for each in _threads(trace)),
     )
+
+
+def workspaces_by_rung(trace: Trace, device: Device | None = None) -> dict[str, int]:
+    """What cuBLAS's workspaces add to each rung that the allocator counts, one a thread that multiplies matrices."""
+    size, threads = _workspace(device), len(_threads(trace))
+    rounded = round_size(size)
+    rungs = {"requested": size, "allocated": rounded, "reserved": segment_size(rounded)}
+    return {rung: threads * nbytes for rung, nbytes in rungs.items()}
+
+
+def _workspace(device: Device | None) -> int:
+    large = device is not None and device.architecture.lower().startswith(_LARGE_ON)
+    return _LARGE_WORKSPACE if large else _WORKSPACE
+
+
+def _threads(trace: Trace) -> tuple[str, ...]:
+    """The phases whose threads multiply matrices."""
+    phases = (FORWARD, BACKWARD)
+    return tuple(phase for phase in phases if any(o.operator in _PRODUCTS for o in trace.of_phase(phase)))
 
 
 def ladder(replay: Replay, beside: Iterable[Overhead]) -> tuple[Rung, ...]:

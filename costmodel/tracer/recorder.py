@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from costmodel.errors import TraceError
 from costmodel.graph import BACKWARD, FORWARD, Operation, TensorSpec
+from costmodel.tracer.accumulation import ADD, ADD_IN_PLACE, adds_in_place
 from costmodel.tracer.inputs import DTYPE_NAMES
 from costmodel.tracer.schema import Schema, read_arguments, schema_of
 from costmodel.tracer.shapes import MAKERS
@@ -51,6 +52,10 @@ class Recorder(TorchDispatchMode):
         self._sequence_layers: list[str] = [""]
         self.layer_of_parameter: dict[int, str] = {}
         """The module that holds a parameter, by the parameter's id."""
+        self._node: int | None = None
+        """The sequence number of the autograd node whose operations were the last."""
+        self._node_from = 0
+        """The first of its operations."""
         self._recomputed_from = 0
         """In the backward, the first operation of a forward that runs again."""
         self.failed_in: str | None = None
@@ -70,6 +75,8 @@ class Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run one operator and write it down."""
         kwargs = kwargs or {}
+        if func is ADD and self.phase == BACKWARD and not kwargs and adds_in_place(*args) and self._was_there(args[0]):
+            func = ADD_IN_PLACE
         schema = schema_of(func)
         if schema.name.startswith("profiler.") or (func is _DETACH and self.phase == BACKWARD):
             return func(*args, **kwargs)  # autograd detaches what it unpacks: no operation of the network's
@@ -211,7 +218,16 @@ class Recorder(TorchDispatchMode):
         node = torch._C._current_autograd_node()
         if node is None:
             return self.operations[-1].layer if self.operations else ""
+        number = node._sequence_nr()
+        if number != self._node:
+            self._node, self._node_from = number, len(self.operations)
         return self.layer_of_node(node)
+
+    def _was_there(self, tensor: torch.Tensor) -> bool:
+        """Whether a tensor is older than the autograd node that runs, which then did not make it on its way."""
+        node = torch._C._current_autograd_node()
+        begun = self._node_from if node is not None and node._sequence_nr() == self._node else len(self.operations)
+        return self.storages.birth(tensor.untyped_storage()) < begun
 
     def layer_of_node(self, node: Any) -> str:
         """The layer in whose forward an autograd node was made, or that holds the parameter it adds a gradient to."""

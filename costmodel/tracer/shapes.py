@@ -195,6 +195,17 @@ def _batch_norm(
     return _same(input), _vector(channels[0], input), _vector(channels[0], input)
 
 
+def _cudnn_batch_norm(
+    input: torch.Tensor, weight: Any, bias: Any, mean: Any, var: Any, training: bool, momentum: float, eps: float
+) -> Made:
+    """The same with the bytes that cuDNN sets aside, of which there are none; no statistics in evaluation."""
+    made = _batch_norm(input, weight, bias, mean, var, training, momentum, eps)
+    if not isinstance(made, tuple):
+        return None
+    aside = torch.empty(0, dtype=torch.uint8, device="meta")
+    return (*made, aside) if training else (made[0], _vector(0, input), _vector(0, input), aside)
+
+
 def _layer_norm(input: torch.Tensor, shape: list[int], weight: Any, bias: Any, eps: float) -> Made:
     """Output, and the mean and inverse deviation of each row."""
     rows = input.dim() - len(shape)
@@ -281,6 +292,7 @@ def _makers() -> dict[Any, Callable[..., Made]]:
         aten.mean.dim: _mean,
         aten.embedding.default: _embedding,
         aten.native_batch_norm.default: _batch_norm,
+        aten.cudnn_batch_norm.default: _cudnn_batch_norm,
         aten.native_layer_norm.default: _layer_norm,
         aten._softmax.default: _softmax,
         aten.cat.default: _cat,

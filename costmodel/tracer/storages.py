@@ -47,6 +47,10 @@ class Storages:
         """Whether it was seen before."""
         return storage._cdata in self.index_of
 
+    def birth(self, storage: Any) -> int:
+        """The index of the operation that made it; -1 if it was there before the first."""
+        return self._births[self.index(storage)]
+
     def alive_of(self, layer: str) -> list[int]:
         """The living storages that this layer's operations made."""
         return [i for i in self.index_of.values() if self._births[i] >= 0 and self._names[i] == layer]

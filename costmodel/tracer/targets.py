@@ -3,7 +3,8 @@
 cuda    attention is one operator: flash for 16-bit types, memory-efficient for float32 and wherever a mask is
         given, as in aten/src/ATen/native/transformers/cuda/sdp_utils.cpp (what neither takes runs the plain
         mathematics there as well);
-        dropout is one operator that keeps a bool mask (aten/src/ATen/native/Dropout.cpp, is_fused_kernel_acceptable)
+        dropout is one operator that keeps a bool mask (aten/src/ATen/native/Dropout.cpp, is_fused_kernel_acceptable);
+        batch norm is cuDNN's (aten/src/ATen/native/Normalization.cpp, _select_batch_norm_backend)
 cpu     attention is one operator without dropout
         (aten/src/ATen/native/transformers/sdp_utils_cpp.cpp, use_flash_attention_cpp)
 meta    nothing is fused
@@ -11,12 +12,14 @@ meta    nothing is fused
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch.nn import functional
+from torch.utils._python_dispatch import _disable_current_modes
 
 from costmodel.tracer.overlay import Overlay, Plain, Way
 
@@ -36,6 +39,46 @@ def _dropout_on_cuda(plain: Plain, input: torch.Tensor, p: float, train: bool) -
     if train and 0 < p < 1 and input.is_meta and input.numel():
         return torch.ops.aten.native_dropout(input, p, True)[0]
     return plain(input, p, train)
+
+
+def _batch_norm_on_cuda(
+    plain: Plain,
+    input: torch.Tensor,
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    running_mean: torch.Tensor | None,
+    running_var: torch.Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+    cudnn_enabled: bool,
+) -> torch.Tensor:
+    """Normalise each channel of a batch of shape (batch, channels, ...)."""
+    dtype, rank = input.dtype, input.dim()
+    on_cudnn = (
+        cudnn_enabled
+        and rank > 2
+        and weight is not None
+        and bias is not None
+        and ((running_mean is None) == (running_var is None))
+        and (training or running_mean is not None)
+        and dtype in _CUDNN_NORMALISES
+        and weight.dtype == _CUDNN_NORMALISES[dtype]
+        and input.is_meta
+        and 0 < len(input) <= (880_801 if training else 65_535)
+        and input.numel()
+    )
+    if not on_cudnn:
+        return plain(input, weight, bias, running_mean, running_var, training, momentum, eps, cudnn_enabled)
+    if not input.is_contiguous():
+        laid = {4: torch.channels_last, 5: torch.channels_last_3d}.get(rank)
+        as_it_is = laid is not None and input.is_contiguous(memory_format=laid)
+        input = input if as_it_is else input.contiguous()
+    return torch.ops.aten.cudnn_batch_norm(input, weight, bias, running_mean, running_var, training, momentum, eps)[0]
+
+
+_CUDNN_NORMALISES = {torch.float32: torch.float32, torch.float64: torch.float64, torch.float16: torch.float32}
+"""The types of an input that cuDNN normalises, with the type of the weight that it takes beside each."""
 
 
 def _attention_on_cuda(
@@ -111,8 +154,8 @@ def _attention_on_cpu(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> torch.Tensor:
-    """The same; three dimensions are a batch of one."""
-    alone = query.dim() == key.dim() == value.dim() == 3
+    """The same; three dimensions are a batch of one, where this torch sees it so."""
+    alone = query.dim() == key.dim() == value.dim() == 3 and _three_dimensions_are_fused()
     tensors = (query.unsqueeze(0), key.unsqueeze(0), value.unsqueeze(0)) if alone else (query, key, value)
     mask = attn_mask
     while alone and mask is not None and mask.dim() < 4:
@@ -124,6 +167,14 @@ def _attention_on_cpu(
     fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     result = fused(*tensors, 0.0, is_causal, attn_mask=mask, scale=scale)[0]
     return result.squeeze(0) if alone else result
+
+
+@functools.cache
+def _three_dimensions_are_fused() -> bool:
+    """Whether this torch makes a batch of one of attention without one: 2.14 does, 2.11 does not."""
+    with _disable_current_modes(), _FUSED.lifted():
+        alone = torch.empty(1, 1, 8)
+        return bool(torch._fused_sdp_choice(alone, alone, alone))
 
 
 def _added(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -164,7 +215,11 @@ def is_fused_on_cpu(
 
 
 _WAYS: Mapping[str, Mapping[str, Way]] = {
-    "cuda": {"scaled_dot_product_attention": _attention_on_cuda, "dropout": _dropout_on_cuda},
+    "cuda": {
+        "scaled_dot_product_attention": _attention_on_cuda,
+        "dropout": _dropout_on_cuda,
+        "batch_norm": _batch_norm_on_cuda,
+    },
     "cpu": {"scaled_dot_product_attention": _attention_on_cpu},
     "meta": {},
 }

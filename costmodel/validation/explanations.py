@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from costmodel.cost import OperationCost
-from costmodel.graph import Module, Operation
+from costmodel.graph import BACKWARD, Module, Operation
 
 
 @dataclass(frozen=True)
@@ -185,8 +185,13 @@ def _no_formula(case: Case) -> int:
 
 
 def _element_wise(case: Case) -> int:
-    """1 an element of the first operand of each add and mul that is not in place."""
-    return sum(next(iter(op.inputs.values())).elements for op in _called(case.plain, "add", "mul") if op.inputs)
+    """1 an element of the first operand of each add and mul that is not in place.
+
+    Gradients that autograd adds up are among them: it does so in place, but not while we watch it with a mode.
+    """
+    summed = [op for op in _called(case.plain, "add_") if op.phase == BACKWARD]
+    operations = [*_called(case.plain, "add", "mul"), *summed]
+    return sum(next(iter(op.inputs.values())).elements for op in operations if op.inputs)
 
 
 def _other_convolutions(case: Case) -> int:

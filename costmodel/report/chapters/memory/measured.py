@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from costmodel.errors import CostModelError
+from costmodel.devices import Device, device
+from costmodel.errors import CostModelError, InputError
 from costmodel.hardware.record import Measurement, Run
 from costmodel.memory import Memory, remember
+from costmodel.memory.ladder import workspaces_by_rung
 from costmodel.report.model import Block, Paragraph, Section, Table, plain
 from costmodel.report.study import TRAINING, Study
 
@@ -40,9 +42,15 @@ def measured_section(records: Sequence[Measurement], studies: Sequence[Study] = 
                 "memory-measured",
                 "Peaks of memory on GPUs",
                 pd.DataFrame(rows),
-                note="Measured by torch.cuda.memory_stats in one run of the steady state. The difference is what "
-                "libraries ask of the allocator beside the tensors: cuBLAS's and cuDNN's workspaces.",
-                labels={"predicted_bytes": "predicted", "measured_bytes": "measured", "more_bytes": "more"},
+                note="Measured by torch.cuda.memory_stats in one run of the steady state. Predicted is the rung with "
+                "the workspaces that PyTorch takes from its allocator for cuBLAS, one a thread. What was measured more "
+                "is what else libraries ask of the allocator: cuDNN's workspaces.",
+                labels={
+                    "predicted_bytes": "predicted",
+                    "workspace_bytes": "of it cuBLAS",
+                    "measured_bytes": "measured",
+                    "more_bytes": "more",
+                },
             ),
         ]
     return Section("Predicted against measured, rung by rung", tuple(blocks), anchor="memory-measured")
@@ -59,10 +67,14 @@ def _tracked(studies: Sequence[Study]) -> Iterator[Block]:
     if rows:
         most = max(abs(row["difference_bytes"]) for row in rows)
         verdict = f"differs by up to {most:,} B from" if most else "is, byte for byte,"
+        why = (
+            " MemTracker watches as a dispatch mode, under which autograd does not add two gradients in place as it "
+            "does otherwise: where a tensor is used twice, that is a tensor more."
+        )
         yield Paragraph(
             f"The first rung needs no GPU to be checked: the predicted peak of {len(rows)} training steps, with the "
             f"operators of PyTorch's CPU, {verdict} that of torch's MemTracker, which takes the same steps on fake "
-            "tensors and watches their storages come and go."
+            "tensors and watches their storages come and go." + (why if most else "")
         )
         yield Table(
             "memory-tracked",
@@ -102,9 +114,11 @@ def _rows(record: Measurement, run: Run) -> Iterator[dict[str, Any]]:
     if run.failure or not any(peaks.values()):
         return
     try:
-        predicted = {rung.name: rung.nbytes for rung in _predicted(run).ladder()}
+        memory = _predicted(run)
+        predicted = {rung.name: rung.nbytes for rung in memory.ladder()}
     except CostModelError:
         return
+    workspaces = workspaces_by_rung(memory.trace, _device(record))
     for rung, peak in peaks.items():
         if peak is not None:
             yield {
@@ -114,10 +128,18 @@ def _rows(record: Measurement, run: Run) -> Iterator[dict[str, Any]]:
                 "batch": run.batch,
                 "dtype": run.dtype,
                 "rung": rung,
-                "predicted_bytes": predicted[rung],
+                "predicted_bytes": predicted[rung] + workspaces[rung],
+                "workspace_bytes": workspaces[rung],
                 "measured_bytes": peak,
-                "more_bytes": peak - predicted[rung],
+                "more_bytes": peak - predicted[rung] - workspaces[rung],
             }
+
+
+def _device(record: Measurement) -> Device | None:
+    try:
+        return device(record.device_name)
+    except InputError:
+        return None
 
 
 def _predicted(run: Run) -> Memory:
