@@ -7,6 +7,9 @@ of a step and the copy of the module; what is alive when, it finds by itself.
     tracked_peak(network, (8, 3, 224, 224), optimizer="adam") == remember(
         trace(network, (8, 3, 224, 224), train=True, target="cpu", optimizer="adam")
     ).peak_bytes
+
+but for one thing: it watches as a dispatch mode, under which autograd makes a new tensor of every sum of two gradients
+(`costmodel.tracer.accumulation`). Where a tensor is used twice, as in a residual connection, its peak can be higher.
 """
 
 from __future__ import annotations
