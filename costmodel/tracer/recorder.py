@@ -7,7 +7,8 @@ what a device would be asked to run. It neither computes nor prints; `operations
 from __future__ import annotations
 
 from bisect import bisect_right
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeAlias
 
 import torch
 from torch.nn.parameter import UninitializedTensorMixin
@@ -16,14 +17,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from costmodel.errors import TraceError
 from costmodel.graph import BACKWARD, FORWARD, Operation, TensorSpec
 from costmodel.tracer.accumulation import ADD, ADD_IN_PLACE, adds_in_place
-from costmodel.tracer.inputs import DTYPE_NAMES
+from costmodel.tracer.inputs import DTYPE_NAMES, DTYPES
 from costmodel.tracer.schema import Schema, read_arguments, schema_of
-from costmodel.tracer.shapes import MAKERS
+from costmodel.tracer.shapes import IN_PLACE, MAKERS, Blank
 from costmodel.tracer.storages import Storages
 
 _DETACH = torch.ops.aten.detach.default
 _new = tuple.__new__
 """Makes a named tuple of a tuple at half the price: there are thousands in a trace."""
+_META = torch.device("meta")
+_REMEMBERED = "_costmodel_spec"
+"""The attribute in which a tensor that was made here remembers its spec."""
 _ACCUMULATE_GRAD = 2**64 - 1
 """The sequence number that autograd gives to the nodes that add a gradient to its parameter."""
 
@@ -45,7 +49,7 @@ class Recorder(TorchDispatchMode):
         """The modules whose forward is running, the innermost last."""
         self.operations: list[Operation] = []
         self.storages = Storages()
-        self._made: dict[Any, Any] = {}
+        self._recipes: dict[Any, _Recipe] = {}
         self._index_of = self.storages.index_of
         self._sequence_starts: list[int] = [0]
         """The numbers of autograd's next node whenever the layer changed; below, the layer from there on."""
@@ -98,57 +102,89 @@ class Recorder(TorchDispatchMode):
 
         # Inputs first: an operation may free or replace what it was given.
         inputs = {name: spec(tensor) for name, tensor in tensors.items()}
-        try:
-            if on_meta or (self.meta and schema.factory):
-                result = self._result(func, schema, args, kwargs, inputs, attributes)
-            else:
-                result = func(*args, **kwargs)
-        except (RuntimeError, NotImplementedError):
-            if on_meta and schema.needs_values:
-                raise self._needs_values(schema) from None
-            raise
+        static = on_meta or (self.meta and schema.factory)
+        recipe, key = self._recipe(func, schema, inputs, attributes) if static else (None, None)
+        result = None
+        if recipe is None and not (static and schema.silent):
+            result = self._run(func, schema, args, kwargs, tensors, on_meta)
+            if key is not None and _is_fresh(result, self.storages):
+                self._recipes[key] = _recipe_of(result)
 
-        storages, layer = self.storages, self._layer()
-        storages.running, storages.maker = len(self.operations), layer
-        outputs = (spec(result),) if isinstance(result, torch.Tensor) else self._specs(result)
-        storages.maker = None
+        self.begin()
+        if recipe is None:
+            outputs = (spec(result),) if isinstance(result, torch.Tensor) else self._specs(result)
+        else:
+            result, outputs = self._follow(recipe, args, inputs)
         if schema.writes and not outputs:
             outputs = tuple(inputs[name] for name in inputs if name.partition(".")[0] in schema.writes)
+        self.write(schema, inputs, outputs, attributes)
+        return result
+
+    def begin(self) -> None:
+        """From here on storages that are seen first are the results of the operation that is written next."""
+        self.storages.running, self.storages.maker = len(self.operations), self._layer()
+
+    def write(
+        self, schema: Schema, inputs: Mapping[str, TensorSpec], outputs: tuple[TensorSpec, ...], attributes: Any
+    ) -> None:
+        """Write down the operation that began."""
+        storages = self.storages
+        layer, storages.maker = storages.maker, None
         self.operations.append(
             _new(
                 Operation,
                 (schema.name, layer, self.phase, inputs, outputs, attributes, schema.view, schema.overload),
             )
         )
-        return result
 
-    def _result(
-        self,
-        func: Any,
-        schema: Schema,
-        args: Any,
-        kwargs: Any,
-        inputs: dict[str, TensorSpec],
-        attributes: dict[str, Any],
-    ) -> Any:
-        """What the operator returns for meta tensors: nothing, made at once, made again, or asked of torch."""
-        if schema.silent:
-            return None
+    def _recipe(
+        self, func: Any, schema: Schema, inputs: dict[str, TensorSpec], attributes: dict[str, Any]
+    ) -> tuple[_Recipe | None, Any]:
+        """What the operator returns for meta tensors, if that is plain or was seen before; else torch must be asked.
+
+        Beside it what decides the results, if they are nothing but new tensors and were not seen yet.
+        """
         maker = MAKERS.get(func)
-        made = maker(*args, **kwargs) if maker is not None else None
-        if made is not None:
-            return made
+        blanks = maker(inputs, attributes) if maker is not None else None
+        if blanks is not None:
+            return (tuple if schema.several else None, blanks), None
         if not schema.fresh:
-            return func(*args, **kwargs)
+            return None, None
         specs = tuple((name, spec.shape, spec.dtype, spec.strides) for name, spec in inputs.items())
         key = (func, specs, tuple(attributes.items()))
-        recipe = self._made.get(key)
-        if recipe is not None:
-            return _make(recipe)
-        result = func(*args, **kwargs)
-        if _is_fresh(result, self.storages):
-            self._made[key] = _recipe(result)
+        return self._recipes.get(key), key
+
+    def _run(
+        self, func: Any, schema: Schema, args: Any, kwargs: Any, tensors: dict[str, torch.Tensor], on_meta: bool
+    ) -> Any:
+        """Ask torch. Raises TraceError if an operator on meta tensors needs values."""
+        try:
+            result = func(*args, **kwargs)
+        except (RuntimeError, NotImplementedError):
+            if on_meta and schema.needs_values:
+                raise self._needs_values(schema) from None
+            raise
+        if schema.writes:  # it may have changed the shape of what it was given
+            for tensor in tensors.values():
+                tensor.__dict__.pop(_REMEMBERED, None)
         return result
+
+    def _follow(self, recipe: _Recipe, args: Any, inputs: dict[str, TensorSpec]) -> tuple[Any, tuple[TensorSpec, ...]]:
+        """What an operator returns by its recipe, and the specs."""
+        container, blanks = recipe
+        if blanks is IN_PLACE:
+            return args[0], (next(iter(inputs.values())),)
+        made = [(None, None) if blank is None else self.fill(blank) for blank in blanks]
+        specs = tuple([spec for _, spec in made if spec is not None])
+        return made[0][0] if container is None else container(tensor for tensor, _ in made), specs
+
+    def fill(self, blank: Blank) -> tuple[torch.Tensor, TensorSpec]:
+        """A new meta tensor, and its spec."""
+        shape, dtype, strides = blank
+        tensor = torch.empty_strided(shape, strides, dtype=DTYPES[dtype], device=_META)
+        spec = _new(TensorSpec, (shape, dtype, strides, self.storages.register(tensor.untyped_storage()), 0))
+        setattr(tensor, _REMEMBERED, spec)
+        return tensor, spec
 
     def spec(self, tensor: torch.Tensor) -> TensorSpec:
         """The tensor without its values; its storage is registered on first sight."""
@@ -159,6 +195,14 @@ class Recorder(TorchDispatchMode):
                 f"layer {self.layers[-1]!r} uses a {tensor.layout} tensor: only dense ones can be traced."
             ) from None
         index = self._index_of.get(storage._cdata)
+        known = getattr(tensor, _REMEMBERED, None)
+        if (
+            known is not None
+            and known.storage == index
+            and known.shape == tensor.shape
+            and known.strides == tensor.stride()
+        ):
+            return known
         if index is None:
             index = self.storages.register(storage)
         dtype = DTYPE_NAMES[tensor.dtype]
@@ -253,11 +297,15 @@ class Rehearsal(Recorder):
         return super().__torch_dispatch__(func, types, args, kwargs)
 
 
+_Recipe: TypeAlias = tuple[type | None, tuple[Blank | None, ...]]
+"""A tuple, a list or a tensor alone, and what is in it."""
+
+
 def _is_fresh(result: Any, known: Storages) -> bool:
-    """Whether every tensor of the result is a meta tensor that fills a new storage of its own."""
+    """Whether the result is meta tensors that each fill a new storage of their own."""
     taken: set[int] = set()
     for tensor in result if isinstance(result, (tuple, list)) else (result,):
-        if tensor is None:
+        if tensor is None and tensor is not result:
             continue
         if not isinstance(tensor, torch.Tensor) or not tensor.is_meta or tensor.storage_offset():
             return False
@@ -269,23 +317,11 @@ def _is_fresh(result: Any, known: Storages) -> bool:
     return True
 
 
-def _recipe(result: Any) -> Any:
-    if result is None:
-        return _NOTHING
+def _recipe_of(result: Any) -> _Recipe:
     if isinstance(result, torch.Tensor):
-        return (result.shape, result.stride(), result.dtype)
-    return [type(result), *(_recipe(item) for item in result)]
+        return None, (_blank(result),)
+    return type(result), tuple(None if item is None else _blank(item) for item in result)
 
 
-_NOTHING = ()
-
-
-def _make(recipe: Any) -> Any:
-    """New meta tensors by the recipe of an earlier result."""
-    if recipe is _NOTHING:
-        return None
-    if isinstance(recipe, list):
-        kind, *items = recipe
-        return kind(_make(item) for item in items)
-    shape, stride, dtype = recipe
-    return torch.empty_strided(shape, stride, dtype=dtype, device="meta")
+def _blank(tensor: torch.Tensor) -> Blank:
+    return Blank(tuple(tensor.shape), DTYPE_NAMES[tensor.dtype], tensor.stride())

@@ -35,6 +35,8 @@ class Schema:
     """The arguments that it writes in place."""
     silent: bool
     """It writes in place and returns nothing: optimizers' operators on lists of tensors."""
+    several: bool
+    """It returns several tensors."""
     composite: bool
     needs_values: bool
     factory: bool
@@ -62,6 +64,7 @@ def schema_of(func: Any) -> Schema:
         fresh=namespace == "aten" and bool(tensors) and not aliased and not written and name not in _ALIASING,
         writes=written,
         silent=bool(written) and not schema.returns,
+        several=len(schema.returns) > 1,
         composite=_decomposes(func),
         needs_values=any(tag in func.tags for tag in _NEEDS_VALUES),
         factory=namespace == "aten" and name in _TO_META and not tensors,

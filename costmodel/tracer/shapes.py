@@ -1,4 +1,4 @@
-"""What frequent operators return on the meta device, made directly.
+"""What frequent operators return on the meta device, said directly: shapes, element types and strides of the outputs.
 
 On meta tensors torch works out an operator's outputs by running its decomposition in Python: 1 ms for a matrix product,
 1.4 ms for a batch norm. Where the answer is plain (dense, contiguous tensors of one dtype) it is given here in
@@ -8,35 +8,75 @@ the shapes do not fit. A test holds every maker against torch's own meta kernels
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeAlias
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 
+from costmodel.graph import TensorSpec
+from costmodel.tracer.inputs import DTYPE_NAMES, DTYPES
+
 aten = torch.ops.aten
-Made: TypeAlias = torch.Tensor | tuple[torch.Tensor, ...] | None
 
 
-_LAST = torch.channels_last
-_META = torch.device("meta")
+class Blank(NamedTuple):
+    """A new tensor without its memory: it fills a storage of its own."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    strides: tuple[int, ...]
 
 
-def _new(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
-    return torch.empty(shape, dtype=like.dtype, device=_META)
+Inputs: TypeAlias = Mapping[str, TensorSpec]
+Attributes: TypeAlias = Mapping[str, Any]
+Made: TypeAlias = tuple[Blank, ...] | None
+Maker: TypeAlias = Callable[[Inputs, Attributes], Made]
+"""From an operation's tensors and other arguments, by name, to what it returns; None where torch must be asked."""
+
+IN_PLACE: Made = ()
+"""No blanks: the operator returns its first input, which it wrote."""
+
+_FLOATING = frozenset(name for name, dtype in DTYPES.items() if dtype.is_floating_point)
+_new = tuple.__new__
 
 
-def _vector(size: int, like: torch.Tensor) -> torch.Tensor:
-    return torch.empty_strided((size,), (1,), dtype=like.dtype, device=_META)
+@functools.lru_cache(maxsize=4096)
+def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Strides of a contiguous tensor."""
+    strides, step = [], 1
+    for size in reversed(shape):
+        strides.append(step)
+        step *= max(size, 1)
+    return tuple(reversed(strides))
 
 
-def _same(like: torch.Tensor) -> torch.Tensor:
-    """A new tensor like a contiguous one."""
-    return torch.empty_strided(like.shape, like.stride(), dtype=like.dtype, device=_META)
+@functools.lru_cache(maxsize=4096)
+def _channels_last(shape: tuple[int, ...]) -> tuple[int, ...]:
+    n, c, h, w = shape
+    strides = row_major((n, h, w, c))
+    return (strides[0], strides[3], strides[1], strides[2])
 
 
-def _plain(tensor: torch.Tensor) -> bool:
+def _is_laid_out(tensor: TensorSpec, strides: tuple[int, ...]) -> bool:
+    """Whether its elements lie as with these strides; where a size is 1 the stride leads nowhere."""
+    if tensor.strides == strides:
+        return True
+    return all(a == b or size == 1 for size, a, b in zip(tensor.shape, tensor.strides, strides, strict=True))
+
+
+def _is_contiguous(tensor: TensorSpec) -> bool:
+    return _is_laid_out(tensor, row_major(tensor.shape))
+
+
+def _is_dense(tensor: TensorSpec) -> bool:
+    """Whether it is contiguous, or four-dimensional with its channels last."""
+    return _is_contiguous(tensor) or (len(tensor.shape) == 4 and _is_laid_out(tensor, _channels_last(tensor.shape)))
+
+
+def _is_plain(tensor: TensorSpec) -> bool:
     """Whether it is contiguous, in one way only, not empty, and of a floating-point type."""
-    return tensor.is_contiguous() and tensor.dtype.is_floating_point and _one_layout(tensor.shape)
+    return tensor.dtype in _FLOATING and _one_layout(tensor.shape) and _is_contiguous(tensor)
 
 
 def _one_layout(shape: tuple[int, ...]) -> bool:
@@ -46,215 +86,215 @@ def _one_layout(shape: tuple[int, ...]) -> bool:
     return 0 not in shape
 
 
-def _empty(
-    size: list[int],
-    dtype: torch.dtype | None = None,
-    layout: torch.layout | None = None,
-    device: Any = None,
-    pin_memory: bool | None = None,
-    memory_format: torch.memory_format | None = None,
-) -> Made:
-    plain = layout in (None, torch.strided) and not pin_memory and memory_format is None
-    return torch.empty(size, dtype=dtype, device=_META) if plain else None
+def _blank(shape: tuple[int, ...], dtype: str) -> Blank:
+    return _new(Blank, (shape, dtype, row_major(shape)))
 
 
-def _unary(self: torch.Tensor, *_: Any, **__: Any) -> Made:
-    return _same(self) if _plain(self) else None
+def _same(like: TensorSpec) -> Blank:
+    """A new tensor like a contiguous one."""
+    return _new(Blank, (like.shape, like.dtype, row_major(like.shape)))
 
 
-def _unary_in_place(self: torch.Tensor, *_: Any, **__: Any) -> Made:
-    return self if self.dtype.is_floating_point else None
+def _empty(_: Inputs, to: Attributes) -> Made:
+    plain = to.get("layout") in (None, "strided") and not to.get("pin_memory") and to.get("memory_format") is None
+    dtype = to.get("dtype") or DTYPE_NAMES[torch.get_default_dtype()]
+    return (_blank(to["size"], dtype),) if plain and min(to["size"], default=0) >= 0 else None
 
 
-def _binary(self: torch.Tensor, other: Any, *_: Any, **__: Any) -> Made:
-    if not isinstance(other, torch.Tensor):
-        return _unary(self) if isinstance(other, (int, float)) else None
-    alike = self.shape == other.shape and self.dtype == other.dtype
-    return _same(self) if alike and _plain(self) and other.is_contiguous() else None
+def _unary(given: Inputs, _: Attributes) -> Made:
+    (tensor,) = given.values()
+    return (_same(tensor),) if _is_plain(tensor) else None
 
 
-def _binary_in_place(self: torch.Tensor, other: Any, *_: Any, **__: Any) -> Made:
-    if not isinstance(other, torch.Tensor):
-        return _unary_in_place(self) if isinstance(other, (int, float)) else None
-    return self if self.shape == other.shape and self.dtype == other.dtype and self.dtype.is_floating_point else None
+def _unary_in_place(given: Inputs, _: Attributes) -> Made:
+    (tensor,) = given.values()
+    return IN_PLACE if tensor.dtype in _FLOATING else None
 
 
-def _addmm(self: torch.Tensor, mat1: torch.Tensor, mat2: torch.Tensor, **_: Any) -> Made:
-    fits = mat1.dim() == mat2.dim() == 2 and mat1.shape[1] == mat2.shape[0] and self.shape == mat2.shape[1:]
-    return _new((mat1.shape[0], mat2.shape[1]), mat1) if fits and self.dtype == mat1.dtype == mat2.dtype else None
+def _binary(given: Inputs, to: Attributes) -> Made:
+    tensor, other = given["self"], given.get("other")
+    if other is None:
+        return (_same(tensor),) if isinstance(to.get("other"), (int, float)) and _is_plain(tensor) else None
+    alike = tensor.shape == other.shape and tensor.dtype == other.dtype
+    return (_same(tensor),) if alike and _is_plain(tensor) and _is_contiguous(other) else None
 
 
-def _mm(self: torch.Tensor, mat2: torch.Tensor) -> Made:
-    fits = self.dim() == mat2.dim() == 2 and self.shape[1] == mat2.shape[0] and self.dtype == mat2.dtype
-    return _new((self.shape[0], mat2.shape[1]), self) if fits else None
+def _binary_in_place(given: Inputs, to: Attributes) -> Made:
+    tensor, other = given["self"], given.get("other")
+    if other is None:
+        fits = isinstance(to.get("other"), (int, float))
+    else:
+        fits = tensor.shape == other.shape and tensor.dtype == other.dtype
+    return IN_PLACE if fits and tensor.dtype in _FLOATING else None
 
 
-def _convolution(
-    input: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    transposed: bool,
-    output_padding: list[int],
-    groups: int,
-) -> Made:
+def _addmm(given: Inputs, _: Attributes) -> Made:
+    bias, mat1, mat2 = given["self"], given["mat1"], given["mat2"]
+    (rows, inner), wide = _matrix(mat1), _matrix(mat2)
+    fits = inner == wide[0] and bias.shape == wide[1:] and bias.dtype == mat1.dtype == mat2.dtype
+    return (_blank((rows, wide[1]), mat1.dtype),) if fits else None
+
+
+def _mm(given: Inputs, _: Attributes) -> Made:
+    mat1, mat2 = given["self"], given["mat2"]
+    (rows, inner), (other, columns) = _matrix(mat1), _matrix(mat2)
+    return (_blank((rows, columns), mat1.dtype),) if inner == other and mat1.dtype == mat2.dtype else None
+
+
+def _matrix(tensor: TensorSpec) -> tuple[int, int]:
+    """Its two sizes; two that fit nothing if it is no matrix."""
+    shape = tensor.shape
+    return (shape[0], shape[1]) if len(shape) == 2 else (-1, -2)
+
+
+def _convolution(given: Inputs, to: Attributes) -> Made:
     """The output has its channels last if the input or the weight has, as cuDNN and oneDNN do it (not torch's meta).
 
     Raises RuntimeError for a window larger than the input, which older meta kernels let pass.
     """
-    spatial = len(stride)
-    if transposed or not input.dim() == weight.dim() == spatial + 2 or input.dtype != weight.dtype or not input.numel():
+    tensor, weight, bias = given["input"], given["weight"], given.get("bias")
+    stride, dtype = to["stride"], tensor.dtype
+    rank = len(stride) + 2
+    if to["transposed"] or not len(tensor.shape) == len(weight.shape) == rank or dtype != weight.dtype:
         return None
-    n, channels, *size = input.shape
+    n, channels, *size = tensor.shape
     k, per_group, *window = weight.shape
-    if channels != per_group * groups or k % groups or min(stride) < 1:
+    groups = to["groups"]
+    if channels != per_group * groups or k % groups or min(stride) < 1 or 0 in tensor.shape:
         return None
-    if bias is not None and (bias.shape != (k,) or bias.dtype != input.dtype):
+    if bias is not None and (bias.shape != (k,) or bias.dtype != dtype):
         return None
-    room = [x + 2 * p - d * (f - 1) - 1 for x, p, d, f in zip(size, padding, dilation, window, strict=True)]
-    if min(room) < 0:
-        raise RuntimeError(
-            f"Kernel size can't be greater than actual input size: {window} on {size}, padding {padding}"
-        )
-    last = [not tensor.is_contiguous() for tensor in (input, weight)]
-    if any(last) and (spatial != 2 or not all(_dense(tensor) for tensor in (input, weight))):
+    padding = to["padding"] if len(to["padding"]) == len(size) else to["padding"] * len(size)  # one, if it was "valid"
+    out = []
+    for x, p, d, f, step in zip(size, padding, to["dilation"], window, stride, strict=True):
+        room = x + 2 * p - d * (f - 1) - 1
+        if room < 0:
+            raise RuntimeError(
+                f"Kernel size can't be greater than actual input size: {window} on {size}, padding {[*padding]}"
+            )
+        out.append(room // step + 1)
+    shape = (n, k, *out)
+    if _is_contiguous(tensor) and _is_contiguous(weight):
+        return (_new(Blank, (shape, dtype, row_major(shape))),)
+    if rank != 4 or not (_is_dense(tensor) and _is_dense(weight)):
         return None
-    out = [left // step + 1 for left, step in zip(room, stride, strict=True)]
-    layout = _LAST if any(last) else torch.contiguous_format
-    return torch.empty((n, k, *out), dtype=input.dtype, device=_META, memory_format=layout)
+    return (_new(Blank, (shape, dtype, _channels_last(shape))),)
 
 
-def _dense(tensor: torch.Tensor) -> bool:
-    return tensor.is_contiguous() or tensor.is_contiguous(memory_format=_LAST)
-
-
-def _max_pool(
-    self: torch.Tensor,
-    kernel_size: list[int],
-    stride: list[int] = (),  # type: ignore[assignment]
-    padding: list[int] = (0,),  # type: ignore[assignment]
-    dilation: list[int] = (1,),  # type: ignore[assignment]
-    ceil_mode: bool = False,
-) -> Made:
+def _max_pool(given: Inputs, to: Attributes) -> Made:
     """Output, and the index of each maximum."""
-    shape = None if ceil_mode else _pooled(self, kernel_size, stride or kernel_size, padding, dilation)
-    return None if shape is None else (_new(shape, self), torch.empty(shape, dtype=torch.int64, device=_META))
+    shape = _pooled(given["self"], to, to["dilation"])
+    return None if shape is None else (_blank(shape, given["self"].dtype), _blank(shape, "int64"))
 
 
-def _average_pool(
-    self: torch.Tensor,
-    kernel_size: list[int],
-    stride: list[int] = (),  # type: ignore[assignment]
-    padding: list[int] = (0,),  # type: ignore[assignment]
-    ceil_mode: bool = False,
-    *_: Any,
-) -> Made:
-    shape = None if ceil_mode else _pooled(self, kernel_size, stride or kernel_size, padding, [1])
-    return None if shape is None else _new(shape, self)
+def _average_pool(given: Inputs, to: Attributes) -> Made:
+    shape = _pooled(given["self"], to, (1,))
+    return None if shape is None else (_blank(shape, given["self"].dtype),)
 
 
-def _pooled(
-    self: torch.Tensor, kernel_size: list[int], stride: list[int], padding: list[int], dilation: list[int]
-) -> tuple[int, ...] | None:
+def _pooled(tensor: TensorSpec, to: Attributes, dilation: tuple[int, ...]) -> tuple[int, ...] | None:
     """The shape after a window slid over the last two of four dimensions, rounded down."""
-    if self.dim() != 4 or not _plain(self):
+    if len(tensor.shape) != 4 or to["ceil_mode"] or not _is_plain(tensor):
         return None
-    window, step, pad, gap = (_pair(value) for value in (kernel_size, stride, padding, dilation))
-    out = [
-        (self.shape[2 + i] + 2 * pad[i] - gap[i] * (window[i] - 1) - 1) // step[i] + 1
-        for i in (0, 1)
-        if step[i] > 0
-        and 0 <= 2 * pad[i] <= window[i]
-        and self.shape[2 + i] + 2 * pad[i] >= gap[i] * (window[i] - 1) + 1
-    ]
-    return (*self.shape[:2], *out) if len(out) == 2 else None
+    window, padding = to["kernel_size"], to["padding"]
+    step = to["stride"] or window
+    out = []
+    for axis, at in ((2, 0), (3, -1)):
+        room = tensor.shape[axis] + 2 * padding[at] - dilation[at] * (window[at] - 1) - 1
+        if step[at] < 1 or not 0 <= 2 * padding[at] <= window[at] or room < 0:
+            return None
+        out.append(room // step[at] + 1)
+    return (*tensor.shape[:2], *out)
 
 
-def _pair(value: list[int]) -> tuple[int, int]:
-    return (value[0], value[-1])
+def _adaptive_average(given: Inputs, to: Attributes) -> Made:
+    (tensor,), size = given.values(), to["output_size"]
+    fits = len(tensor.shape) == 4 and len(size) == 2 and min(size) > 0 and _is_plain(tensor)
+    return (_blank((*tensor.shape[:2], *size), tensor.dtype),) if fits else None
 
 
-def _adaptive_average(self: torch.Tensor, output_size: list[int]) -> Made:
-    fits = self.dim() == 4 and len(output_size) == 2 and min(output_size) > 0 and _plain(self)
-    return _new((*self.shape[:2], *output_size), self) if fits else None
-
-
-def _batch_norm(
-    input: torch.Tensor, weight: Any, bias: Any, mean: Any, var: Any, training: bool, momentum: float, eps: float
-) -> Made:
+def _batch_norm(given: Inputs, _: Attributes) -> Made:
     """Output, and mean and inverse deviation of each channel."""
-    dtype = input.dtype
-    if input.dim() < 2 or dtype != torch.float32 or not _plain(input):
+    tensor = given["input"]
+    if len(given) != 5 or len(tensor.shape) < 2 or tensor.dtype != "float32" or not _is_plain(tensor):
         return None
-    channels = input.shape[1:2]
-    for tensor in (weight, bias, mean, var):
-        if tensor is None or tensor.shape != channels or tensor.dtype != dtype:
+    channels = tensor.shape[1:2]
+    for vector in given.values():
+        if vector is not tensor and (vector.shape != channels or vector.dtype != "float32"):
             return None
-    return _same(input), _vector(channels[0], input), _vector(channels[0], input)
+    statistics = _blank(channels, "float32")
+    return (_same(tensor), statistics, statistics)
 
 
-def _cudnn_batch_norm(
-    input: torch.Tensor, weight: Any, bias: Any, mean: Any, var: Any, training: bool, momentum: float, eps: float
-) -> Made:
+def _cudnn_batch_norm(given: Inputs, to: Attributes) -> Made:
     """The same with the bytes that cuDNN sets aside, of which there are none; no statistics in evaluation."""
-    made = _batch_norm(input, weight, bias, mean, var, training, momentum, eps)
-    if not isinstance(made, tuple):
+    made = _batch_norm(given, to)
+    if made is None:
         return None
-    aside = torch.empty(0, dtype=torch.uint8, device="meta")
-    return (*made, aside) if training else (made[0], _vector(0, input), _vector(0, input), aside)
+    return (*made, _ASIDE) if to["training"] else (made[0], _NO_STATISTICS, _NO_STATISTICS, _ASIDE)
 
 
-def _layer_norm(input: torch.Tensor, shape: list[int], weight: Any, bias: Any, eps: float) -> Made:
+_NO_STATISTICS, _ASIDE = Blank((0,), "float32", (1,)), Blank((0,), "uint8", (1,))
+
+
+def _layer_norm(given: Inputs, to: Attributes) -> Made:
     """Output, and the mean and inverse deviation of each row."""
-    rows = input.dim() - len(shape)
-    if input.dtype != torch.float32 or not _plain(input) or tuple(shape) != input.shape[rows:]:
+    tensor, shape = given["input"], to["normalized_shape"]
+    weight, bias = given.get("weight"), given.get("bias")
+    rows = len(tensor.shape) - len(shape)
+    if weight is None or bias is None or rows < 0 or tensor.shape[rows:] != shape or not _is_plain(tensor):
         return None
-    for tensor in (weight, bias):
-        if tensor is None or tensor.shape != input.shape[rows:] or tensor.dtype != input.dtype:
-            return None
-    statistics = (*input.shape[:rows], *(1 for _ in shape))
-    return _same(input), _new(statistics, input), _new(statistics, input)
+    if not (weight.shape == bias.shape == shape and tensor.dtype == weight.dtype == bias.dtype == "float32"):
+        return None
+    statistics = _blank((*tensor.shape[:rows], *(1 for _ in shape)), "float32")
+    return (_same(tensor), statistics, statistics)
 
 
-def _mean(self: torch.Tensor, dim: list[int] | None, keepdim: bool = False, *, dtype: Any = None) -> Made:
-    rank = self.dim()
-    if not dim or dtype is not None or not _plain(self) or any(not -rank <= d < rank for d in dim):
+def _mean(given: Inputs, to: Attributes) -> Made:
+    (tensor,), dim = given.values(), to.get("dim")
+    rank = len(tensor.shape)
+    if not dim or to.get("dtype") is not None or not _is_plain(tensor) or any(not -rank <= d < rank for d in dim):
         return None
     gone = {d % rank for d in dim}
     if len(gone) != len(dim):
         return None
-    kept = [1 if i in gone else n for i, n in enumerate(self.shape) if keepdim or i not in gone]
-    return _new(tuple(kept), self)
+    kept = tuple(1 if i in gone else n for i, n in enumerate(tensor.shape) if to["keepdim"] or i not in gone)
+    return (_blank(kept, tensor.dtype),)
 
 
-def _embedding(weight: torch.Tensor, indices: torch.Tensor, *_: Any, **__: Any) -> Made:
+def _embedding(given: Inputs, _: Attributes) -> Made:
     """Only raises RuntimeError for what cannot be an index, which some versions of torch let pass on meta tensors."""
-    if indices.dtype not in (torch.int64, torch.int32):
-        raise RuntimeError(f"Expected tensor for argument #1 'indices' to be of type Long or Int, not {indices.dtype}")
+    dtype = given["indices"].dtype
+    if dtype not in ("int64", "int32"):
+        raise RuntimeError(f"Expected tensor for argument #1 'indices' to be of type Long or Int, not {dtype}")
     return None
 
 
-def _softmax(self: torch.Tensor, dim: int, half_to_float: bool) -> Made:
-    return None if half_to_float or not -self.dim() <= dim < self.dim() else _unary(self)
+def _softmax(given: Inputs, to: Attributes) -> Made:
+    (tensor,) = given.values()
+    rank = len(tensor.shape)
+    return None if to["half_to_float"] or not -rank <= to["dim"] < rank else _unary(given, to)
 
 
-def _cat(tensors: list[torch.Tensor], dim: int = 0) -> Made:
-    first = tensors[0]
-    dtype, size = first.dtype, first.shape
-    if not 0 <= dim < len(size) or not dtype.is_floating_point or not _one_layout(size):
+def _cat(given: Inputs, to: Attributes) -> Made:
+    dim = to["dim"]
+    tensors = iter(given.values())
+    first = next(tensors, None)
+    if first is None or not 0 <= dim < len(first.shape) or not _is_plain(first):
         return None
-    before, after, whole = size[:dim], size[dim + 1 :], 0
+    dtype, size = first.dtype, first.shape
+    strides, whole = row_major(size), size[dim]
+    before, after = size[:dim], size[dim + 1 :]
     for tensor in tensors:
         if tensor.shape != size:  # most have the size of the one before
             size = tensor.shape
             if size[:dim] != before or size[dim + 1 :] != after or not _one_layout(size):
                 return None
-        if tensor.dtype != dtype or not tensor.is_contiguous():
+            strides = row_major(size)
+        if tensor.dtype != dtype or not (tensor.strides == strides or _is_contiguous(tensor)):
             return None
         whole += size[dim]
-    return _new((*before, whole, *after), first)
+    return (_blank((*before, whole, *after), dtype),)
 
 
 _UNARY = (
@@ -280,8 +320,8 @@ def _overloads(name: str) -> list[Any]:
     return [operator for operator in found if str(operator._schema.arguments[0].type) == "Tensor"]
 
 
-def _makers() -> dict[Any, Callable[..., Made]]:
-    table: dict[Any, Callable[..., Made]] = {
+def _makers() -> dict[Any, Maker]:
+    table: dict[Any, Maker] = {
         aten.empty.memory_format: _empty,
         aten.addmm.default: _addmm,
         aten.mm.default: _mm,
@@ -303,5 +343,5 @@ def _makers() -> dict[Any, Callable[..., Made]]:
     return table
 
 
-MAKERS = _makers()
-"""By operator: a function of its arguments that returns its outputs, or None where torch must be asked."""
+MAKERS: Mapping[Any, Maker] = _makers()
+"""By operator."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from collections.abc import Iterator
@@ -32,6 +33,13 @@ class Spy:
         self.calls = 0
         self.first_call: int | None = None
         self.output_shape: tuple[int, ...] | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Spy:
+        """A spy of the same layer for a copy of its module, where a forward copies its modules."""
+        copied = copy.deepcopy(self.module, memo)
+        spy = Spy(self.path, copied, self.recorder, self.clock)
+        spy.forward = copy.deepcopy(self.forward, memo)
+        return spy
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The module's forward."""

@@ -107,6 +107,9 @@ def _copy_module(module: nn.Module, memo: dict[int, Any], meta: Callable[[torch.
         for child in module._modules.values():
             if child is not None:
                 _copy_module(child, memo, meta)
+        for value in module.__dict__.values():  # torch.nn.utils.weight_norm computes one, which deepcopy would refuse
+            if isinstance(value, torch.Tensor) and id(value) not in memo:
+                memo[id(value)] = meta(value)
         return copy.deepcopy(module, memo)
     twin: nn.Module = object.__new__(cls)
     memo[id(module)] = twin
