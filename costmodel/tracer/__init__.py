@@ -25,6 +25,7 @@ from costmodel.graph import BACKWARD, FORWARD, OPTIMIZER, Parameter, Trace
 from costmodel.tracer.autocast import autocast_dtype, autocasting
 from costmodel.tracer.checkpointing import checkpoint_blocks
 from costmodel.tracer.inputs import Shape, floating_dtype, materialize, parse_shape, shapes_of, tensors_in
+from costmodel.tracer.leaves import Leaves
 from costmodel.tracer.recorder import Recorder, Rehearsal
 from costmodel.tracer.saved import Saved
 from costmodel.tracer.spies import dismiss, modules_of, spy_on
@@ -98,7 +99,8 @@ def trace(
         input_specs = tuple(recorder.assign(tensor, "input", "input") for tensor in tensors_in((args, kwargs)))
         if step:
             step.assign(recorder)
-        spies = spy_on(modules, recorder)
+        leaves = None if training or run or lower else Leaves(recorder)
+        spies = spy_on(modules, recorder, leaves)
         checkpoint_blocks(modules, asked.checkpoint if step else (), recorder)
         with recorder, _explained(recorder, (args, kwargs)):
             for _ in range(asked.accumulate if step else 1):

@@ -6,6 +6,7 @@ what a device would be asked to run. It neither computes nor prints; `operations
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Mapping
 from typing import Any, TypeAlias
@@ -15,7 +16,7 @@ from torch.nn.parameter import UninitializedTensorMixin
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from costmodel.errors import TraceError
-from costmodel.graph import BACKWARD, FORWARD, Operation, TensorSpec
+from costmodel.graph import BACKWARD, DTYPE_BYTES, FORWARD, Operation, TensorSpec
 from costmodel.tracer.accumulation import ADD, ADD_IN_PLACE, adds_in_place
 from costmodel.tracer.inputs import DTYPE_NAMES, DTYPES
 from costmodel.tracer.schema import Schema, read_arguments, schema_of
@@ -50,6 +51,8 @@ class Recorder(TorchDispatchMode):
         self.operations: list[Operation] = []
         self.storages = Storages()
         self._recipes: dict[Any, _Recipe] = {}
+        self.latest: Any = None
+        """The operator that was dispatched last."""
         self._index_of = self.storages.index_of
         self._sequence_starts: list[int] = [0]
         """The numbers of autograd's next node whenever the layer changed; below, the layer from there on."""
@@ -110,6 +113,7 @@ class Recorder(TorchDispatchMode):
             if key is not None and _is_fresh(result, self.storages):
                 self._recipes[key] = _recipe_of(result)
 
+        self.latest = func
         self.begin()
         if recipe is None:
             outputs = (spec(result),) if isinstance(result, torch.Tensor) else self._specs(result)
@@ -185,6 +189,12 @@ class Recorder(TorchDispatchMode):
         spec = _new(TensorSpec, (shape, dtype, strides, self.storages.register(tensor.untyped_storage()), 0))
         setattr(tensor, _REMEMBERED, spec)
         return tensor, spec
+
+    def dropped(self, blank: Blank) -> TensorSpec:
+        """The spec of a result that nobody keeps."""
+        shape, dtype, strides = blank
+        index = self.storages.register_dropped(math.prod(shape) * DTYPE_BYTES[dtype])
+        return _new(TensorSpec, (shape, dtype, strides, index, 0))
 
     def spec(self, tensor: torch.Tensor) -> TensorSpec:
         """The tensor without its values; its storage is registered on first sight."""

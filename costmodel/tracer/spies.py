@@ -13,6 +13,7 @@ from torch import nn
 
 from costmodel.graph import FORWARD, Module
 from costmodel.tracer.inputs import shapes_of, tensors_in
+from costmodel.tracer.leaves import SETTINGS, Leaves
 from costmodel.tracer.recorder import Recorder
 from costmodel.tracer.twin import Paths
 
@@ -27,8 +28,11 @@ _SETTINGS = (
 class Spy:
     """Stands before a module's forward."""
 
-    def __init__(self, path: str, module: nn.Module, recorder: Recorder, clock: Iterator[int]) -> None:
+    def __init__(
+        self, path: str, module: nn.Module, recorder: Recorder, clock: Iterator[int], leaves: Leaves | None = None
+    ) -> None:
         self.path, self.module, self.forward = path, module, module.forward
+        self.leaves = leaves
         self.recorder, self.clock = recorder, clock
         self.calls = 0
         self.first_call: int | None = None
@@ -49,7 +53,10 @@ class Spy:
             self.first_call = next(self.clock)
         recorder.enter(self.path)
         try:
-            output = self.forward(*args, **kwargs)
+            if self.leaves is not None and len(args) == 1 and not kwargs:
+                output = self.leaves.run(self.module, self.forward, args[0])
+            else:
+                output = self.forward(*args, **kwargs)
         except Exception:
             if recorder.failed_in is None and recorder.phase == FORWARD:  # a checkpoint ends a recomputation by raising
                 recorder.failed_in = _describe(self.path, self.module, (args, kwargs))
@@ -69,12 +76,13 @@ def _describe(path: str, module: nn.Module, arguments: Any) -> str:
     return f"{name}, {type(module).__name__}({settings}) given {shapes_of(arguments)},"
 
 
-def spy_on(modules: Paths, recorder: Recorder) -> list[Spy]:
-    """Put a spy into each module of a twin, which nobody else has."""
+def spy_on(modules: Paths, recorder: Recorder, leaves: Leaves | None) -> list[Spy]:
+    """Put a spy into each module of a twin, which nobody else has; with `leaves`, plain layers need not be run."""
     clock = itertools.count()
     spies = []
     for path, module in modules:
-        spy = module.__dict__["forward"] = Spy(path, module, recorder, clock)
+        plain = leaves is not None and type(module) in SETTINGS and "forward" not in module.__dict__
+        spy = module.__dict__["forward"] = Spy(path, module, recorder, clock, leaves if plain else None)
         spies.append(spy)
     return spies
 

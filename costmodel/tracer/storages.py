@@ -92,6 +92,16 @@ class Storages:
         self.index_of[address] = index
         return index
 
+    def register_dropped(self, nbytes: int) -> int:
+        """Give a storage a number that the running operation makes and nobody keeps."""
+        index = len(self._nbytes)
+        self._nbytes.append(nbytes)
+        self._births.append(self.running)
+        self._names.append(self.maker or "")
+        self._deaths.append(self.running)
+        self._roles.append(None)
+        return index
+
     def _gone(self, watch: _Watch) -> None:
         self._deaths[watch.index] = self.running
         del self.index_of[watch.address]

@@ -1,0 +1,175 @@
+"""Layers that are written down without being run.
+
+A network of hundreds of layers has few kinds of layers. One of torch's own that calls a single operator, on its input
+and on its own tensors, calls that operator with the same numbers in every layer of its class with the same settings;
+only the shapes differ, and what becomes of those `shapes` knows. So where no gradient is asked for, the first layer of
+each kind is run, and those after it are written down like it. Whatever is not plain (a hook's, a subclass's or a
+mode's doing, a shape that `shapes` is not certain of) is run.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from costmodel.graph import TensorSpec
+from costmodel.tracer.recorder import Recorder
+from costmodel.tracer.schema import Schema, schema_of
+from costmodel.tracer.shapes import IN_PLACE, MAKERS, Maker
+
+_CONVOLUTION = ("stride", "padding", "dilation", "groups", "padding_mode")
+_BATCH_NORM = ("momentum", "eps", "track_running_stats")
+_WINDOW = ("kernel_size", "stride", "padding", "ceil_mode")
+
+SETTINGS: Mapping[type[nn.Module], tuple[str, ...]] = {
+    **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), _CONVOLUTION),
+    **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), _BATCH_NORM),
+    nn.LayerNorm: ("normalized_shape", "eps"),
+    **dict.fromkeys((nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish, nn.Hardsigmoid), ("inplace",)),
+    **dict.fromkeys((nn.Sigmoid, nn.Tanh, nn.Identity), ()),
+    nn.GELU: ("approximate",),
+    nn.LeakyReLU: ("negative_slope", "inplace"),
+    nn.ELU: ("alpha", "inplace"),
+    nn.Hardtanh: ("min_val", "max_val", "inplace"),
+    nn.Softmax: ("dim",),
+    nn.MaxPool2d: (*_WINDOW, "dilation", "return_indices"),
+    nn.AvgPool2d: (*_WINDOW, "count_include_pad", "divisor_override"),
+    nn.AdaptiveAvgPool2d: ("output_size",),
+    **dict.fromkeys((nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d), ("p", "inplace")),
+}
+"""By class: what decides, beside its tensors, which operators a layer's forward calls and with which numbers."""
+
+
+class _Pattern(NamedTuple):
+    """The one operation of a kind of layers."""
+
+    schema: Schema
+    maker: Maker
+    attributes: Mapping[str, Any]
+    tensors: tuple[tuple[str, str | None], ...]
+    """The operator's tensors, each with the name that the layer has for it: None for the layer's input."""
+
+
+_NOTHING = "runs no operator and returns its input"
+_UNSEEN = "not run yet"
+_Kind = tuple[Any, ...]
+
+
+class Leaves:
+    """The kinds of layers that one trace has seen."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._patterns: dict[_Kind, _Pattern | str | None] = {}
+
+    def run(self, module: nn.Module, forward: Callable[[torch.Tensor], Any], given: Any) -> Any:
+        """What `forward`, the plain forward of a module of a class in SETTINGS, returns for one input."""
+        kind = self._kind(module, given)
+        if kind is None:
+            return forward(given)
+        pattern = self._patterns.get(kind, _UNSEEN)
+        if pattern is _NOTHING:
+            return given
+        if pattern is not _UNSEEN:
+            output = self._write(pattern, module, given) if isinstance(pattern, _Pattern) else None
+            return forward(given) if output is None else output
+        begun = len(self._recorder.operations)
+        output = forward(given)
+        self._patterns[kind] = self._pattern(module, given, output, begun)
+        return output
+
+    def _kind(self, module: nn.Module, given: Any) -> _Kind | None:
+        """What decides what the layer calls; None if somebody else has a say in it now."""
+        if (
+            type(given) is not torch.Tensor
+            or not given.is_meta
+            or torch.is_grad_enabled()
+            or torch.is_inference_mode_enabled()
+            or torch._C._len_torch_dispatch_stack() > 1
+            or torch._C._len_torch_function_stack()  # type: ignore[attr-defined]
+            or torch._C._functorch.peek_interpreter_stack() is not None
+        ):
+            return None
+        shape, dtype = given.shape, given.dtype
+        state, cls = module.__dict__, type(module)
+        kind = (
+            cls,
+            state["training"],
+            torch.backends.cudnn.enabled,
+            dtype,
+            len(shape),
+            shape[:1],
+            *[state.get(name) for name in SETTINGS[cls]],
+            *[name for name, tensor in _tensors(state) if tensor is not None],
+        )
+        try:
+            hash(kind)
+        except TypeError:  # a setting is a list
+            return None
+        return kind
+
+    def _pattern(self, module: nn.Module, given: torch.Tensor, output: Any, begun: int) -> _Pattern | str | None:
+        """How to write down a layer like this one, which was just run; None if layers like it have to be run."""
+        operations = self._recorder.operations[begun:]
+        if not operations and output is given:
+            return _NOTHING
+        operator = self._recorder.latest
+        if len(operations) != 1 or operator not in MAKERS or not isinstance(output, torch.Tensor):
+            return None
+        (operation,), spec, state = operations, self._recorder.spec, module.__dict__
+        names: dict[TensorSpec, str | None] = {spec(given): None}
+        tensors = [(name, tensor) for name, tensor in _tensors(state) if tensor is not None]
+        names |= {spec(tensor): name for name, tensor in tensors}
+        if len(names) != len(tensors) + 1 or not names.keys() >= set(operation.inputs.values()):
+            return None
+        settings = {name: state.get(name) for name in SETTINGS[type(module)]}
+        if spec(output) != operation.outputs[0] or not _are_told(operation.attributes, settings):
+            return None
+        arguments = tuple((argument, names[tensor]) for argument, tensor in operation.inputs.items())
+        return _Pattern(schema_of(operator), MAKERS[operator], operation.attributes, arguments)
+
+    def _write(self, pattern: _Pattern, module: nn.Module, given: torch.Tensor) -> torch.Tensor | None:
+        """Write down the layer's operation and return its output; None if that is not certain."""
+        recorder, state = self._recorder, module.__dict__
+        inputs = {}
+        for argument, name in pattern.tensors:
+            tensor = given if name is None else _tensor(state, name)
+            inputs[argument] = recorder.spec(tensor)
+        blanks = pattern.maker(inputs, pattern.attributes)
+        if blanks is None:
+            return None
+        recorder.begin()
+        if blanks is IN_PLACE:
+            output, kept = given, inputs[pattern.tensors[0][0]]
+        else:
+            with torch._C._DisableTorchDispatch():  # type: ignore[attr-defined]
+                output, kept = recorder.fill(blanks[0])
+        outputs = (kept, *[recorder.dropped(blank) for blank in blanks[1:]])
+        recorder.write(pattern.schema, inputs, outputs, pattern.attributes)
+        return output
+
+
+def _tensor(state: Mapping[str, Any], name: str) -> torch.Tensor:
+    parameters = state["_parameters"]
+    return parameters[name] if name in parameters else state["_buffers"][name]
+
+
+def _tensors(state: Mapping[str, Any]) -> Iterable[tuple[str, torch.Tensor | None]]:
+    return itertools.chain(state["_parameters"].items(), state["_buffers"].items())
+
+
+def _are_told(attributes: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
+    """Whether the operator's numbers are the layer's settings, not worked out from them and a shape.
+
+    (A convolution that is padded to keep its size works its padding out; so does a pool for a size that is left open.)
+    """
+    for name, setting in settings.items():
+        if name in attributes and attributes[name] != setting:
+            each = attributes[name]
+            if not isinstance(each, tuple) or any(number != setting for number in each):
+                return False
+    return True
