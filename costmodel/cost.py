@@ -30,8 +30,7 @@ CONVENTIONS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
+class Cost(NamedTuple):
     """Work and traffic, which add up."""
 
     macs: int = 0
@@ -58,7 +57,7 @@ class Cost:
         """FLOPs per byte moved; 0 where nothing moves."""
         return self.flops / self.moved_bytes if self.moved_bytes else 0.0
 
-    def __add__(self, other: Cost) -> Cost:
+    def __add__(self, other: Cost) -> Cost:  # type: ignore[override]
         return Cost(
             self.macs + other.macs,
             self.vector_flops + other.vector_flops,
@@ -90,8 +89,7 @@ class OperationCost(NamedTuple):
     modelled: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class LayerCost:
+class LayerCost(NamedTuple):
     """One layer: a leaf module, or a module that called operators itself (or holds parameters) beside its children."""
 
     name: str

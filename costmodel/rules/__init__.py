@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
+from typing import NamedTuple
 
 from costmodel.errors import InputError
 from costmodel.graph import Operation
@@ -29,8 +30,7 @@ KINDS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+class Work(NamedTuple):
     """What one operation computes, and what it moves where that is not simply its inputs and outputs."""
 
     macs: int = 0

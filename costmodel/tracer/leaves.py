@@ -9,8 +9,7 @@ mode's doing, a shape that `shapes` is not certain of) is run.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -18,7 +17,7 @@ from torch import nn
 
 from costmodel.graph import TensorSpec
 from costmodel.tracer.recorder import Recorder
-from costmodel.tracer.schema import Schema, schema_of
+from costmodel.tracer.schema import Schema, operator_of, schema_of
 from costmodel.tracer.shapes import IN_PLACE, MAKERS, Maker
 
 _CONVOLUTION = ("stride", "padding", "dilation", "groups", "padding_mode")
@@ -68,10 +67,13 @@ class Leaves:
 
     def run(self, module: nn.Module, forward: Callable[[torch.Tensor], Any], given: Any) -> Any:
         """What `forward`, the plain forward of a module of a class in SETTINGS, returns for one input."""
-        kind = self._kind(module, given)
-        if kind is None:
+        if not _is_plain(given):
             return forward(given)
-        pattern = self._patterns.get(kind, _UNSEEN)
+        kind = _kind(module, given)
+        try:
+            pattern = self._patterns.get(kind, _UNSEEN)
+        except TypeError:  # a setting is a list, which nothing can be remembered by
+            return forward(given)
         if pattern is _NOTHING:
             return given
         if pattern is not _UNSEEN:
@@ -82,69 +84,41 @@ class Leaves:
         self._patterns[kind] = self._pattern(module, given, output, begun)
         return output
 
-    def _kind(self, module: nn.Module, given: Any) -> _Kind | None:
-        """What decides what the layer calls; None if somebody else has a say in it now."""
-        if (
-            type(given) is not torch.Tensor
-            or not given.is_meta
-            or torch.is_grad_enabled()
-            or torch.is_inference_mode_enabled()
-            or torch._C._len_torch_dispatch_stack() > 1
-            or torch._C._len_torch_function_stack()  # type: ignore[attr-defined]
-            or torch._C._functorch.peek_interpreter_stack() is not None
-        ):
-            return None
-        shape, dtype = given.shape, given.dtype
-        state, cls = module.__dict__, type(module)
-        kind = (
-            cls,
-            state["training"],
-            torch.backends.cudnn.enabled,
-            dtype,
-            len(shape),
-            shape[:1],
-            *[state.get(name) for name in SETTINGS[cls]],
-            *[name for name, tensor in _tensors(state) if tensor is not None],
-        )
-        try:
-            hash(kind)
-        except TypeError:  # a setting is a list
-            return None
-        return kind
-
     def _pattern(self, module: nn.Module, given: torch.Tensor, output: Any, begun: int) -> _Pattern | str | None:
         """How to write down a layer like this one, which was just run; None if layers like it have to be run."""
         operations = self._recorder.operations[begun:]
         if not operations and output is given:
             return _NOTHING
-        operator = self._recorder.latest
-        if len(operations) != 1 or operator not in MAKERS or not isinstance(output, torch.Tensor):
+        if len(operations) != 1 or not isinstance(output, torch.Tensor):
             return None
-        (operation,), spec, state = operations, self._recorder.spec, module.__dict__
-        names: dict[TensorSpec, str | None] = {spec(given): None}
-        tensors = [(name, tensor) for name, tensor in _tensors(state) if tensor is not None]
-        names |= {spec(tensor): name for name, tensor in tensors}
-        if len(names) != len(tensors) + 1 or not names.keys() >= set(operation.inputs.values()):
+        operator = operator_of(operations[0])
+        if operator not in MAKERS:
             return None
-        settings = {name: state.get(name) for name in SETTINGS[type(module)]}
-        if spec(output) != operation.outputs[0] or not _are_told(operation.attributes, settings):
+        operation, spec, own = operations[0], self._recorder.spec, _own_tensors(module)
+        names: dict[TensorSpec, str | None] = {spec(tensor): name for name, tensor in own}
+        names[spec(given)] = None
+        settings = {name: module.__dict__.get(name) for name in SETTINGS[type(module)]}
+        if (
+            len(names) != len(own) + 1
+            or not names.keys() >= set(operation.inputs.values())
+            or spec(output) != operation.outputs[0]
+            or not _are_told(operation.attributes, settings)
+        ):
             return None
         arguments = tuple((argument, names[tensor]) for argument, tensor in operation.inputs.items())
         return _Pattern(schema_of(operator), MAKERS[operator], operation.attributes, arguments)
 
     def _write(self, pattern: _Pattern, module: nn.Module, given: torch.Tensor) -> torch.Tensor | None:
         """Write down the layer's operation and return its output; None if that is not certain."""
-        recorder, state = self._recorder, module.__dict__
-        inputs = {}
-        for argument, name in pattern.tensors:
-            tensor = given if name is None else _tensor(state, name)
-            inputs[argument] = recorder.spec(tensor)
+        recorder, own = self._recorder, dict(_own_tensors(module))
+        spec = recorder.spec(given)
+        inputs = {argument: spec if name is None else recorder.spec(own[name]) for argument, name in pattern.tensors}
         blanks = pattern.maker(inputs, pattern.attributes)
         if blanks is None:
             return None
         recorder.begin()
         if blanks is IN_PLACE:
-            output, kept = given, inputs[pattern.tensors[0][0]]
+            output, kept = given, spec
         else:
             with torch._C._DisableTorchDispatch():  # type: ignore[attr-defined]
                 output, kept = recorder.fill(blanks[0])
@@ -153,13 +127,39 @@ class Leaves:
         return output
 
 
-def _tensor(state: Mapping[str, Any], name: str) -> torch.Tensor:
-    parameters = state["_parameters"]
-    return parameters[name] if name in parameters else state["_buffers"][name]
+def _is_plain(given: Any) -> bool:
+    """Whether it is a tensor of ours, and nobody else has a say now in what is done to it."""
+    return (
+        type(given) is torch.Tensor
+        and given.is_meta
+        and not torch.is_grad_enabled()
+        and not torch.is_inference_mode_enabled()
+        and torch._C._len_torch_dispatch_stack() == 1
+        and not torch._C._len_torch_function_stack()  # type: ignore[attr-defined]
+        and torch._C._functorch.peek_interpreter_stack() is None
+    )
 
 
-def _tensors(state: Mapping[str, Any]) -> Iterable[tuple[str, torch.Tensor | None]]:
-    return itertools.chain(state["_parameters"].items(), state["_buffers"].items())
+def _kind(module: nn.Module, given: torch.Tensor) -> _Kind:
+    """What decides which operator the layer calls, and with which numbers."""
+    state, cls, shape = module.__dict__, type(module), given.shape
+    return (
+        *(cls, state["training"], torch.backends.cudnn.enabled, given.dtype, len(shape), shape[0] if shape else 0),
+        *[state.get(name) for name in SETTINGS[cls]],
+        *[name for name, _ in _own_tensors(module)],
+    )
+
+
+def _own_tensors(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
+    """The layer's parameters and buffers."""
+    state = module.__dict__
+    return [
+        (name, tensor)
+        for table in (state["_parameters"], state["_buffers"])
+        if table
+        for name, tensor in table.items()
+        if tensor is not None
+    ]
 
 
 def _are_told(attributes: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:

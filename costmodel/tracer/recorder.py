@@ -6,6 +6,7 @@ what a device would be asked to run. It neither computes nor prints; `operations
 
 from __future__ import annotations
 
+import gc
 import math
 from bisect import bisect_right
 from collections.abc import Mapping
@@ -27,8 +28,6 @@ _DETACH = torch.ops.aten.detach.default
 _new = tuple.__new__
 """Makes a named tuple of a tuple at half the price: there are thousands in a trace."""
 _META = torch.device("meta")
-_REMEMBERED = "_costmodel_spec"
-"""The attribute in which a tensor that was made here remembers its spec."""
 _ACCUMULATE_GRAD = 2**64 - 1
 """The sequence number that autograd gives to the nodes that add a gradient to its parameter."""
 
@@ -51,8 +50,6 @@ class Recorder(TorchDispatchMode):
         self.operations: list[Operation] = []
         self.storages = Storages()
         self._recipes: dict[Any, _Recipe] = {}
-        self.latest: Any = None
-        """The operator that was dispatched last."""
         self._index_of = self.storages.index_of
         self._sequence_starts: list[int] = [0]
         """The numbers of autograd's next node whenever the layer changed; below, the layer from there on."""
@@ -109,11 +106,10 @@ class Recorder(TorchDispatchMode):
         recipe, key = self._recipe(func, schema, inputs, attributes) if static else (None, None)
         result = None
         if recipe is None and not (static and schema.silent):
-            result = self._run(func, schema, args, kwargs, tensors, on_meta)
+            result = self._run(func, schema, args, kwargs, on_meta)
             if key is not None and _is_fresh(result, self.storages):
                 self._recipes[key] = _recipe_of(result)
 
-        self.latest = func
         self.begin()
         if recipe is None:
             outputs = (spec(result),) if isinstance(result, torch.Tensor) else self._specs(result)
@@ -158,20 +154,18 @@ class Recorder(TorchDispatchMode):
         key = (func, specs, tuple(attributes.items()))
         return self._recipes.get(key), key
 
-    def _run(
-        self, func: Any, schema: Schema, args: Any, kwargs: Any, tensors: dict[str, torch.Tensor], on_meta: bool
-    ) -> Any:
+    def _run(self, func: Any, schema: Schema, args: Any, kwargs: Any, on_meta: bool) -> Any:
         """Ask torch. Raises TraceError if an operator on meta tensors needs values."""
         try:
-            result = func(*args, **kwargs)
+            return func(*args, **kwargs)
         except (RuntimeError, NotImplementedError):
             if on_meta and schema.needs_values:
                 raise self._needs_values(schema) from None
             raise
-        if schema.writes:  # it may have changed the shape of what it was given
-            for tensor in tensors.values():
-                tensor.__dict__.pop(_REMEMBERED, None)
-        return result
+        finally:
+            if func not in _ASKED:
+                _ASKED.add(func)
+                gc.collect(0)
 
     def _follow(self, recipe: _Recipe, args: Any, inputs: dict[str, TensorSpec]) -> tuple[Any, tuple[TensorSpec, ...]]:
         """What an operator returns by its recipe, and the specs."""
@@ -186,9 +180,7 @@ class Recorder(TorchDispatchMode):
         """A new meta tensor, and its spec."""
         shape, dtype, strides = blank
         tensor = torch.empty_strided(shape, strides, dtype=DTYPES[dtype], device=_META)
-        spec = _new(TensorSpec, (shape, dtype, strides, self.storages.register(tensor.untyped_storage()), 0))
-        setattr(tensor, _REMEMBERED, spec)
-        return tensor, spec
+        return tensor, _new(TensorSpec, (shape, dtype, strides, self.storages.register(tensor.untyped_storage()), 0))
 
     def dropped(self, blank: Blank) -> TensorSpec:
         """The spec of a result that nobody keeps."""
@@ -205,14 +197,6 @@ class Recorder(TorchDispatchMode):
                 f"layer {self.layers[-1]!r} uses a {tensor.layout} tensor: only dense ones can be traced."
             ) from None
         index = self._index_of.get(storage._cdata)
-        known = getattr(tensor, _REMEMBERED, None)
-        if (
-            known is not None
-            and known.storage == index
-            and known.shape == tensor.shape
-            and known.strides == tensor.stride()
-        ):
-            return known
         if index is None:
             index = self.storages.register(storage)
         dtype = DTYPE_NAMES[tensor.dtype]
@@ -232,18 +216,8 @@ class Recorder(TorchDispatchMode):
         for name, tensor in tensors.items():
             if name in schema.writes and not tensor.is_meta:
                 raise self._needs_values(schema)
-        swapped = {id(t): t if t.is_meta or t.dim() == 0 else t.to("meta") for t in tensors.values()}
-
-        def swap(value: Any) -> Any:
-            if isinstance(value, torch.Tensor):
-                return swapped[id(value)]
-            if isinstance(value, (list, tuple)):
-                return type(value)(swap(item) for item in value)
-            return value
-
-        args = tuple(swap(value) for value in args)
-        kwargs = {name: swap(value) for name, value in kwargs.items()}
-        return args, kwargs, {name: swapped[id(tensor)] for name, tensor in tensors.items()}
+        others = {id(t): t if t.is_meta or t.dim() == 0 else t.to("meta") for t in tensors.values()}
+        return _swapped(args, others), _swapped(kwargs, others), _swapped(tensors, others)
 
     def enter(self, layer: str) -> None:
         """From here on operations belong to `layer`, until `leave`."""
@@ -307,8 +281,23 @@ class Rehearsal(Recorder):
         return super().__torch_dispatch__(func, types, args, kwargs)
 
 
+_ASKED: set[Any] = set()
+"""The operators that torch was asked for in this process. The first time, it imports and compiles what it needs, which
+leaves cycles that hold the frames of all who called, with the tensors in them: they are to be collected at once."""
+
 _Recipe: TypeAlias = tuple[type | None, tuple[Blank | None, ...]]
 """A tuple, a list or a tensor alone, and what is in it."""
+
+
+def _swapped(value: Any, others: Mapping[int, torch.Tensor]) -> Any:
+    """Arguments with other tensors in place of theirs, by id."""
+    if isinstance(value, torch.Tensor):
+        return others[id(value)]
+    if isinstance(value, dict):
+        return {name: _swapped(item, others) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_swapped(item, others) for item in value)
+    return value
 
 
 def _is_fresh(result: Any, known: Storages) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from costmodel.graph import Operation
 from costmodel.tracer.inputs import DTYPE_NAMES
 
 # Factories whose result may be large and whose values no control flow should hang on; arange and its like stay real.
@@ -69,6 +70,12 @@ def schema_of(func: Any) -> Schema:
         needs_values=any(tag in func.tags for tag in _NEEDS_VALUES),
         factory=namespace == "aten" and name in _TO_META and not tensors,
     )
+
+
+def operator_of(operation: Operation) -> Any:
+    """The operator that an operation called."""
+    namespace, _, name = operation.operator.partition(".")
+    return getattr(getattr(getattr(torch.ops, namespace), name), operation.overload)
 
 
 _ALIASING = frozenset({"_unsafe_view", "_to_copy", "contiguous", "lift_fresh", "_reshape_alias", "set_", "resize_"})

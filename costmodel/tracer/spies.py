@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import math
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -39,10 +41,12 @@ class Spy:
         self.output_shape: tuple[int, ...] | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Spy:
-        """A spy of the same layer for a copy of its module, where a forward copies its modules."""
-        copied = copy.deepcopy(self.module, memo)
-        spy = Spy(self.path, copied, self.recorder, self.clock)
-        spy.forward = copy.deepcopy(self.forward, memo)
+        """A spy of the same layer for a copy that a forward makes of its module; the copy dies when its holder does."""
+        copied = weakref.proxy(copy.deepcopy(self.module, memo))
+        spy = copy.copy(self)
+        spy.module, spy.leaves = copied, None
+        if getattr(self.forward, "__self__", None) is self.module:
+            spy.forward = functools.partial(self.forward.__func__, copied)
         return spy
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
+import operator
 import types
 from collections import OrderedDict
 from collections.abc import Callable
@@ -35,14 +37,7 @@ def meta_twin(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
 
     Shared parameters and shared modules stay shared. Nothing is allocated and `model` is only read.
     """
-    memo: dict[int, Any] = {}
-    for _, module in paths_of(model):
-        state = module.__dict__
-        for table in _TENSOR_TABLES:
-            for tensor in state[table].values():
-                if tensor is not None and id(tensor) not in memo:
-                    memo[id(tensor)] = meta_tensor(tensor, dtype)
-    return _copy_module(model, memo, lambda tensor: meta_tensor(tensor, dtype))
+    return _Twins(dtype).module(model)
 
 
 def paths_of(model: nn.Module) -> Paths:
@@ -81,9 +76,12 @@ def surround(network: nn.Module, around: Callable[[str], AbstractContextManager[
 def meta_tensor(tensor: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
     """The meta tensor of the same class, shape and strides; `dtype` replaces a floating-point type."""
     wanted = dtype if dtype is not None and tensor.dtype.is_floating_point else tensor.dtype
-    if type(tensor) is nn.Parameter and tensor.layout is torch.strided:  # as nearly all are: spare the checks below
+    cls = type(tensor)
+    if (cls is nn.Parameter or cls is torch.Tensor) and tensor.layout is torch.strided:  # spare the checks below
         twin = torch.empty_strided(tensor.shape, tensor.stride(), dtype=wanted, device=_META)
-        return torch.Tensor._make_subclass(nn.Parameter, twin, tensor.requires_grad)
+        if cls is nn.Parameter:
+            return torch.Tensor._make_subclass(nn.Parameter, twin, tensor.requires_grad)
+        return twin.requires_grad_(tensor.is_leaf) if tensor.requires_grad else twin
     if isinstance(tensor, UninitializedTensorMixin):
         options: dict[str, Any] = {"device": "meta", "dtype": wanted}
         return type(tensor)(requires_grad=tensor.requires_grad, **options)
@@ -96,68 +94,95 @@ def meta_tensor(tensor: torch.Tensor, dtype: torch.dtype | None = None) -> torch
     return twin.requires_grad_(tensor.requires_grad and tensor.is_leaf)
 
 
-def _copy_module(module: nn.Module, memo: dict[int, Any], meta: Callable[[torch.Tensor], torch.Tensor]) -> nn.Module:
-    """`copy.deepcopy` for modules, ten times faster where a module's state is plain, and the same thing elsewhere."""
-    known = memo.get(id(module))
-    if known is not None:
-        return known
-    cls: type[nn.Module] = type(module)
-    if _copies_itself(cls) or module._forward_pre_hooks or module._forward_hooks:
-        # Hooks may hold bound methods of the module and handles to remove themselves (lazy modules do both).
+class _Twins:
+    """The twins of a network's modules and tensors so far: each original has one."""
+
+    def __init__(self, dtype: torch.dtype | None) -> None:
+        self._dtype = dtype
+        self._known: dict[int, Any] = {}
+
+    def tensor(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The meta tensor of the same class, shape and strides."""
+        twin = self._known.get(id(tensor))
+        if twin is None:
+            twin = self._known[id(tensor)] = meta_tensor(tensor, self._dtype)
+        return twin
+
+    def module(self, module: nn.Module) -> nn.Module:
+        """`copy.deepcopy` for modules, many times faster where a module's state is plain, and the same elsewhere."""
+        known = self._known.get(id(module))
+        if known is not None:
+            return known
+        cls: type[nn.Module] = type(module)
+        state = module.__dict__.copy()
+        if _copies_itself(cls) or state["_forward_pre_hooks"] or state["_forward_hooks"]:
+            return self._deep_copy(module)
+        twin: nn.Module = object.__new__(cls)
+        self._known[id(module)] = twin
+        new = tuple(itertools.islice(state, len(_BASE))) == _BASE and not any(_hooks_of(state))
+        if new:  # nobody hooked anything to it, as nearly always: what every module has need not be looked through
+            state.update([(name, kind()) for name, kind in _HOOKS])
+        for name, value in itertools.islice(module.__dict__.items(), len(_BASE) if new else 0, None):
+            kind = type(value)
+            if kind in _ATOMIC or name in _CHILDREN:
+                continue
+            state[name] = kind() if kind in _CONTAINERS and not value else self._value(value)
+        for name in _TENSOR_TABLES:
+            tensors = state[name]
+            state[name] = {key: None if item is None else self.tensor(item) for key, item in tensors.items()}
+        modules = state["_modules"]
+        children = [(key, None if child is None else self.module(child)) for key, child in modules.items()]
+        state["_modules"] = type(modules)(children)
+        object.__setattr__(twin, "__dict__", state)
+        return twin
+
+    def _deep_copy(self, module: nn.Module) -> nn.Module:
+        """Hooks may hold bound methods of the module and handles to remove themselves (lazy modules do both)."""
         for child in module._modules.values():
             if child is not None:
-                _copy_module(child, memo, meta)
-        for value in module.__dict__.values():  # torch.nn.utils.weight_norm computes one, which deepcopy would refuse
-            if isinstance(value, torch.Tensor) and id(value) not in memo:
-                memo[id(value)] = meta(value)
-        return copy.deepcopy(module, memo)
-    twin: nn.Module = object.__new__(cls)
-    memo[id(module)] = twin
-    state = module.__dict__.copy()
-    for name, value in module.__dict__.items():
+                self.module(child)
+        state = module.__dict__
+        for value in itertools.chain(state.values(), *(state[name].values() for name in _TENSOR_TABLES)):
+            if isinstance(value, torch.Tensor):  # weight_norm's result is one that deepcopy would refuse
+                self.tensor(value)
+        return copy.deepcopy(module, self._known)
+
+    def _value(self, value: Any) -> Any:
+        """A copy of an attribute, its tensors on meta; what cannot be copied (locks, files, loggers) is shared."""
         kind = type(value)
         if kind in _ATOMIC:
-            continue
-        if kind in _CONTAINERS and not value:  # most modules have a dozen empty tables of hooks
-            state[name] = kind()
-        elif name in _TENSOR_TABLES:
-            state[name] = {key: None if tensor is None else memo[id(tensor)] for key, tensor in value.items()}
-        elif name == "_modules":
-            children = {key: None if child is None else _copy_module(child, memo, meta) for key, child in value.items()}
-            state[name] = type(value)(children)
+            return value
+        if kind is tuple and _ATOMIC.issuperset(map(type, value)):
+            return value
+        if id(value) in self._known:
+            return self._known[id(value)]
+        if kind in (list, tuple, set):
+            copied: Any = kind(self._value(item) for item in value)
+        elif kind is dict:
+            copied = {key: self._value(item) for key, item in value.items()}
+        elif isinstance(value, torch.Tensor):
+            return self.tensor(value)
+        elif isinstance(value, nn.Module):
+            return self.module(value)
         else:
-            state[name] = _copy_value(value, memo, meta)
-    object.__setattr__(twin, "__dict__", state)
-    return twin
+            try:
+                return copy.deepcopy(value, self._known)
+            except Exception:
+                return value
+        self._known[id(value)] = copied
+        return copied
+
+
+_CHILDREN = (*_TENSOR_TABLES, "_modules")
+_BASE = tuple(nn.Module().__dict__)
+"""What every module has, in order."""
+_HOOKS: list[tuple[str, type]] = [
+    (name, type(value)) for name, value in nn.Module().__dict__.items() if type(value) in _CONTAINERS.difference({dict})
+]
+"""Of that the tables of hooks, with the class of each."""
+_hooks_of = operator.itemgetter(*[name for name, _ in _HOOKS])
 
 
 def _copies_itself(cls: type) -> bool:
     plain = cls.__reduce_ex__ is object.__reduce_ex__ and cls.__reduce__ is object.__reduce__
     return not plain or hasattr(cls, "__deepcopy__")
-
-
-def _copy_value(value: Any, memo: dict[int, Any], meta: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    """A copy of an attribute, its tensors on meta; what cannot be copied (locks, files, loggers) is shared."""
-    kind = type(value)
-    if kind in _ATOMIC:
-        return value
-    if id(value) in memo:
-        return memo[id(value)]
-    if isinstance(value, nn.Module):
-        return _copy_module(value, memo, meta)
-    if isinstance(value, torch.Tensor):
-        copied: Any = meta(value)
-    elif kind in (list, tuple, set):
-        plain = _ATOMIC.issuperset(map(type, value))
-        if plain and kind is tuple:
-            return value
-        copied = kind(value) if plain else kind(_copy_value(item, memo, meta) for item in value)
-    elif kind is dict:
-        copied = {key: _copy_value(item, memo, meta) for key, item in value.items()}
-    else:
-        try:
-            return copy.deepcopy(value, memo)
-        except Exception:
-            return value
-    memo[id(value)] = copied
-    return copied
