@@ -88,6 +88,15 @@ class TestOptions:
         with pytest.raises(InputError, match=r"'feature' to checkpoint\. Did you mean features"):
             trace(model, SHAPE, train=True, checkpoint="feature")
 
+    @pytest.mark.parametrize("loss", ["sum", "cross_entropy"])
+    def test_outputs_that_nothing_was_kept_for(self, loss: str) -> None:
+        class Detached(nn.Linear):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return super().forward(x).detach()
+
+        with pytest.raises(InputError, match="no output of this network depends on a trainable parameter"):
+            trace(Detached(10, 5), SHAPE, train=True, loss=loss)
+
     def test_nothing_to_train(self) -> None:
         frozen = nn.Linear(10, 5).requires_grad_(False)
         with pytest.raises(InputError, match="no parameter of this network requires a gradient"):

@@ -199,7 +199,7 @@ class CrossEntropy:
 
     def __call__(self, outputs: Any) -> torch.Tensor:
         """The sum over the outputs. Raises InputError if none has classes."""
-        scores = [tensor for tensor in _floating(outputs) if tensor.dim() >= 2]
+        scores = [tensor for tensor in _trainable(outputs) if tensor.dim() >= 2]
         if not scores:
             raise InputError(
                 "the network's output has no classes for a cross entropy: use loss='sum' or a function of yours."
@@ -216,7 +216,7 @@ def _labels_for(scores: torch.Tensor) -> torch.Tensor:
 
 
 def _sum(outputs: Any) -> torch.Tensor:
-    return _total(tensor.sum() for tensor in _floating(outputs))
+    return _total(tensor.sum() for tensor in _trainable(outputs))
 
 
 _LOSSES: Mapping[str, Callable[[], Loss]] = {"cross_entropy": CrossEntropy, "sum": lambda: _sum}
@@ -241,8 +241,12 @@ def _optimizer(optimizer: str | MakeOptimizer | None, options: Mapping[str, Any]
     return make
 
 
-def _floating(outputs: Any) -> list[torch.Tensor]:
-    return [tensor for tensor in tensors_in(outputs) if tensor.is_floating_point() and tensor.requires_grad]
+def _trainable(outputs: Any) -> list[torch.Tensor]:
+    """The outputs that a loss can be taken of. Raises InputError if there are none."""
+    found = [tensor for tensor in tensors_in(outputs) if tensor.is_floating_point() and tensor.requires_grad]
+    if not found:
+        raise InputError("no output of this network depends on a trainable parameter: there is nothing to train.")
+    return found
 
 
 def _total(values: Iterable[torch.Tensor]) -> torch.Tensor:
