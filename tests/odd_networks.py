@@ -313,7 +313,7 @@ ODD: Mapping[str, Odd] = {
         (torch.zeros(2, 5, dtype=torch.int64),),
     ),
     "dicts": Odd(written(lambda net, a, b: {"sum": net.c(a) + b}, c=conv), {"a": IMAGE, "b": IMAGE}),
-    "Fourier": Odd(written(lambda net, x: torch.fft.rfft2(net.c(x)).abs(), c=conv)),
+    "Fourier": Odd(written(lambda net, x: torch.fft.rfft2(net.c(x).float()).abs(), c=conv)),
     "a function of its own": Odd(written(lambda net, x: _Doubling.apply(net.c(x)), c=conv)),
     "weight_norm, old": Odd(lambda: nn.Sequential(torch.nn.utils.weight_norm(conv()), nn.ReLU(), conv())),
     "spectral_norm, old": Odd(lambda: nn.Sequential(torch.nn.utils.spectral_norm(conv()), conv())),

@@ -239,13 +239,13 @@ Real = Callable[[Sequence[str], int | None], list[str]]
 def real(tmp_path_factory: pytest.TempPathFactory) -> Real:
     """Runs requests on the allocator of the PyTorch that is installed, over a CUDA runtime of ours."""
     compiler, packages = shutil.which("g++"), Path(sysconfig.get_path("purelib"))
-    headers, libraries = packages / "triton/backends/nvidia/include", Path(torch.__file__).parent / "lib"
+    libraries = Path(torch.__file__).parent / "lib"
     runtime = next(packages.glob("nvidia/*/lib/libcudart.so.*"), None)
-    found = headers.is_dir() and (libraries / "libc10_cuda.so").exists()
-    if compiler is None or runtime is None or not found:
+    if compiler is None or runtime is None or not (libraries / "libc10_cuda.so").exists():
         pytest.skip("needs g++ and a PyTorch for CUDA, with the runtime and the headers that it brings")
     program = tmp_path_factory.mktemp("oracle") / "caching_allocator"
-    includes = [f"-I{libraries.parent / 'include'}", f"-I{headers}"]
+    headers = (libraries.parent / "include", runtime.parents[1] / "include", packages / "triton/backends/nvidia/include")
+    includes = [f"-I{folder}" for folder in headers]
     linked = [f"-L{libraries}", "-lc10_cuda", "-lc10", str(runtime), f"-Wl,-rpath,{libraries}:{runtime.parent}"]
     source = Path(__file__).parent / "oracles" / "caching_allocator.cpp"
     subprocess.run([compiler, "-std=c++20", "-rdynamic", *includes, source, "-o", program, *linked], check=True)

@@ -26,6 +26,7 @@ def adds_in_place(first: torch.Tensor, second: Any) -> bool:
 
     To be asked by a mode's `__torch_dispatch__`.
     """
+    storage = first.untyped_storage()  # held, or older versions of torch would not count who asks
     return (
         sys._getframe(2).f_code.co_name == "_engine_run_backward"  # not a backward that somebody wrote
         and isinstance(second, torch.Tensor)
@@ -33,7 +34,7 @@ def adds_in_place(first: torch.Tensor, second: Any) -> bool:
         and not torch.is_grad_enabled()
         and _is_dense(first)
         and first._use_count() == _HOLDERS  # type: ignore[attr-defined]
-        and torch._C._storage_Use_Count(first.untyped_storage()._cdata) == _STORAGE_HOLDERS  # type: ignore[attr-defined]
+        and torch._C._storage_Use_Count(storage._cdata) == _STORAGE_HOLDERS  # type: ignore[attr-defined]
     )
 
 

@@ -48,7 +48,10 @@ cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus* status)
 }
 cudaError_t cudaStreamGetCaptureInfo(
     cudaStream_t, cudaStreamCaptureStatus* status, unsigned long long*, cudaGraph_t*, const cudaGraphNode_t**,
-    const cudaGraphEdgeData**, size_t*) {
+#if CUDART_VERSION >= 13000
+    const cudaGraphEdgeData**,
+#endif
+    size_t*) {
   return *status = cudaStreamCaptureStatusNone, cudaSuccess;
 }
 }
