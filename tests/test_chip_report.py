@@ -11,7 +11,8 @@ from costmodel.chip.lowering import lower
 from costmodel.chip.space import Space
 from costmodel.errors import InputError
 from costmodel.report import plots
-from costmodel.report.chapters.chip import AREAS, BASE, chip_chapter
+from costmodel.report.chapters.chip import chip_chapter
+from costmodel.report.chapters.chip.designed import AREAS, BASE
 from costmodel.report.model import Figure, Section, Table
 from costmodel.report.study import Study
 

@@ -128,6 +128,12 @@ def test_a_record_must_say_on_what_it_was_made() -> None:
             Measurement.from_json(missing.to_json())
 
 
+def test_circumstances_hold_no_number_that_is_none() -> None:
+    text = RECORD.to_json().replace('"threads": ', '"temperature": NaN, "threads": ', 1)
+    with pytest.raises(InputError, match=r"circumstances\.temperature holds a number that is none"):
+        Measurement.from_json(text)
+
+
 def test_a_file_that_cannot_be_read_is_named(tmp_path) -> None:
     with pytest.raises(InputError, match=r"nothing.json: cannot be read"):
         read(tmp_path / "nothing.json")

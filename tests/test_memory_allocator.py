@@ -244,8 +244,8 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Real:
     if compiler is None or runtime is None or not (libraries / "libc10_cuda.so").exists():
         pytest.skip("needs g++ and a PyTorch for CUDA, with the runtime and the headers that it brings")
     program = tmp_path_factory.mktemp("oracle") / "caching_allocator"
-    headers = (libraries.parent / "include", runtime.parents[1] / "include", packages / "triton/backends/nvidia/include")
-    includes = [f"-I{folder}" for folder in headers]
+    headers = packages / "triton/backends/nvidia/include"
+    includes = [f"-I{folder}" for folder in (libraries.parent / "include", runtime.parents[1] / "include", headers)]
     linked = [f"-L{libraries}", "-lc10_cuda", "-lc10", str(runtime), f"-Wl,-rpath,{libraries}:{runtime.parent}"]
     source = Path(__file__).parent / "oracles" / "caching_allocator.cpp"
     subprocess.run([compiler, "-std=c++20", "-rdynamic", *includes, source, "-o", program, *linked], check=True)

@@ -107,7 +107,7 @@ class TestFrames:
         assert total == {"layer": "total", **TOTALS, "arithmetic_intensity": 211 / 392}
 
     def test_sums_are_exact_beyond_64_bits(self) -> None:
-        frame = tables._frame(("layer", "flops"), [("a", 2**63 - 1), ("b", 2**63 - 1), ("c", 1)])
+        frame = tables.frame_of(("layer", "flops"), [("a", 2**63 - 1), ("b", 2**63 - 1), ("c", 1)])
         total = tables.total_of(frame)
         assert total is not None and total["flops"] == 2**64 - 1
 
@@ -161,7 +161,7 @@ class TestFrames:
         assert captions.warnings([unmodelled]) == ["Not counted, for want of a rule: my|relu (1 times, in 1)."]
 
     def test_counts_stay_whole_where_some_are_missing(self) -> None:
-        frame = tables._frame(("name", "classes"), [("a", 10), ("b", None)])
+        frame = tables.frame_of(("name", "classes"), [("a", 10), ("b", None)])
         assert tables.csv(frame) == "name,classes\na,10\nb,\n"
         assert tables.records(frame) == [{"name": "a", "classes": 10}, {"name": "b", "classes": None}]
 
@@ -258,7 +258,7 @@ class TestText:
 
     @pytest.mark.parametrize("format", FORMATS)
     def test_an_empty_frame_can_be_shown(self, format: str) -> None:
-        assert render(tables._frame(("layer", "flops"), []), format).endswith("\n")
+        assert render(tables.frame_of(("layer", "flops"), []), format).endswith("\n")
 
     def test_captions_say_what_ran(self, costs: Costs, training: Costs) -> None:
         assert captions.caption(costs.trace, "Tiny", 1) == "Tiny: input 1x1x4x4, float32, batch 1, forward"

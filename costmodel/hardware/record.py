@@ -1,7 +1,6 @@
-"""The Measurement document, `costmodel/measurement/1`: what runs of networks took on a device.
+"""What was measured: runs of networks on a device, as plain frozen data that needs no torch.
 
-Plain frozen data that needs no torch. `Measurement.save` writes it as JSON with a digest of its content; `read` refuses
-what is not such a document, what is damaged and what was changed by hand, and says where.
+`Measurement.save` writes it to a file and `read` reads it from there, in the form that `document` fixes.
 
 Three totals of a run are kept apart, because they answer different questions:
 - `work`: the sum of what the device did, its kernels (on the CPU the operators' own time), under the profiler;
@@ -11,26 +10,19 @@ Three totals of a run are kept apart, because they answer different questions:
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
-import os
 import statistics
-import types
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 from costmodel.display import html_table
 from costmodel.errors import InputError
-from costmodel.graph import PHASES
+from costmodel.hardware import document
 
 if TYPE_CHECKING:
     import pandas as pd
-
-SCHEMA = "costmodel/measurement/1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,44 +249,16 @@ class Measurement:
 
     def to_json(self) -> str:
         """The document, a line a layer, with the digest of its content."""
-        content = asdict(self)
-        return _lines({"schema": SCHEMA, "digest": _digest(content)} | content) + "\n"
+        return document.to_json(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Measurement:
         """The measurement that `to_json` wrote. Raises InputError, with the reason, for anything else."""
-        try:
-            document = json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise InputError(f"this is not a JSON document, or not the whole of one: {error}.") from None
-        if not isinstance(document, dict) or document.get("schema") != SCHEMA:
-            found = document.get("schema") if isinstance(document, dict) else None
-            said = f"its schema is {str(found)[:60]!r}" if found else "it has no schema"
-            raise InputError(f"this is not a measurement: {said}, and should be {SCHEMA!r}.")
-        digest = document.pop("digest", None)
-        del document["schema"]
-        try:
-            measurement = _read(cls, document, "")
-            _check(measurement)
-        except _DamagedError as error:
-            raise InputError(f"this measurement is damaged: {error}.") from None
-        if digest != _digest(asdict(measurement)):
-            raise InputError(
-                "this measurement was changed after it was written (its digest does not fit): measure again."
-            )
-        return measurement
+        return document.from_json(cls, text)
 
     def save(self, path: str | PathLike[str]) -> Path:
         """Write the document, whole or not at all. Raises InputError if that fails."""
-        target = Path(path)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}")
-        try:
-            temporary.write_text(self.to_json(), encoding="utf-8")
-            temporary.replace(target)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise InputError(f"cannot write {target}: {error.strerror or error}.") from None
-        return target
+        return document.save(self.to_json(), path)
 
     def to_frame(self) -> pd.DataFrame:
         """One row a run, in base units."""
@@ -323,16 +287,7 @@ class Measurement:
 
 def read(path: str | PathLike[str]) -> Measurement:
     """The measurement in a file. Raises InputError, with the file's name and the reason, if it cannot be used."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}): give a record that `measure` wrote.") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: this is not a JSON document.") from None
-    try:
-        return Measurement.from_json(text)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+    return document.read(Measurement, path)
 
 
 def _median(spread: Spread | None) -> float | None:
@@ -358,93 +313,3 @@ def _row(run: Run) -> dict[str, Any]:
 
 def _shapes(shapes: Sequence[Sequence[int]]) -> str:
     return ", ".join("x".join(map(str, shape)) for shape in shapes)
-
-
-def _digest(content: Mapping[str, Any]) -> str:
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
-
-
-def _lines(value: Any, indent: str = "") -> str:
-    """JSON that a person can read and git can compare: containers of containers a line an item, others on one line."""
-    items = list(value.values() if isinstance(value, dict) else value) if isinstance(value, (dict, list, tuple)) else []
-    flat = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    if not items or len(flat) + len(indent) <= 160 or "layer" in value or not any(map(_is_container, items)):
-        return flat
-    inner = indent + " "
-    if isinstance(value, dict):
-        lines = [f"{inner}{json.dumps(key, ensure_ascii=False)}: {_lines(item, inner)}" for key, item in value.items()]
-        return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
-    return "[\n" + ",\n".join(f"{inner}{_lines(item, inner)}" for item in items) + f"\n{indent}]"
-
-
-def _is_container(value: Any) -> bool:
-    return isinstance(value, (dict, list, tuple))
-
-
-class _DamagedError(Exception):
-    """Says where a document is not what it should be."""
-
-
-def _read(wanted: Any, value: Any, where: str) -> Any:
-    """`value`, which came from JSON, as the type that a field declares."""
-    if wanted is Any:
-        return value
-    if is_dataclass(wanted):
-        return _read_fields(wanted, value, where)
-    origin, arguments = get_origin(wanted), get_args(wanted)
-    if origin in (Union, types.UnionType):
-        rest = next(each for each in arguments if each is not type(None))
-        return None if value is None else _read(rest, value, where)
-    if origin is tuple:
-        if not isinstance(value, list):
-            raise _DamagedError(f"{where} is no list")
-        return tuple(_read(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value))
-    if origin is Mapping:
-        if not isinstance(value, dict):
-            raise _DamagedError(f"{where} is no object")
-        return {key: _read(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
-    return _read_plain(wanted, value, where)
-
-
-def _read_fields(wanted: Any, value: Any, where: str) -> Any:
-    prefix = f"{where}." if where else ""
-    if not isinstance(value, dict):
-        raise _DamagedError(f"{where or 'it'} is no object")
-    hints = get_type_hints(wanted)
-    names = [each.name for each in fields(wanted)]
-    for name in value:
-        if name not in names:
-            raise _DamagedError(f"{prefix}{name} is unknown")
-    for name in names:
-        if name not in value:
-            raise _DamagedError(f"{prefix}{name} is missing")
-    return wanted(**{name: _read(hints[name], value[name], f"{prefix}{name}") for name in names})
-
-
-def _read_plain(wanted: Any, value: Any, where: str) -> Any:
-    """A number, truth value or text. Nothing that is measured is below zero."""
-    right = isinstance(value, (int, float) if wanted is float else wanted) and isinstance(value, bool) == (
-        wanted is bool
-    )
-    if not right:
-        raise _DamagedError(f"{where} is {str(value)[:40]!r}")
-    if wanted in (int, float) and not (math.isfinite(value) and value >= 0):
-        raise _DamagedError(f"{where} is {value}, which nothing measures")
-    return value
-
-
-def _check(measurement: Measurement) -> None:
-    """What the types do not say."""
-    device = measurement.circumstances.get("device")
-    if not (isinstance(device, dict) and device.get("type") in ("cpu", "cuda") and device.get("name")):
-        raise _DamagedError("circumstances.device does not say which device it was")
-    for name, kind in (("threads", int), ("date", str), ("versions", dict)):
-        if not isinstance(measurement.circumstances.get(name), kind):
-            raise _DamagedError(f"circumstances.{name} is missing")
-    for index, run in enumerate(measurement.runs):
-        if not run.failure and (run.eager is None or run.work is None or not run.layers):
-            raise _DamagedError(f"runs[{index}] has neither times nor a reason why not")
-        for layer in run.layers:
-            if layer.phase not in PHASES:
-                raise _DamagedError(f"runs[{index}] has a phase {layer.phase[:20]!r}")

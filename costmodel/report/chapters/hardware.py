@@ -16,7 +16,8 @@ import pandas as pd
 
 from costmodel.devices import Device, read_device
 from costmodel.errors import InputError
-from costmodel.hardware.record import SCHEMA, Measurement, Run, read
+from costmodel.hardware.document import SCHEMA
+from costmodel.hardware.record import Measurement, Run, read
 from costmodel.memory import remember
 from costmodel.report import plots
 from costmodel.report.exercises.words import counted

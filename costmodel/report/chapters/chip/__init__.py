@@ -1,0 +1,93 @@
+"""Chip design: how a designer trades computation, memory bandwidth and memory on the chip, for the report's networks.
+
+The book asks "You are a chip designer and need to trade off computation and memory bandwidth. How do you optimise?"
+(Dive into Deep Learning, AlexNet). The chapter prices the three in one currency, square millimetres, divides an area
+among them for each network, looks at what each design binds on, and says how far the numbers can be trusted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from costmodel.chip.accelerator import accelerator
+from costmodel.report.chapters.chip.changes import change_section
+from costmodel.report.chapters.chip.designed import BASE, BUDGET, Designed, design
+from costmodel.report.chapters.chip.designs import design_section
+from costmodel.report.chapters.chip.division import division_section, mix_section
+from costmodel.report.chapters.chip.layers import layer_section
+from costmodel.report.chapters.chip.prices import price_section
+from costmodel.report.chapters.chip.trust import trust_section
+from costmodel.report.chapters.traffic import traffic_section
+from costmodel.report.exercises.words import times
+from costmodel.report.model import Paragraph, Section
+from costmodel.report.study import Study, heaviest, same_form
+from costmodel.units import iec, percent, si
+
+__all__ = ["chip_chapter"]
+
+
+def chip_chapter(studies: Sequence[Study]) -> Section:
+    """The chapter for the first network and the heaviest of its form; without blocks if neither has contractions."""
+    base = accelerator(BASE)
+    form = same_form(studies)
+    designed = [
+        found for study in dict.fromkeys((form[0], heaviest(form))) if (found := design(study, base)) is not None
+    ]
+    title = "Chip design: computation, bandwidth and memory on the chip"
+    if not designed:
+        return Section(title, ())
+    return Section(
+        title,
+        (
+            Paragraph(
+                "“You are a chip designer and need to trade off computation and memory bandwidth. How do you "
+                "optimise?” A chip that runs networks is an array of **elements**, each of which multiplies and adds "
+                "once a clock cycle; a **buffer** of SRAM beside it; and an **interface** to DRAM, where weights and "
+                "feature maps lie. A layer takes as long as the slower of its arithmetic and its DRAM traffic, and the "
+                "buffer decides how large that traffic is: what it cannot hold is moved again. All three cost area, so "
+                "the question is how to divide it."
+            ),
+        ),
+        (
+            price_section(base),
+            *(division_section(each, base) for each in designed),
+            *([mix_section(designed, base)] if len(designed) > 1 else []),
+            traffic_section(studies),
+            design_section(designed, base),
+            layer_section(designed, base),
+            change_section(designed),
+            trust_section(),
+        ),
+        answer=_answer(designed),
+        anchor="chip-design",
+    )
+
+
+def _answer(designed: Sequence[Designed]) -> str:
+    parts = []
+    for each in designed:
+        best = each.at_budget
+        parts.append(
+            f"for {each.study.short} {BUDGET:g} mm² are best divided into {best.elements:,.0f} elements "
+            f"({percent(best.elements_mm2 / best.area_mm2, 0)}), {iec(best.buffer_bytes)} of buffer "
+            f"({percent(best.sram_mm2 / best.area_mm2, 0)}) and {si(best.dram_bandwidth, 'B/s')} "
+            f"({percent(best.interface_mm2 / best.area_mm2, 0)}): {si(best.frames_per_second)} frames a second"
+        )
+    return (
+        "Spend the next square millimetre where it brings the most frames, until all three bring the same: "
+        f"{'; '.join(parts)}. {_why(designed)}"
+    )
+
+
+def _why(designed: Sequence[Designed]) -> str:
+    """What moves most bytes, and what would help more than dividing the area."""
+    first = designed[0]
+    if not any(nest.kind == "linear" for nest in first.nests):
+        return ""
+    share = first.curves.only("linear").compulsory_bytes / first.curves.compulsory_bytes
+    batch = first.what_ifs.outcomes[1]
+    return (
+        f"Each weight of a fully connected layer is moved once an image, whatever the buffer: {percent(share, 0)} of "
+        f"{first.study.short}'s bytes, so the interface is the larger part of its chip. {batch.change[0].upper()}"
+        f"{batch.change[1:]} makes a small chip {times(batch.speedup)} as fast without any further area."
+    )

@@ -1,0 +1,67 @@
+"""A run's memory: who holds the peak, what a process needs for it, which batch fits a device, and what saves some."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from costmodel.report.tables.frames import frame_of, share
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from costmodel.memory import Fit, Memory, Rung, Savings
+
+
+def memory_table(memory: Memory, most: int | None = None) -> pd.DataFrame:
+    """One row a tensor that is alive at the peak, the largest first; beyond `most`, one row for the rest."""
+    held = memory.holders()
+    shown, rest = held[:most], held[len(held[:most]) :]
+    rows: list[tuple[str, str, int]] = [*shown]
+    if rest:
+        rows.append((f"{len(rest)} more", "", sum(holder.nbytes for holder in rest)))
+    return frame_of(
+        ("name", "role", "held_bytes", "held_share"),
+        ((name, role, nbytes, share(nbytes, memory.peak_bytes)) for name, role, nbytes in rows),
+    )
+
+
+def ladder_table(rungs: Iterable[Rung]) -> pd.DataFrame:
+    """One row a way of counting the peak, from what tensors ask for to what the process holds."""
+    names = ("rung", "rung_bytes", "added_bytes", "adds")
+    return frame_of(names, ((rung.name, rung.nbytes, rung.added_bytes, rung.adds) for rung in rungs))
+
+
+def fits_table(fits: Iterable[Fit]) -> pd.DataFrame:
+    """One row a device: the largest batch that it runs, and what that takes."""
+    names = (
+        "device", "memory_bytes", "largest_batch", "easy_batch", "bound_batch", "requested_bytes", "reserved_bytes",
+        "process_bytes",
+    )  # fmt: skip
+    return frame_of(
+        names,
+        (
+            (
+                fit.device.title,
+                fit.device.memory_bytes,
+                fit.batch,
+                fit.easy_batch,
+                fit.bound,
+                fit.point.requested_bytes,
+                fit.point.reserved_bytes,
+                fit.point.process_bytes,
+            )
+            for fit in fits
+        ),
+    )
+
+
+def savings_table(savings: Savings) -> pd.DataFrame:
+    """One row a lever, the largest saving first; what could not be run has no numbers."""
+    return frame_of(
+        ("lever", "saving_bytes", "peak_bytes", "reserved_bytes", "saved_bytes", "how", "why"),
+        (
+            (s.lever.name, s.saving_bytes, s.peak_bytes, s.reserved_bytes, s.saved_bytes, s.lever.how, s.why)
+            for s in savings.largest_first()
+        ),
+    )
