@@ -38,6 +38,25 @@ def training(model: nn.Module, *inputs: Any, **options: Any) -> Costs:
     return count(trace(model, list(inputs), train=True, loss="sum", **options))
 
 
+@pytest.mark.skipif(not hasattr(torch, "_grouped_mm"), reason="this torch has no grouped products")
+def test_a_mixture_of_experts() -> None:
+    """12 rows of 16 numbers each meet the 16 x 8 matrix of one of 3 experts; the backward has two products as large."""
+
+    class Experts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(3, 16, 8))
+            self.register_buffer("ends", torch.tensor([4, 8, 12], dtype=torch.int32))
+
+        def forward(self, rows: torch.Tensor) -> torch.Tensor:
+            return torch._grouped_mm(rows, self.weight, offs=self.ends)
+
+    assert forward(Experts(), (12, 16)).macs == 12 * 16 * 8
+    costs = training(nn.Sequential(nn.Linear(16, 16), Experts()), (12, 16))
+    assert not costs.unmodelled
+    assert costs.total.macs == 2 * 12 * 16 * 16 + 3 * 12 * 16 * 8  # the first layer has no input to differentiate
+
+
 class TestConvolution:
     def test_forward(self) -> None:
         # 6 outputs of 3 x 5 x 5 products and a bias, at (9 - 5) / 2 + 1 = 3 by 4 places, for 2 images of 9 x 11

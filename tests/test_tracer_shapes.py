@@ -199,3 +199,15 @@ def test_convolutions_of_other_dimensions(spatial: int) -> None:
     rest = (None, [2] * spatial, [1] * spatial, [2] * spatial, False, [0] * spatial, 1)
     made = made_by(aten.convolution.default, x.to("meta"), weight.to("meta"), *rest)
     assert look(made) == look(aten.convolution.default(x, weight, *rest))
+
+
+@pytest.mark.skipif(not hasattr(aten, "_grouped_mm"), reason="this torch has no grouped products")
+@pytest.mark.parametrize("ranks", [(2, 3), (3, 2), (2, 2)])
+def test_grouped_products(ranks: tuple[int, int]) -> None:
+    """A meta kernel refuses them, the real one runs them."""
+    a = torch.zeros(*([3] if ranks[0] == 3 else []), 12, 16)
+    b = torch.zeros(*([3] if ranks[1] == 3 else []), 16, 8)
+    offs = torch.tensor([4, 8, {(2, 3): 12, (3, 2): 8, (2, 2): 16}[ranks]], dtype=torch.int32)
+    real = aten._grouped_mm.default(a, b, offs)
+    assert look(made_by(aten._grouped_mm.default, a.to("meta"), b.to("meta"), offs.to("meta"))) == look(real)
+    assert made_by(aten._grouped_mm.default, a.to("meta"), b[..., :7].to("meta"), offs.to("meta")) is None

@@ -28,6 +28,17 @@ def product_and_sum(op: Operation) -> Work:
     return Work(macs=output.elements * summed, vector_flops=output.elements)
 
 
+@rule("aten._grouped_mm", "aten._scaled_grouped_mm", kind="linear")
+def grouped_product(op: Operation) -> Work:
+    """A product a group, as of a mixture of experts: each row, or column, meets the matrix of its own group.
+
+    Between two matrices it is the summed dimension that is divided among the groups, and each has a product of its own.
+    """
+    first, second, output = op.inputs["self"], op.inputs["mat2"], op.outputs[0]
+    matrices = len(first.shape) == len(second.shape) == 2
+    return Work(macs=math.prod(output.shape[1:] if matrices else output.shape) * first.shape[-1])
+
+
 @rule("aten._trilinear", kind="linear")
 def product_of_three(op: Operation) -> Work:
     """Three tensors, each with sizes of 1 put in, multiplied and summed: two multiplications and an addition a triple.

@@ -141,6 +141,25 @@ def _mm(given: Inputs, _: Attributes) -> Made:
     return (_blank((rows, columns), mat1.dtype),) if inner == other and mat1.dtype == mat2.dtype else None
 
 
+def _grouped_mm(given: Inputs, to: Attributes) -> Made:
+    """Products of float32, which devices run but torch's meta kernel refuses; rows fill 16 bytes, as it would ask."""
+    first, second, offs = given["self"], given["mat2"], given.get("offs")
+    groups = None if offs is None else offs.shape[0]
+    dtype = first.dtype
+    if dtype != "float32" or second.dtype != dtype or "bias" in given or to.get("out_dtype") not in (None, dtype):
+        return None
+    inner, columns = second.shape[-2:]
+    ranks = (len(first.shape), len(second.shape))
+    fits = first.shape[-1] == inner and all(s[0] == groups for s in (first.shape, second.shape) if len(s) == 3)
+    if ranks not in _GROUPED or groups is None or not fits or columns % 4:
+        return None
+    shape = (first.shape[-2], columns)
+    return (_blank((groups, *shape) if ranks == (2, 2) else shape, dtype),)
+
+
+_GROUPED = ((2, 3), (3, 2), (2, 2))
+
+
 def _matrix(tensor: TensorSpec) -> tuple[int, int]:
     """Its two sizes; two that fit nothing if it is no matrix."""
     shape = tensor.shape
@@ -337,6 +356,8 @@ def _makers() -> dict[Any, Maker]:
         aten._softmax.default: _softmax,
         aten.cat.default: _cat,
     }
+    if hasattr(aten, "_grouped_mm"):  # since 2.8
+        table[aten._grouped_mm.default] = _grouped_mm
     for names, fresh, in_place in ((_UNARY, _unary, _unary_in_place), (_BINARY, _binary, _binary_in_place)):
         for name in names:
             table |= dict.fromkeys(_overloads(name), fresh) | dict.fromkeys(_overloads(f"{name}_"), in_place)
