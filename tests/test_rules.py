@@ -57,6 +57,24 @@ def test_a_mixture_of_experts() -> None:
     assert costs.total.macs == 2 * 12 * 16 * 16 + 3 * 12 * 16 * 8  # the first layer has no input to differentiate
 
 
+class TestRecurrent:
+    @pytest.mark.parametrize(
+        ("layers", "both", "bias", "first"), [(1, False, True, False), (2, True, True, True), (1, True, False, False)]
+    )
+    def test_one_operator_costs_what_its_steps_do(self, layers: int, both: bool, bias: bool, first: bool) -> None:
+        lstm = nn.LSTM(8, 16, layers, bidirectional=both, bias=bias, batch_first=first)
+        steps, whole = forward(lstm, (5, 3, 8), target="cpu"), forward(lstm, (5, 3, 8), run=True)
+        assert (whole.macs, whole.vector_flops) == (steps.macs, steps.vector_flops)
+        # 15 steps of four gates, each of 8 inputs and a state of 16; above the first layer both directions are inputs
+        inputs = [8] + [32 if both else 16] * (layers - 1)
+        assert whole.macs == sum((1 + both) * 15 * 4 * 16 * (count + 16) for count in inputs)
+
+    def test_the_backward_has_two_products_for_each(self) -> None:
+        costs = training(nn.LSTM(8, 16), (5, 2, 8), run=True)
+        assert not costs.unmodelled
+        assert costs.total.macs == 3 * 10 * 4 * 16 * (8 + 16)
+
+
 class TestConvolution:
     def test_forward(self) -> None:
         # 6 outputs of 3 x 5 x 5 products and a bias, at (9 - 5) / 2 + 1 = 3 by 4 places, for 2 images of 9 x 11

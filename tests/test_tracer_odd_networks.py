@@ -85,7 +85,8 @@ def _values(tensor: torch.Tensor) -> Any:
 @pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
 def test_every_way_of_tracing(odd: Odd) -> None:
     expected = cm.count(cm.trace(odd.make(), odd.inputs, target="meta")).total.macs
-    for options in ({"target": "cuda"}, {"target": "cpu"}, {"channels_last": True}, {"autocast": "bfloat16"}):
+    ways = ({"target": "cuda"}, {"target": "cpu"}, {"channels_last": True}, {"autocast": "bfloat16"}, {"run": True})
+    for options in ways:
         assert cm.count(cm.trace(odd.make(), odd.inputs, **options)).total.macs == expected
 
 

@@ -84,6 +84,7 @@ def _load() -> None:
         "conv",
         "matmul",
         "attention",
+        "recurrent",
         "normalization",
         "pooling",
         "pointwise",

@@ -59,7 +59,23 @@ def paths_of(model: nn.Module) -> Paths:
 
 def real_twin(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
     """A full copy of `model` with weights on the CPU, for networks that can only be traced by running them."""
-    return copy.deepcopy(model).to(device="cpu", dtype=dtype)
+    known: dict[int, Any] = {}
+    for _, module in paths_of(model):
+        state = module.__dict__
+        for value in itertools.chain(state.values(), *(state[name].values() for name in _TENSOR_TABLES)):
+            if isinstance(value, torch.Tensor):
+                copied = _as_deepcopy_cannot(value)
+                if copied is not None:
+                    known[id(value)] = copied
+    return copy.deepcopy(model, known).to(device="cpu", dtype=dtype)
+
+
+def _as_deepcopy_cannot(tensor: torch.Tensor) -> torch.Tensor | None:
+    """A copy of a tensor that `copy.deepcopy` refuses: of a lazy layer, or computed by another (weight_norm's)."""
+    if isinstance(tensor, UninitializedTensorMixin):
+        options: dict[str, Any] = {"device": "cpu", "dtype": tensor.dtype}
+        return type(tensor)(requires_grad=tensor.requires_grad, **options)
+    return None if tensor.is_leaf else tensor.detach().clone()
 
 
 def surround(network: nn.Module, around: Callable[[str], AbstractContextManager[Any]]) -> None:
