@@ -14,7 +14,7 @@ import costmodel
 ROOT = Path(costmodel.__file__).parent
 
 LAYERS = [
-    {"errors"},
+    {"errors", "files"},
     {"units"},
     {"display", "facts"},
     {"graph", "devices"},

@@ -73,6 +73,9 @@ class TestRecurrent:
         costs = training(nn.LSTM(8, 16), (5, 2, 8), run=True)
         assert not costs.unmodelled
         assert costs.total.macs == 3 * 10 * 4 * 16 * (8 + 16)
+        # three sigmoids and two tanhs of 3 FLOPs, six products, one sum, and two biases of four gates
+        backward = costs.by("operator")["aten.mkldnn_rnn_layer_backward"]
+        assert backward.vector_flops == 10 * 16 * (3 * 3 + 2 * 3 + 6 + 1 + 2 * 4)
 
 
 class TestConvolution:

@@ -211,3 +211,5 @@ def test_grouped_products(ranks: tuple[int, int]) -> None:
     real = aten._grouped_mm.default(a, b, offs)
     assert look(made_by(aten._grouped_mm.default, a.to("meta"), b.to("meta"), offs.to("meta"))) == look(real)
     assert made_by(aten._grouped_mm.default, a.to("meta"), b[..., :7].to("meta"), offs.to("meta")) is None
+    ragged = torch.zeros(*a.shape[:-1], 15, device="meta"), torch.zeros(*b.shape[:-2], 15, 8, device="meta")
+    assert made_by(aten._grouped_mm.default, *ragged, offs.to("meta")) is None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from costmodel.errors import InputError
+from costmodel.files import write_whole
 from costmodel.units import iec, seconds
 
 if TYPE_CHECKING:
@@ -42,15 +42,7 @@ def write(frame: pd.DataFrame, path: str | os.PathLike[str], *, force: bool = Fa
         if not force and target.exists() and not target.read_text(errors="replace").startswith(_TITLE):
             raise InputError(f"{target} is not a benchmark of ours: write elsewhere, or overwrite it with --force.")
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=target.parent, prefix=f".{target.name}-", delete=False) as staged:
-            try:
-                staged.write(_document(frame))
-                staged.close()
-                Path(staged.name).chmod(0o644)
-                Path(staged.name).replace(target)
-            except BaseException:
-                Path(staged.name).unlink(missing_ok=True)
-                raise
+        write_whole(target, _document(frame).encode())
     except OSError as error:
         raise InputError(f"cannot write {target}: {error.strerror or error}.") from error
     return target

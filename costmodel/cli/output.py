@@ -7,7 +7,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,6 +15,7 @@ import typer
 
 from costmodel.cli.options import Output, Shown
 from costmodel.errors import InputError
+from costmodel.files import write_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -105,16 +106,7 @@ def uncounted_code(unlowered: Sequence[Unlowered], allow_unmodelled: bool) -> in
 def write_file(path: Path, content: bytes) -> None:
     """Write a file whole or not at all. Raises InputError if that fails."""
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.absolute().parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-            Path(name).chmod(0o666 & ~_umask())
-            Path(name).replace(path)
-        except BaseException:
-            with suppress(OSError):
-                Path(name).unlink()
-            raise
+        write_whole(path, content)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}.") from None
 
@@ -169,9 +161,3 @@ def _write_out(text: str) -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains when it flushes
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current

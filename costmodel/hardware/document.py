@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import types
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from costmodel.errors import InputError
+from costmodel.files import write_whole
 from costmodel.graph import PHASES
 
 SCHEMA = "costmodel/measurement/1"
@@ -55,12 +55,9 @@ def from_json(wanted: type[_Record], text: str) -> _Record:
 def save(text: str, path: str | PathLike[str]) -> Path:
     """Write a document, whole or not at all. Raises InputError if that fails."""
     target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(target)
+        write_whole(target, text.encode())
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise InputError(f"cannot write {target}: {error.strerror or error}.") from None
     return target
 

@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 from costmodel.devices import read_device, to_toml
 from costmodel.errors import CostModelError, HardwareError, InputError
+from costmodel.files import write_whole
 from costmodel.hardware.calibrate import FULL, Effort, calibrate
 from costmodel.hardware.clock import answers, find_device
 from costmodel.hardware.measure import measure, measurement
@@ -182,7 +183,7 @@ class Suite:
             read_device(path)
             return THERE, ""
         device = calibrate(self.device, cpu_threads=self.threads, command=self.command, effort=effort)
-        _write(path, to_toml(device))
+        write_whole(path, to_toml(device).encode())
         return DONE, ""
 
     def _measuring(self) -> Iterator[tuple[str, Step]]:
@@ -246,17 +247,10 @@ class Suite:
 
     def _write_down(self, outcomes: Sequence[Outcome]) -> None:
         document = {"schema": SCHEMA, "device": self.device, "steps": [outcome._asdict() for outcome in outcomes]}
-        _write(self.folder / LOG_FILE, json.dumps(document, indent=1) + "\n")
+        write_whole(self.folder / LOG_FILE, (json.dumps(document, indent=1) + "\n").encode())
 
 
 Step = Callable[[], tuple[str, str]]
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 def _attempted(step: Step) -> tuple[str, str]:

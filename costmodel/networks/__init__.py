@@ -11,6 +11,8 @@ What `find` builds has no weights (they are on torch's meta device) unless it is
 
 from __future__ import annotations
 
+from torch.nn import Module
+
 from costmodel.networks.alexnet import alexnet, alexnet28, alexnet_fashion, alexnet_grouped
 from costmodel.networks.lenet import lenet, lenet_relu
 from costmodel.networks.resolve import Network, NetworkInfo, find, names
@@ -18,6 +20,7 @@ from costmodel.networks.vgg import ARCHITECTURES, vgg, vgg11, vgg11_slim, vgg13,
 
 __all__ = [
     "ARCHITECTURES",
+    "Module",
     "Network",
     "NetworkInfo",
     "alexnet",

@@ -9,8 +9,9 @@ mode's doing, a shape that `shapes` is not certain of) is run.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import nn
@@ -53,9 +54,9 @@ class _Pattern(NamedTuple):
     """The operator's tensors, each with the name that the layer has for it: None for the layer's input."""
 
 
-_NOTHING = "runs no operator and returns its input"
-_UNSEEN = "not run yet"
-_Kind = tuple[Any, ...]
+_Kind: TypeAlias = tuple[Any, ...]
+_Way: TypeAlias = Callable[[nn.Module, torch.Tensor], torch.Tensor | None]
+"""From a layer and its input to its output; None where the layer has to be run."""
 
 
 class Leaves:
@@ -63,7 +64,7 @@ class Leaves:
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
-        self._patterns: dict[_Kind, _Pattern | str | None] = {}
+        self._ways: dict[_Kind, _Way] = {}
 
     def run(self, module: nn.Module, forward: Callable[[torch.Tensor], Any], given: Any) -> Any:
         """What `forward`, the plain forward of a module of a class in SETTINGS, returns for one input."""
@@ -71,29 +72,27 @@ class Leaves:
             return forward(given)
         kind = _kind(module, given)
         try:
-            pattern = self._patterns.get(kind, _UNSEEN)
+            way = self._ways.get(kind)
         except TypeError:  # a setting is a list, which nothing can be remembered by
             return forward(given)
-        if pattern is _NOTHING:
-            return given
-        if pattern is not _UNSEEN:
-            output = self._write(pattern, module, given) if isinstance(pattern, _Pattern) else None
+        if way is not None:
+            output = way(module, given)
             return forward(given) if output is None else output
         begun = len(self._recorder.operations)
         output = forward(given)
-        self._patterns[kind] = self._pattern(module, given, output, begun)
+        self._ways[kind] = self._way(module, given, output, begun)
         return output
 
-    def _pattern(self, module: nn.Module, given: torch.Tensor, output: Any, begun: int) -> _Pattern | str | None:
-        """How to write down a layer like this one, which was just run; None if layers like it have to be run."""
+    def _way(self, module: nn.Module, given: torch.Tensor, output: Any, begun: int) -> _Way:
+        """How to do without running a layer like this one, which was just run."""
         operations = self._recorder.operations[begun:]
         if not operations and output is given:
-            return _NOTHING
+            return _unchanged
         if len(operations) != 1 or not isinstance(output, torch.Tensor):
-            return None
+            return _unknown
         operator = operator_of(operations[0])
         if operator not in MAKERS:
-            return None
+            return _unknown
         operation, spec, own = operations[0], self._recorder.spec, _own_tensors(module)
         names: dict[TensorSpec, str | None] = {spec(tensor): name for name, tensor in own}
         names[spec(given)] = None
@@ -104,9 +103,10 @@ class Leaves:
             or spec(output) != operation.outputs[0]
             or not _are_told(operation.attributes, settings)
         ):
-            return None
+            return _unknown
         arguments = tuple((argument, names[tensor]) for argument, tensor in operation.inputs.items())
-        return _Pattern(schema_of(operator), MAKERS[operator], operation.attributes, arguments)
+        pattern = _Pattern(schema_of(operator), MAKERS[operator], operation.attributes, arguments)
+        return functools.partial(self._write, pattern)
 
     def _write(self, pattern: _Pattern, module: nn.Module, given: torch.Tensor) -> torch.Tensor | None:
         """Write down the layer's operation and return its output; None if that is not certain."""
@@ -125,6 +125,14 @@ class Leaves:
         outputs = (kept, *[recorder.dropped(blank) for blank in blanks[1:]])
         recorder.write(pattern.schema, inputs, outputs, pattern.attributes)
         return output
+
+
+def _unchanged(_: nn.Module, given: torch.Tensor) -> torch.Tensor:
+    return given
+
+
+def _unknown(_: nn.Module, __: torch.Tensor) -> None:
+    return None
 
 
 def _is_plain(given: Any) -> bool:
@@ -167,9 +175,8 @@ def _are_told(attributes: Mapping[str, Any], settings: Mapping[str, Any]) -> boo
 
     (A convolution that is padded to keep its size works its padding out; so does a pool for a size that is left open.)
     """
-    for name, setting in settings.items():
-        if name in attributes and attributes[name] != setting:
-            each = attributes[name]
-            if not isinstance(each, tuple) or any(number != setting for number in each):
-                return False
-    return True
+    told = [(attributes[name], setting) for name, setting in settings.items() if name in attributes]
+    return all(
+        number == setting or (isinstance(number, tuple) and number == (setting,) * len(number))
+        for number, setting in told
+    )

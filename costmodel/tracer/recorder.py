@@ -112,7 +112,7 @@ class Recorder(TorchDispatchMode):
 
         self.begin()
         if recipe is None:
-            outputs = (spec(result),) if isinstance(result, torch.Tensor) else self._specs(result)
+            outputs = self._specs(result)
         else:
             result, outputs = self._follow(recipe, args, inputs)
         if schema.writes and not outputs:
@@ -301,10 +301,10 @@ def _swapped(value: Any, others: Mapping[int, torch.Tensor]) -> Any:
 
 
 def _is_fresh(result: Any, known: Storages) -> bool:
-    """Whether the result is meta tensors that each fill a new storage of their own."""
+    """Whether the result is meta tensors, one at least, that each fill a new storage of their own."""
     taken: set[int] = set()
     for tensor in result if isinstance(result, (tuple, list)) else (result,):
-        if tensor is None and tensor is not result:
+        if tensor is None:
             continue
         if not isinstance(tensor, torch.Tensor) or not tensor.is_meta or tensor.storage_offset():
             return False
@@ -313,7 +313,7 @@ def _is_fresh(result: Any, known: Storages) -> bool:
         if known.is_known(storage) or storage._cdata in taken or not fills:
             return False
         taken.add(storage._cdata)
-    return True
+    return bool(taken)
 
 
 def _recipe_of(result: Any) -> _Recipe:

@@ -38,11 +38,10 @@ IN_PLACE: Made = ()
 """No blanks: the operator returns its first input, which it wrote."""
 
 _FLOATING = frozenset(name for name, dtype in DTYPES.items() if dtype.is_floating_point)
-_new = tuple.__new__
 
 
 @functools.lru_cache(maxsize=4096)
-def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
+def _row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Strides of a contiguous tensor."""
     strides, step = [], 1
     for size in reversed(shape):
@@ -54,7 +53,7 @@ def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
 @functools.lru_cache(maxsize=4096)
 def _channels_last(shape: tuple[int, ...]) -> tuple[int, ...]:
     n, c, h, w = shape
-    strides = row_major((n, h, w, c))
+    strides = _row_major((n, h, w, c))
     return (strides[0], strides[3], strides[1], strides[2])
 
 
@@ -66,7 +65,7 @@ def _is_laid_out(tensor: TensorSpec, strides: tuple[int, ...]) -> bool:
 
 
 def _is_contiguous(tensor: TensorSpec) -> bool:
-    return _is_laid_out(tensor, row_major(tensor.shape))
+    return _is_laid_out(tensor, _row_major(tensor.shape))
 
 
 def _is_dense(tensor: TensorSpec) -> bool:
@@ -87,12 +86,12 @@ def _one_layout(shape: tuple[int, ...]) -> bool:
 
 
 def _blank(shape: tuple[int, ...], dtype: str) -> Blank:
-    return _new(Blank, (shape, dtype, row_major(shape)))
+    return Blank(shape, dtype, _row_major(shape))
 
 
 def _same(like: TensorSpec) -> Blank:
     """A new tensor like a contiguous one."""
-    return _new(Blank, (like.shape, like.dtype, row_major(like.shape)))
+    return _blank(like.shape, like.dtype)
 
 
 def _empty(_: Inputs, to: Attributes) -> Made:
@@ -151,7 +150,8 @@ def _grouped_mm(given: Inputs, to: Attributes) -> Made:
     inner, columns = second.shape[-2:]
     ranks = (len(first.shape), len(second.shape))
     fits = first.shape[-1] == inner and all(s[0] == groups for s in (first.shape, second.shape) if len(s) == 3)
-    if ranks not in _GROUPED or groups is None or not fits or columns % 4:
+    ragged = any(step % 4 for step in (columns, *first.strides, *second.strides) if step != 1)
+    if ranks not in _GROUPED or groups is None or not fits or ragged:
         return None
     shape = (first.shape[-2], columns)
     return (_blank((groups, *shape) if ranks == (2, 2) else shape, dtype),)
@@ -194,10 +194,10 @@ def _convolution(given: Inputs, to: Attributes) -> Made:
         out.append(room // step + 1)
     shape = (n, k, *out)
     if _is_contiguous(tensor) and _is_contiguous(weight):
-        return (_new(Blank, (shape, dtype, row_major(shape))),)
+        return (_blank(shape, dtype),)
     if rank != 4 or not (_is_dense(tensor) and _is_dense(weight)):
         return None
-    return (_new(Blank, (shape, dtype, _channels_last(shape))),)
+    return (Blank(shape, dtype, _channels_last(shape)),)
 
 
 def _max_pool(given: Inputs, to: Attributes) -> Made:
@@ -302,14 +302,14 @@ def _cat(given: Inputs, to: Attributes) -> Made:
     if first is None or not 0 <= dim < len(first.shape) or not _is_plain(first):
         return None
     dtype, size = first.dtype, first.shape
-    strides, whole = row_major(size), size[dim]
+    strides, whole = _row_major(size), size[dim]
     before, after = size[:dim], size[dim + 1 :]
     for tensor in tensors:
         if tensor.shape != size:  # most have the size of the one before
             size = tensor.shape
             if size[:dim] != before or size[dim + 1 :] != after or not _one_layout(size):
                 return None
-            strides = row_major(size)
+            strides = _row_major(size)
         if tensor.dtype != dtype or not (tensor.strides == strides or _is_contiguous(tensor)):
             return None
         whole += size[dim]

@@ -31,7 +31,7 @@ class Spy:
     """Stands before a module's forward."""
 
     def __init__(
-        self, path: str, module: nn.Module, recorder: Recorder, clock: Iterator[int], leaves: Leaves | None = None
+        self, path: str, module: nn.Module, recorder: Recorder, clock: Iterator[int], leaves: Leaves | None
     ) -> None:
         self.path, self.module, self.forward = path, module, module.forward
         self.leaves = leaves

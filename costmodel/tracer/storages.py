@@ -75,16 +75,7 @@ class Storages:
 
     def register(self, storage: Any) -> int:
         """Give a storage that was not seen before its number."""
-        index = len(self._nbytes)
-        self._nbytes.append(storage.nbytes())
-        if self.maker is None:
-            self._births.append(-1)
-            self._names.append("")
-        else:
-            self._births.append(self.running)
-            self._names.append(self.maker)
-        self._deaths.append(None)
-        self._roles.append(None)
+        index = self._add(storage.nbytes(), None)
         watch = _Watch(storage, self._gone)
         watch.index = index
         watch.address = address = storage._cdata
@@ -94,11 +85,18 @@ class Storages:
 
     def register_dropped(self, nbytes: int) -> int:
         """Give a storage a number that the running operation makes and nobody keeps."""
+        return self._add(nbytes, self.running)
+
+    def _add(self, nbytes: int, death: int | None) -> int:
         index = len(self._nbytes)
         self._nbytes.append(nbytes)
-        self._births.append(self.running)
-        self._names.append(self.maker or "")
-        self._deaths.append(self.running)
+        if self.maker is None:
+            self._births.append(-1)
+            self._names.append("")
+        else:
+            self._births.append(self.running)
+            self._names.append(self.maker)
+        self._deaths.append(death)
         self._roles.append(None)
         return index
 

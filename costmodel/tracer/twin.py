@@ -12,7 +12,7 @@ import itertools
 import operator
 import types
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -61,21 +61,24 @@ def real_twin(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
     """A full copy of `model` with weights on the CPU, for networks that can only be traced by running them."""
     known: dict[int, Any] = {}
     for _, module in paths_of(model):
-        state = module.__dict__
-        for value in itertools.chain(state.values(), *(state[name].values() for name in _TENSOR_TABLES)):
-            if isinstance(value, torch.Tensor):
-                copied = _as_deepcopy_cannot(value)
-                if copied is not None:
-                    known[id(value)] = copied
+        for tensor in _tensors_of(module):  # deepcopy refuses a lazy layer's, and one that was computed
+            if isinstance(tensor, UninitializedTensorMixin):
+                known[id(tensor)] = _uninitialized(tensor, torch.device("cpu"), tensor.dtype)
+            elif not tensor.is_leaf:
+                known[id(tensor)] = tensor.detach().clone()
     return copy.deepcopy(model, known).to(device="cpu", dtype=dtype)
 
 
-def _as_deepcopy_cannot(tensor: torch.Tensor) -> torch.Tensor | None:
-    """A copy of a tensor that `copy.deepcopy` refuses: of a lazy layer, or computed by another (weight_norm's)."""
-    if isinstance(tensor, UninitializedTensorMixin):
-        options: dict[str, Any] = {"device": "cpu", "dtype": tensor.dtype}
-        return type(tensor)(requires_grad=tensor.requires_grad, **options)
-    return None if tensor.is_leaf else tensor.detach().clone()
+def _tensors_of(module: nn.Module) -> Iterator[torch.Tensor]:
+    """A module's parameters, buffers, and what other tensors it holds as attributes."""
+    state = module.__dict__
+    values = itertools.chain(state.values(), *(state[name].values() for name in _TENSOR_TABLES))
+    return (value for value in values if isinstance(value, torch.Tensor))
+
+
+def _uninitialized(tensor: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    """A lazy layer's parameter or buffer, which has no shape yet."""
+    return type(tensor)(requires_grad=tensor.requires_grad, device=device, dtype=dtype)
 
 
 def surround(network: nn.Module, around: Callable[[str], AbstractContextManager[Any]]) -> None:
@@ -93,21 +96,16 @@ def meta_tensor(tensor: torch.Tensor, dtype: torch.dtype | None = None) -> torch
     """The meta tensor of the same class, shape and strides; `dtype` replaces a floating-point type."""
     wanted = dtype if dtype is not None and tensor.dtype.is_floating_point else tensor.dtype
     cls = type(tensor)
-    if (cls is nn.Parameter or cls is torch.Tensor) and tensor.layout is torch.strided:  # spare the checks below
-        twin = torch.empty_strided(tensor.shape, tensor.stride(), dtype=wanted, device=_META)
-        if cls is nn.Parameter:
-            return torch.Tensor._make_subclass(nn.Parameter, twin, tensor.requires_grad)
-        return twin.requires_grad_(tensor.is_leaf) if tensor.requires_grad else twin
-    if isinstance(tensor, UninitializedTensorMixin):
-        options: dict[str, Any] = {"device": "meta", "dtype": wanted}
-        return type(tensor)(requires_grad=tensor.requires_grad, **options)
+    plain = cls is nn.Parameter or cls is torch.Tensor  # as nearly all are: isinstance takes its time with tensors
+    if not plain and isinstance(tensor, UninitializedTensorMixin):
+        return _uninitialized(tensor, _META, wanted)
     if tensor.layout is torch.strided:
-        twin = torch.empty_strided(tensor.shape, tensor.stride(), dtype=wanted, device="meta")
+        twin = torch.empty_strided(tensor.shape, tensor.stride(), dtype=wanted, device=_META)
     else:
-        twin = torch.empty(tensor.shape, dtype=wanted, device="meta")
-    if isinstance(tensor, nn.Parameter):
-        return nn.Parameter(twin, requires_grad=tensor.requires_grad)
-    return twin.requires_grad_(tensor.requires_grad and tensor.is_leaf)
+        twin = torch.empty(tensor.shape, dtype=wanted, device=_META)
+    if cls is nn.Parameter or (not plain and isinstance(tensor, nn.Parameter)):
+        return torch.Tensor._make_subclass(nn.Parameter, twin, tensor.requires_grad)
+    return twin.requires_grad_(tensor.is_leaf) if tensor.requires_grad else twin
 
 
 class _Twins:
@@ -157,10 +155,8 @@ class _Twins:
         for child in module._modules.values():
             if child is not None:
                 self.module(child)
-        state = module.__dict__
-        for value in itertools.chain(state.values(), *(state[name].values() for name in _TENSOR_TABLES)):
-            if isinstance(value, torch.Tensor):  # weight_norm's result is one that deepcopy would refuse
-                self.tensor(value)
+        for tensor in _tensors_of(module):  # weight_norm's result is one that deepcopy would refuse
+            self.tensor(tensor)
         return copy.deepcopy(module, self._known)
 
     def _value(self, value: Any) -> Any:
@@ -190,11 +186,10 @@ class _Twins:
 
 
 _CHILDREN = (*_TENSOR_TABLES, "_modules")
-_BASE = tuple(nn.Module().__dict__)
+_EMPTY = nn.Module().__dict__
+_BASE = tuple(_EMPTY)
 """What every module has, in order."""
-_HOOKS: list[tuple[str, type]] = [
-    (name, type(value)) for name, value in nn.Module().__dict__.items() if type(value) in _CONTAINERS.difference({dict})
-]
+_HOOKS = [(name, type(value)) for name, value in _EMPTY.items() if type(value) in _CONTAINERS - {dict}]
 """Of that the tables of hooks, with the class of each."""
 _hooks_of = operator.itemgetter(*[name for name, _ in _HOOKS])
 

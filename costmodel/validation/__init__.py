@@ -25,9 +25,8 @@ from costmodel.validation.rows import TOTAL, Row, with_total
 
 if TYPE_CHECKING:
     import pandas as pd
-    from torch import nn
 
-    from costmodel.networks import Network
+    from costmodel.networks import Module, Network
     from costmodel.peers import Answer
 
 __all__ = ["TOTAL", "Row", "Validation", "validate"]
@@ -82,7 +81,7 @@ _COLUMNS = (
 
 
 def validate(
-    network: Network | nn.Module,
+    network: Network | Module,
     inputs: Any = None,
     *,
     batch: int = 1,

@@ -6,7 +6,6 @@ kind has a marker of its own beside its colour, so that a print in grey says the
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 from collections.abc import Callable, Mapping
@@ -20,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from costmodel.errors import InputError
+from costmodel.files import write_whole
 from costmodel.units import si
 
 INK, SOFT, FAINT = "#222222", "#666666", "#d9d9d9"
@@ -151,13 +151,8 @@ def _rendered(figure: Figure, suffix: str, metadata: Mapping[str, None]) -> byte
 
 
 def _written(target: Path, content: bytes) -> Path:
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        temporary.write_bytes(content)
-        temporary.replace(target)
+        write_whole(target, content)
     except OSError as error:
         raise InputError(f"cannot write {target} ({error.strerror}): choose a folder that can be.") from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
     return target

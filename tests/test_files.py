@@ -1,0 +1,33 @@
+"""Files are written whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from costmodel.files import write_whole
+
+
+def test_what_stood_there_is_replaced(tmp_path: Path) -> None:
+    target = tmp_path / "answer"
+    for content in (b"a long answer", b"short"):
+        write_whole(target, content)
+        assert target.read_bytes() == content
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_what_cannot_be_finished_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "answer"
+    target.write_bytes(b"the old one")
+
+    def interrupted(self: Path, content: bytes) -> int:
+        with self.open("wb") as file:
+            file.write(content[:2])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_bytes", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(target, b"the new one")
+    assert list(tmp_path.iterdir()) == [target]
+    assert target.read_bytes() == b"the old one"
