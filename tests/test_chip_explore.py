@@ -21,8 +21,8 @@ CONV = Nest(
     filter_rows=3, filter_columns=3, padding=((1, 1), (1, 1)), in_rows=14, in_columns=14,
 )  # fmt: skip
 FC = Nest("fc", "aten.addmm", "linear", batch=2, in_channels=600, out_channels=100)
-WIDE = Nests("wide", (CONV, replace(CONV, layer="again"), FC))
-FLAT = Nests("flat", (FC,))
+WIDE = Nests("wide", (CONV, replace(CONV, layer="again"), FC), images=2)
+FLAT = Nests("flat", (FC,), images=2)
 BASE = accelerator("edge-npu")
 SPACE = Space(
     BASE,

@@ -71,7 +71,7 @@ def frame_of(networks: Networks, weights: Mapping[str, float] | None = None) -> 
     for name, weight in shares.items():
         forward = named[name].of_phase(FORWARD)
         for nest in forward:
-            times[nest] = times.get(nest, 0.0) + weight / whole / forward[0].batch
+            times[nest] = times.get(nest, 0.0) + weight / whole / forward.images
     return Frame(tuple(times), tuple(times.values()))
 
 

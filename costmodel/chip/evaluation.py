@@ -281,11 +281,10 @@ def contractions(network: Trace | Costs | Nests, accelerator: Accelerator) -> tu
     """A forward's nests, the DRAM traffic between them where nothing is fused, and the samples of a run."""
     if isinstance(network, Nests):
         nests = network.of_phase(FORWARD)
-        return nests, 0, nests[0].batch
+        return nests, 0, nests.images
     costs = network if isinstance(network, Costs) else count(network)
     nests = lower(costs).of_phase(FORWARD)
-    images = costs.trace.inputs[0].shape[0] if costs.trace.inputs and costs.trace.inputs[0].shape else 1
-    return nests, unfused_bytes(costs, TYPE_BITS[accelerator.operand]), images
+    return nests, unfused_bytes(costs, TYPE_BITS[accelerator.operand]), nests.images
 
 
 def area_of(accelerator: Accelerator, technology: Technology | None) -> Area | None:

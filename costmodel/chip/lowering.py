@@ -44,7 +44,8 @@ def lower(network: Trace | Costs) -> Nests:
             f"{costs.trace.model} has no contraction (convolution or matrix product) that a loop nest can say"
             + (f": only {have}." if have else ".")
         )
-    return Nests(costs.trace.model, tuple(nests), _unlowered(lost))
+    shape = costs.trace.inputs[0].shape if costs.trace.inputs else ()
+    return Nests(costs.trace.model, tuple(nests), _unlowered(lost), images=shape[0] if shape else 1)
 
 
 def nests_of(operation: Operation) -> tuple[Nest, ...]:

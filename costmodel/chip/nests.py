@@ -141,6 +141,9 @@ class Nests:
     unlowered: tuple[Unlowered, ...] = ()
     """The contractions that are not among them."""
 
+    images: int = 1
+    """Samples of a run. A nest's batch may be more: a linear layer takes the rows of all tokens as its batch."""
+
     def __iter__(self) -> Iterator[Nest]:
         return iter(self.nests)
 

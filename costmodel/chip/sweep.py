@@ -57,7 +57,7 @@ def work_of(nests: Nests) -> Work:
     """The forward of a network, without what occurs twice."""
     forward = nests.of_phase(FORWARD)
     shapes = Counter(map(shape_of, forward))
-    return Work(tuple(shapes), tuple(shapes.values()), forward[0].batch)
+    return Work(tuple(shapes), tuple(shapes.values()), forward.images)
 
 
 def run(piece: Piece) -> Found:

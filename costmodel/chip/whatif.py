@@ -140,7 +140,7 @@ def what_ifs(
     forward = (network if isinstance(network, Nests) else lower(network)).of_phase(FORWARD)
     if batch < 1 or rank < 1 or not 0 < density <= 1:
         raise InputError("what-ifs take a batch and a rank of at least 1, and a density above 0 and up to 1.")
-    images = forward[0].batch
+    images = forward.images
     plain = [_layer(nest, chip) for nest in forward]
     first = _outcome("as it is", plain, chip, images, None, "")
     outcomes = [first]
@@ -150,7 +150,7 @@ def what_ifs(
         *(_fused(network, forward, chip) if not isinstance(network, Nests) else ()),
         *_fc(forward, chip, rank, density),
         *_convolutions(forward, chip),
-        *((name, [_layer(nest, chip) for nest in other.of_phase(FORWARD)], chip, other[0].batch, why)
+        *((name, [_layer(nest, chip) for nest in other.of_phase(FORWARD)], chip, other.images, why)
           for name, other, why in extra),
     )  # fmt: skip
     for name, layers, changed, samples, why in changes:
@@ -223,7 +223,7 @@ def _batches(nests: Nests, chip: Accelerator, batch: int) -> Iterator[_Change]:
         f"{batch} times the batch",
         [_layer(more(nest), chip) for nest in nests],
         chip,
-        nests[0].batch * batch,
+        nests.images * batch,
         "to layers that arithmetic or activations bind",
     )
 
@@ -237,7 +237,7 @@ def _types(nests: Nests, chip: Accelerator, operands: Sequence[str]) -> Iterator
         changed = chip.replace(operand=operand, accumulator=accumulator, **pads)
         wider = TYPE_BITS[operand] >= TYPE_BITS[chip.operand]
         why = "for speed: only accuracy asks for it" if wider else "to time that arithmetic binds"
-        yield f"{operand} in place of {chip.operand}", [_layer(n, changed) for n in nests], changed, nests[0].batch, why
+        yield f"{operand} in place of {chip.operand}", [_layer(n, changed) for n in nests], changed, nests.images, why
 
 
 def _fused(network: Trace | Costs, nests: Nests, chip: Accelerator) -> Iterator[_Change]:
@@ -258,14 +258,14 @@ def _fused(network: Trace | Costs, nests: Nests, chip: Accelerator) -> Iterator[
         layers.append(_Layer(macs + group.extra_macs, time * again, round(moved * again), group.dram_bytes))
     layers += [part for parts in own.values() for part in parts]
     why = "to weights, and where the buffer holds too little of both layers"
-    yield "fused layers", layers, chip, nests[0].batch, why
+    yield "fused layers", layers, chip, nests.images, why
 
 
 def _fc(nests: Nests, chip: Accelerator, rank: int, density: float) -> Iterator[_Change]:
     dense = [nest for nest in nests if _is_fc(nest)]
     if not dense:
         return
-    images = nests[0].batch
+    images = nests.images
     at_large = "at a large batch, and to convolutions"
 
     def factored(nest: Nest) -> tuple[Nest, ...]:
@@ -298,7 +298,7 @@ def _fc(nests: Nests, chip: Accelerator, rank: int, density: float) -> Iterator[
 
 
 def _convolutions(nests: Nests, chip: Accelerator) -> Iterator[_Change]:
-    images = nests[0].batch
+    images = nests.images
     convs = [nest for nest in nests if nest.kind == "conv"]
     if not convs:
         return
