@@ -14,8 +14,8 @@ from html import escape
 from typing import TYPE_CHECKING, NamedTuple
 
 from costmodel.display import html_table
-from costmodel.errors import InputError, nearest
-from costmodel.graph import LOSS_LAYER, OPTIMIZER, Operation, TensorSpec, Trace
+from costmodel.errors import InputError, nearest, type_of
+from costmodel.graph import LOSS_LAYER, OPTIMIZER, Module, Operation, TensorSpec, Trace
 from costmodel.rules import Rule, Work, rules
 from costmodel.units import iec, si
 
@@ -108,6 +108,27 @@ class LayerCost(NamedTuple):
     """Shape of its last call's first output."""
 
 
+class Sums(dict[str, Cost]):
+    """Costs by the name of what they are summed by."""
+
+    def __init__(self, by: str, sums: Mapping[str, Cost]) -> None:
+        super().__init__(sums)
+        self.by = by
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a name, in base units."""
+        import pandas as pd
+
+        rows = ((name, cost.macs, cost.flops, cost.read_bytes, cost.write_bytes) for name, cost in self.items())
+        return pd.DataFrame(rows, columns=[self.by, "macs", "flops", "read_bytes", "write_bytes"])
+
+    def _repr_html_(self) -> str:
+        total = Cost.sum(self.values())
+        rows = [(name, *_shown(cost)) for name, cost in self.items()]
+        name = (self.by, "layer" if self.by in ("layer", "block") else "text")
+        return html_table(f"Costs by {self.by}", [name, *_SHOWN], rows, ("total", *_shown(total)))
+
+
 @dataclass(frozen=True, slots=True)
 class Unmodelled:
     """An operator without a rule."""
@@ -158,8 +179,8 @@ class Costs:
         """The costs of one phase alone."""
         return Costs(self.trace, tuple(entry for entry in self.operations if entry.operation.phase == phase))
 
-    def by(self, key: str, depth: int | None = None) -> dict[str, Cost]:
-        """Sums by "operator", "layer", "block", "kind" or "phase", in the order of first occurrence.
+    def by(self, key: str, depth: int | None = None) -> Sums:
+        """Sums by "operator", "layer", "block", "kind" or "phase", in the order of first occurrence: a dict by name.
 
         A block is the module that a layer stands in; with `depth`, the layer's path cut to that many components.
         """
@@ -171,7 +192,7 @@ class Costs:
             groups = self._grouped(lambda entry: block_of(entry.operation.layer, entry.operation.layer in leaf, depth))
         else:
             groups = self._grouped(name_of)
-        return {name: Cost.sum(costs) for name, costs in groups.items()}
+        return Sums(key, {name: Cost.sum(costs) for name, costs in groups.items()})
 
     def to_frame(self) -> pd.DataFrame:
         """One row a layer, in base units."""
@@ -203,17 +224,21 @@ class Costs:
     def _repr_html_(self) -> str:
         """The table of layers for a notebook, folded where it is long."""
         columns = [
-            ("layer", "layer"), ("kind", "term"), ("output", "shape"), ("parameters", "count"), ("MACs", "macs"),
-            ("FLOPs", "flops"), ("read", "bytes"), ("written", "bytes"), ("FLOP/byte", "ratio"),
+            ("layer", "layer"), ("type", "text"), ("kind", "term"), ("output", "shape"), ("parameters", "count"),
+            ("weights", "bytes"), *_SHOWN,
         ]  # fmt: skip
         rows = [
-            (layer.name, layer.kind, layer.output_shape, layer.parameters, *_shown(layer.cost)) for layer in self.layers
+            (
+                *(layer.name, layer.type, layer.kind, layer.output_shape, layer.parameters, layer.parameter_bytes),
+                *_shown(layer.cost),
+            )
+            for layer in self.layers
         ]
         missing = [f"{m.operator} has no rule: {m.count} calls count as zero." for m in self.unmodelled]
         notes = [*missing, f"FLOPs = {CONVENTIONS['flops']}. Bytes: {CONVENTIONS['bytes']}."]
-        footer = ("total", "", None, self.parameters, *_shown(self.total))
+        footer = ("total", "", "", None, self.parameters, self.parameter_bytes, *_shown(self.total))
         title = f"{self.trace.model}: {si(self.parameters)} parameters, {si(self.total.flops, 'FLOP')}"
-        table = html_table(title, columns, rows, footer, notes)
+        table = html_table("", columns, rows, footer, notes)
         opened = " open" if len(rows) <= _UNFOLDED else ""
         return f"<details{opened}><summary>{escape(title)}, {len(rows)} layers</summary>{table}</details>"
 
@@ -242,6 +267,8 @@ def block_of(layer: str, leaf: bool, depth: int | None = None) -> str:
 
 def count(trace: Trace) -> Costs:
     """What each operation of a trace costs."""
+    if not isinstance(trace, Trace):
+        raise InputError(f"count takes a trace, not {type_of(trace)}: cm.trace(network, shape) makes one.")
     known = rules()
     return Costs(trace, tuple(_cost(operation, known) for operation in trace.operations))
 
@@ -263,6 +290,10 @@ def _cost(operation: Operation, known: Mapping[str, Rule]) -> OperationCost:
 
 _UNFOLDED = 50
 """Layers that a notebook shows without being asked."""
+
+
+_SHOWN = (("MACs", "macs"), ("FLOPs", "flops"), ("read", "bytes"), ("write", "bytes"), ("FLOP/B", "ratio"))
+"""The columns of a cost."""
 
 
 def _shown(cost: Cost) -> tuple[float, ...]:
@@ -294,25 +325,34 @@ def _layers(costs: Costs) -> Iterable[LayerCost]:
         own = entries.pop(module.path, [])
         works = any(not entry.operation.view for entry in own)
         if works or elements[module.path] or (module.leaf and module.calls):
+            kind = _kind(own, module)
             yield LayerCost(
                 module.path,
-                _kind(own, module.type),
+                kind,
                 module.type,
                 elements[module.path],
                 nbytes[module.path],
                 Cost.sum([entry.cost for entry in own]),
-                module.output_shape,
+                None if kind == MIXED else module.output_shape,
             )
     for name, own in entries.items():  # the loss, the optimizer, modules that are no longer there
-        yield LayerCost(name, _kind(own, ""), "", 0, 0, Cost.sum(entry.cost for entry in own), None)
+        yield LayerCost(name, _kind(own), "", 0, 0, Cost.sum(entry.cost for entry in own), None)
 
 
-def _kind(entries: list[OperationCost], type_name: str) -> str:
+MIXED = "mixed"
+"""The kind of a module that calls several operators of different kinds itself, beside the modules inside it."""
+
+
+def _kind(entries: list[OperationCost], module: Module | None = None) -> str:
     """The kind of a layer: that of its costliest operation, or for a layer that ran nothing what its name says."""
-    if "Attention" in type_name and any(entry.cost.macs for entry in entries):
+    type_name = module.type if module else ""
+    contracts = any(entry.cost.macs for entry in entries)
+    if "Attention" in type_name and contracts:
         return "attention"
     if len(entries) == 1:
         return entries[0].kind
+    if module and not module.leaf and not contracts and len({e.kind for e in entries if not e.operation.view}) > 1:
+        return MIXED
     if entries:
         return max(entries, key=lambda entry: (entry.cost.flops, entry.cost.moved_bytes)).kind
     return "dropout" if "Drop" in type_name else "other"

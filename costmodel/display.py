@@ -83,7 +83,9 @@ def _aligned(kind: str) -> str:
 
 
 def _count(value: float) -> str:
-    return f"{value:,}" if value == int(value) else f"{value:,.4g}"
+    if value == int(value):
+        return f"{value:,}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def _ratio(value: float) -> str:

@@ -35,6 +35,12 @@ class HardwareError(CostModelError):
     exit_code = 4
 
 
+def type_of(value: object) -> str:
+    """What a value is, for a message: "an int", "a Trace"."""
+    name = type(value).__name__
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+
+
 def nearest(word: str, choices: Iterable[str], limit: int = 3) -> str:
     """The choices closest to a misspelt `word`, as a phrase to put behind an error message (or an empty text).
 

@@ -24,6 +24,8 @@ Which precision path an operation takes follows PyTorch's defaults
   (`torch.backends.cuda.matmul.allow_tf32` is False);
 - float32 attention runs on TF32 tensor cores by three products for one (the memory-efficient kernel of
   aten/src/ATen/native/transformers/cuda/mem_eff_attention), so TF32's peak bounds it, and by far;
+- attention under a causal mask need not compute the scores that the mask hides (FlashAttention's kernels do not), so
+  its bound is that of the others, though its MACs are those of the whole square;
 - 16-bit and 8-bit contractions and, where there are such, float64 contractions run on tensor cores;
 - float16 where there is no path for it computes in float32, as cuBLAS does when it is asked to accumulate in float32;
   so does every 16-bit type on a CPU. Any other path that a device lacks is an error;
@@ -41,9 +43,11 @@ from typing import TYPE_CHECKING
 
 from costmodel.cost import Cost, Costs, OperationCost, block_of
 from costmodel.devices import Device
-from costmodel.errors import InputError, nearest
+from costmodel.devices import device as find_device
+from costmodel.errors import InputError, nearest, type_of
 from costmodel.estimate import Estimate, estimate_operations, total
 from costmodel.graph import Operation
+from costmodel.rules.attention import causal_share
 from costmodel.units import percent, seconds, si
 
 if TYPE_CHECKING:
@@ -296,7 +300,7 @@ _KEYS: Mapping[str, Callable[[OperationPrediction], str]] = {
 
 def predict(
     costs: Costs,
-    device: Device,
+    device: Device | str,
     *,
     allow_tf32_conv: bool = True,
     allow_tf32_matmul: bool = False,
@@ -304,10 +308,14 @@ def predict(
 ) -> Prediction:
     """How long each operation of a trace takes at least on a device and, if it was calibrated, how long we expect.
 
-    Two switches are PyTorch's, with its defaults: whether float32 convolutions and matrix products may use TF32. The
-    third says whether to estimate: where the device was calibrated if None; True demands it.
+    The device may be given by its name. Two switches are PyTorch's, with its defaults: whether float32 convolutions and
+    matrix products may use TF32. The third says whether to estimate: where the device was calibrated if None; True
+    demands it.
     Raises InputError if the device lacks a precision path that the network needs, or a ceiling that was demanded.
     """
+    if not isinstance(costs, Costs):
+        raise InputError(f"predict takes a network's costs, not {type_of(costs)}: cm.count(trace) gives them.")
+    device = find_device(device)
     if estimate and device.calibration is None:
         raise InputError(
             f"{device.title} was not calibrated, so there are bounds and no estimates: "
@@ -320,8 +328,9 @@ def predict(
         may_use_tf32 = entry.kind == "attention" or (allow_tf32_conv if by_cudnn else allow_tf32_matmul)
         vector_path = _vector_path(operation, device) if cost.vector_flops else ""
         path = _contraction_path(operation, device, may_use_tf32) if cost.macs else vector_path
-        contraction = 2 * cost.macs / device.peaks[path] if cost.macs else 0.0
-        vector = cost.vector_flops / device.peaks[vector_path] if cost.vector_flops else 0.0
+        needed = causal_share(operation) if entry.kind == "attention" else 1.0
+        contraction = needed * 2 * cost.macs / device.peaks[path] if cost.macs else 0.0
+        vector = needed * cost.vector_flops / device.peaks[vector_path] if cost.vector_flops else 0.0
         compute = contraction + vector if path == vector_path else max(contraction, vector)
         return OperationPrediction(
             operation, entry.kind, cost, path, compute, cost.moved_bytes / device.memory_bandwidth

@@ -173,7 +173,7 @@ class TestStreams:
 
     def test_a_file_is_written_whole_or_not_at_all(self, cli: Cli, file: Path, tmp_path: Path) -> None:
         target = tmp_path / "answer.json"
-        assert cli("analyze", "lenet", "-f", "json", "-o", target) == (0, "", "")
+        assert cli("analyze", "lenet", "-f", "json", "-o", target) == (0, "", f"Wrote {target}.\n")
         first = target.read_bytes()
         assert json.loads(first)["model"] == "lenet"
 
@@ -353,11 +353,20 @@ class TestOtherCommands:
         slower = cli("predict", "alexnet", "-d", "h200", "--no-tf32-conv", "--by", "kind", "-f", "md").out
         assert "| conv | fp32 |" in slower
 
+    def test_predict_at_several_batches(self, cli: Cli) -> None:
+        document = json.loads(cli("predict", "alexnet", "-d", "h200", "--sweep", "16,1", "-f", "json").out)
+        alone = json.loads(cli("predict", "alexnet", "-d", "h200", "--batch", 16, "-f", "json").out)
+        assert [row["batch"] for row in document["sweep"]] == [1, 16]
+        assert document["sweep"][1]["bound_seconds"] == alone["bound_seconds"]
+        assert document["sweep"][1]["samples_per_second"] == 16 / alone["bound_seconds"]
+        assert "samples/s" in cli("predict", "alexnet", "-d", "h200", "--sweep", "1,2").out
+        assert cli("predict", "alexnet", "-d", "h200", "--sweep", "1,x").code == 2
+
     @pytest.mark.parametrize(("suffix", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml")])
     def test_roofline_draws_and_prints(self, cli: Cli, tmp_path: Path, suffix: str, start: bytes) -> None:
         picture = tmp_path / f"roofline.{suffix}"
         code, out, err = cli("roofline", "lenet", "-d", "v100", "-o", picture)
-        assert (code, err) == (0, "")
+        assert (code, err) == (0, f"Wrote {picture}.\n")
         assert "V100" in out and "bound" in out
         assert picture.read_bytes().startswith(start)
         assert [path.name for path in tmp_path.iterdir()] == [picture.name]

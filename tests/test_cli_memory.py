@@ -201,3 +201,16 @@ def test_nothing_is_overwritten_unasked(cli: Cli, tmp_path: Path) -> None:
         assert "is there already" in err
         assert cli("lenet", option, name, "--force").code == 0
         assert (tmp_path / name).read_bytes() != b"mine"
+
+
+def test_whether_it_fits_the_device(cli: Cli) -> None:
+    assert "It fits the NVIDIA T4: " in cli("lenet", "-d", "t4").out
+    out = cli("lenet", "-d", "t4", "--batch", 100_000_000).out
+    assert "It does not fit the NVIDIA T4: it takes 3.71 TiB, and there are 15.0 GiB." in out
+
+
+def test_holders_can_be_told_apart(cli: Cli) -> None:
+    held = document(cli("lenet", "--train", "--optimizer", "adam", "-f", "json"))["holders"]
+    names = {each["name"] for each in held if each["role"] == "optimizer state"}
+    assert {"exp_avg of net.0.weight", "exp_avg_sq of net.0.weight"} <= names
+    assert next(each["shape"] for each in held if each["name"] == "net.0.weight") == [6, 1, 5, 5]

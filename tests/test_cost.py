@@ -8,6 +8,7 @@ import pytest
 import torch
 import torchvision
 from torch import nn
+from torch.nn import functional
 
 from costmodel.cost import Cost, Costs, Unmodelled, block_of, count
 from costmodel.errors import InputError
@@ -51,6 +52,37 @@ def test_blocks() -> None:
 def test_an_unknown_key_names_the_nearest(costs: Costs) -> None:
     with pytest.raises(InputError, match="Did you mean layer"):
         costs.by("layers")
+
+
+class Functional(nn.Module):
+    """As written in class: activations and poolings are called, and are no modules."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 6, 5)
+        self.fc = nn.Linear(864, 10)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Scores (batch, 10)."""
+        return self.fc(functional.max_pool2d(functional.relu(self.conv(images)), 2).flatten(1))
+
+
+def test_what_a_network_calls_itself_is_of_several_kinds() -> None:
+    layers = {layer.name: layer for layer in count(trace(Functional(), (1, 1, 28, 28))).layers}
+    assert {name: layer.kind for name, layer in layers.items()} == {"": "mixed", "conv": "conv", "fc": "linear"}
+    assert layers[""].output_shape is None
+    assert layers[""].cost.vector_flops == 6 * 24 * 24 + 6 * 12 * 12 * 3  # a ReLU, and three comparisons a window
+
+
+def test_sums_show_themselves() -> None:
+    sums = count(trace(Functional(), (1, 1, 28, 28))).by("kind")
+    assert sums.to_frame().set_index("kind").loc["conv", "macs"] == sums["conv"].macs == 6 * 25 * 24 * 24
+    assert "<td style='text-align:left'>conv</td>" in sums._repr_html_()
+
+
+def test_what_is_no_trace_is_refused() -> None:
+    with pytest.raises(InputError, match=r"takes a trace, not a Functional: cm.trace\(network, shape\)"):
+        count(Functional())  # type: ignore[arg-type]
 
 
 def test_a_tensor_used_twice_is_read_once() -> None:

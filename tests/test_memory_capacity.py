@@ -30,6 +30,15 @@ def tiny(**changes: Any) -> Device:
     return device("v100").replace(**numbers)
 
 
+def test_whether_a_device_holds_a_batch() -> None:
+    memory = scaling(Traced(nn.Linear(1024, 1024), (1024,)))  # 4 MiB of weights, 8 KiB a sample
+    usable = tiny(memory_bytes=512 * MIB, usable_bytes=400 * MIB)
+    fit = memory.fit(usable)
+    assert fit.limit_bytes == 400 * MIB - sum(overhead.nbytes for overhead in fit.beside)
+    assert memory.holds(fit.batch, usable) and not memory.holds(fit.bound + 1, usable)
+    assert memory.fit(usable.replace(usable_bytes=None)).batch > fit.batch
+
+
 class Traced:
     """Traces a network at a batch, and counts how often."""
 

@@ -290,7 +290,7 @@ def test_unknown_heads(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["dense", *KINDS])
 def test_heads_run(kind: str) -> None:
     """Not only on paper: a small VGG with each head scores real images, whose maps are 7x7 after two blocks."""
-    network = networks.vgg(((1, 2), (1, 4)), classes=3, head=kind)
+    network = networks.vgg(((1, 2), (1, 4)), num_classes=3, head=kind)
     assert network(torch.zeros(2, 1, 28, 28)).shape == (2, 3)
 
 

@@ -69,6 +69,19 @@ def test_every_torchvision_model_is_found_without_weights(base: str) -> None:
         assert network.inputs(2) == ([Shape((3, size, size)), Shape((3, size, size))],)
 
 
+@pytest.mark.parametrize(
+    ("name", "shapes"),
+    [("lenet", ["28x28"]), ("torchvision:resnet18", ["3x64x64"] * 2), ("torchvision:r3d_18", ["3x64x64"])],
+)
+def test_inputs_of_another_form_are_refused(name: str, shapes: list[str]) -> None:
+    with pytest.raises(InputError, match=f"{name} does not take .*in the form of "):
+        networks.find(name, shapes=shapes)
+
+
+def test_the_words_of_the_book_and_of_torchvision_are_understood() -> None:
+    assert trace(networks.alexnet(num_classes=7), (1, 1, 224, 224)).outputs[0].shape == (1, 7)
+
+
 def test_classification_inputs() -> None:
     listed = {i.name: (i.input, i.classes) for i in networks.names() if i.group == "torchvision classification"}
     sizes = {base: SIZES.get(base, 224) for base in models.list_models(module=models)}

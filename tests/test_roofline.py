@@ -55,6 +55,29 @@ def test_a_convolution_on_an_h200_stands_under_tf32() -> None:
     assert row.estimate_seconds is None
 
 
+@pytest.mark.parametrize(
+    ("length", "keys", "scores"),
+    [(4, 4, 1 + 2 + 3 + 4), (3, 5, 1 + 2 + 3), (5, 3, 1 + 2 + 3 + 3 + 3)],  # a row each: the keys that a query sees
+)
+def test_a_causal_mask_leaves_fewer_scores_to_compute(length: int, keys: int, scores: int) -> None:
+    query, key = (TensorSpec((1, 1, n, 8), "float16", (8 * n, 8 * n, 8, 1), 0) for n in (length, keys))
+    tensors = {"query": query, "key": key, "value": key}
+    seconds = []
+    for causal in (False, True):
+        name = "aten._scaled_dot_product_flash_attention"
+        made = Operation(name, "layer", "forward", tensors, (query,), {"is_causal": causal})
+        cost = Cost(macs=length * keys * 16 * 10**9)
+        seconds.append(predict(costs_of(OperationCost(made, "attention", cost)), TOY).bound_seconds)
+    assert seconds[1] / seconds[0] == pytest.approx(scores / (length * keys))
+
+
+def test_a_device_may_be_given_by_its_name() -> None:
+    costs = costs_of(entry(CONV))
+    assert predict(costs, "h200") == predict(costs, device("h200"))
+    with pytest.raises(InputError, match=r"takes a network's costs, not an int"):
+        predict(3, "h200")  # type: ignore[arg-type]
+
+
 def test_without_tf32_it_takes_seven_times_as_long() -> None:
     # 2 x 115 605 504 / 66.9e12 = 3.456069 us
     row = one(CONV, device("h200"), allow_tf32_conv=False)

@@ -107,7 +107,7 @@ class TestConvolution:
         assert forward(nn.Conv3d(2, 4, 3), (1, 2, 5, 6, 7)).macs == 4 * (3 * 4 * 5) * 2 * 27
 
     def test_an_image_without_a_batch(self) -> None:
-        assert forward(nn.Conv2d(3, 6, 5), (3, 9, 9)).macs == 6 * 5 * 5 * 75
+        assert forward(nn.Conv2d(3, 6, 5), torch.empty(3, 9, 9)).macs == 6 * 5 * 5 * 75
 
     @pytest.mark.parametrize("groups", [1, 2, 4])
     def test_backward_is_twice_the_forward_whatever_the_groups(self, groups: int) -> None:

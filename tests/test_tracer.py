@@ -375,6 +375,21 @@ class TestBadInput:
         with pytest.raises((InputError, TraceError), match=message):
             trace(nn.Sequential(nn.Conv2d(3, 4, 3)), inputs)
 
+    @pytest.mark.parametrize(
+        ("network", "inputs"),
+        [
+            (nn.Conv2d(3, 4, 3), (3, 9, 9)),
+            (nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.LazyLinear(2)), [(1, 9, 9)]),
+            (nn.Conv1d(3, 4, 3), {"input": Shape((3, 9))}),
+        ],
+    )
+    def test_a_shape_without_a_batch(self, network: nn.Module, inputs: object) -> None:
+        with pytest.raises(InputError, match=r"has no batch: .* for a single image. Write \(1, \d, 9"):
+            trace(network, inputs)
+
+    def test_a_tensor_without_a_batch_is_a_single_image(self) -> None:
+        assert trace(nn.Conv2d(3, 4, 3), torch.empty(3, 9, 9)).outputs[0].shape == (4, 7, 7)
+
     def test_the_wrong_dtype(self) -> None:
         with pytest.raises(TraceError, match="128:int64"):
             trace(nn.Embedding(10, 4), (2, 3))

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from costmodel.cli.inputs import machine, predicted, traced
+from costmodel.cli.inputs import batches_of, machine, predicted, run_options, traced, tracing
 from costmodel.cli.options import (
     AllowUnmodelled,
     By,
@@ -26,6 +26,7 @@ from costmodel.cli.options import (
     Output,
     Shown,
     Step,
+    Sweep,
     Tf32,
 )
 from costmodel.cli.output import Answer, check_picture, exit_code, picture, rendered, write_file
@@ -49,15 +50,15 @@ def analyze(
     from costmodel.cost import count
     from costmodel.memory import remember
     from costmodel.report import documents
-    from costmodel.report.captions import FLOPS, caption, warnings
+    from costmodel.report.captions import FLOPS, caption, group_notes, warnings
     from costmodel.report.tables import groups_table
 
     costs = count(trace)
     if out.format is Format.JSON:
         text = documents.to_text(documents.analysis(costs, remember(trace), by, depth))
     else:
-        title = caption(trace, network.title, feed.batch)
-        text = rendered(groups_table(costs, by, depth), out, title, [FLOPS], warnings([costs]))
+        title, notes = caption(trace, network.title, feed.batch), group_notes(costs, by, depth)
+        text = rendered(groups_table(costs, by, depth), out, title, [FLOPS, *notes], warnings([costs]))
     return Answer(text, exit_code([costs], allow_unmodelled))
 
 
@@ -112,25 +113,33 @@ def predict(
     estimate: Annotated[
         bool, typer.Option("--estimate", help="Refuse a device that was not calibrated for this network.")
     ] = False,
+    sweep: Sweep = None,
     allow_unmodelled: AllowUnmodelled = False,
 ) -> Answer:
     """How long each layer takes at least on a device, what binds it and, if it was calibrated, how long we expect."""
     _check_depth(by, depth)
+    batches = batches_of(sweep)
     hardware = machine(device)
     network, trace = traced(model, feed, step)
     from costmodel.cost import count
-    from costmodel.report import documents
-    from costmodel.report.captions import FLOPS, bound_note, caption, estimate_notes, warnings
-    from costmodel.report.tables import prediction_table
+    from costmodel.report import captions, documents
+    from costmodel.report.tables import batches_table, prediction_table
 
     costs = count(trace)
     prediction = predicted(costs, hardware, tf32, estimate or None)
+    trace_with, options = tracing(network), run_options(feed, step)
+    at = {each: count(trace_with(each, **options)) for each in batches}
+    swept = {each: predicted(found, hardware, tf32, estimate or None) for each, found in at.items()}
+    note, missing = captions.bound_note(prediction), captions.warnings([costs])
     if out.format is Format.JSON:
-        text = documents.to_text(documents.prediction(prediction, by, depth))
+        text = documents.to_text(documents.prediction(prediction, by, depth, swept))
+    elif batches:
+        title = captions.run_caption(trace, network.title)
+        text = rendered(batches_table(swept), out, title, [note], missing, total=False)
     else:
-        title = caption(trace, network.title, feed.batch)
-        notes = [FLOPS, bound_note(prediction), *estimate_notes(prediction)]
-        text = rendered(prediction_table(prediction, by, depth), out, title, notes, warnings([costs]))
+        title = captions.caption(trace, network.title, feed.batch)
+        notes = [captions.FLOPS, note, *captions.estimate_notes(prediction), *captions.group_notes(costs, by, depth)]
+        text = rendered(prediction_table(prediction, by, depth), out, title, notes, missing)
     return Answer(text, exit_code([costs], allow_unmodelled))
 
 
@@ -175,7 +184,7 @@ def roofline(
                 prediction_table(prediction),
                 shown,
                 caption(trace, network.title, feed.batch),
-                [FLOPS, bound_note(prediction)],
+                [FLOPS, bound_note(prediction), *([] if output else ["Give -o FILE.png (or .svg) for the plot."])],
                 warnings([prediction.costs]),
             )
             for (network, trace), prediction in zip(runs, predictions, strict=True)

@@ -80,6 +80,16 @@ def training_options(training: Training) -> dict[str, Any]:
     return given
 
 
+def batches_of(sweep: str | None) -> list[int]:
+    """The batches of "1,2,4", in order; none if nothing was asked for. Raises InputError for what is no batch."""
+    if sweep is None:
+        return []
+    parts = [part.strip() for part in sweep.split(",")]
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise InputError(f"cannot read batches from {sweep!r}: give whole numbers from 1, like 1,2,4,8.")
+    return sorted({int(part) for part in parts})
+
+
 def machine(name: str) -> Device:
     """The device that a text names."""
     from costmodel.devices import device

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from costmodel.cli.inputs import machine, network, run_options, tracing
-from costmodel.cli.options import Feed, Format, MaybeOn, Model, Output, Step
+from costmodel.cli.inputs import batches_of, machine, network, run_options, tracing
+from costmodel.cli.options import Feed, Format, MaybeOn, Model, Output, Step, Sweep
 from costmodel.cli.output import Answer, check_free, check_picture, picture, rendered, write_file
 from costmodel.cli.program import command
 from costmodel.errors import InputError
@@ -25,10 +25,7 @@ def memory(
     step: Step,
     out: Output,
     device: MaybeOn = None,
-    sweep: Annotated[
-        str | None,
-        typer.Option(metavar="B,B,...", help="What these batches take, like 1,2,4,8.", show_default=False),
-    ] = None,
+    sweep: Sweep = None,
     fit: Annotated[bool, typer.Option("--fit", help="The largest batch that the device (-d) runs.")] = False,
     levers: Annotated[bool, typer.Option("--levers", help="With --train: what would lower the peak, and why.")] = False,
     plot: Annotated[
@@ -43,7 +40,7 @@ def memory(
     ] = None,
 ) -> Answer:
     """The peak of live tensors: how many bytes, when, who holds them, and what a GPU has to have for it."""
-    batches = _batches(sweep)
+    batches = batches_of(sweep)
     hardware = machine(device) if device else None
     if fit and hardware is None:
         raise InputError("--fit asks what fits a device: name it with -d (`costmodel devices` lists them).")
@@ -95,7 +92,9 @@ def memory(
         table = table.drop(columns=["saved_bytes", "how"]) if out.format is Format.TABLE else table  # no room for all
         shown.append(rendered(table, out, title, notes, total=False))
     if not shown:
-        notes = [*captions.peak_notes(memory, rungs), captions.BYTES]
+        fits = at_any_batch.holds(feed.batch, hardware) if hardware and hardware.room_bytes else None
+        room = [] if hardware is None or fits is None else [captions.room_note(hardware, rungs, fits)]
+        notes = [*captions.peak_notes(memory, rungs), *room, captions.BYTES]
         most = None if out.format is Format.CSV else _HOLDERS
         shown.append(rendered(tables.memory_table(memory, most), out, title, notes))
     return Answer("\n".join(shown))
@@ -103,16 +102,6 @@ def memory(
 
 _HOLDERS = 20
 """Tensors that a table for people names."""
-
-
-def _batches(text: str | None) -> list[int]:
-    """The batches of "1,2,4"."""
-    if text is None:
-        return []
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise InputError(f"cannot read batches from {text!r}: give whole numbers from 1, like 1,2,4,8.")
-    return sorted({int(part) for part in parts})
 
 
 def _check_export(path: Path, force: bool) -> None:

@@ -67,6 +67,10 @@ GroupBy = Annotated[By, typer.Option("--by", help="What a row is.")]
 Depth = Annotated[
     int | None, typer.Option("--depth", metavar="N", help="With --by block: cut paths to N components.", min=1)
 ]
+Sweep = Annotated[
+    str | None,
+    typer.Option("--sweep", metavar="B,B,...", help="A row a batch, for these batches: 1,2,4,8.", show_default=False),
+]
 AllowUnmodelled = Annotated[
     bool, typer.Option("--allow-unmodelled", help="Exit with 0 although operators without a rule were not counted.")
 ]

@@ -104,11 +104,12 @@ def uncounted_code(unlowered: Sequence[Unlowered], allow_unmodelled: bool) -> in
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all. Raises InputError if that fails."""
+    """Write a file whole or not at all, and say so on stderr. Raises InputError if that fails."""
     try:
         write_whole(path, content)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}.") from None
+    typer.echo(f"Wrote {path}.", err=True)
 
 
 def rendered(

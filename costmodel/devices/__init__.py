@@ -45,12 +45,18 @@ def names() -> list[str]:
     return sorted(path.stem for path in Path(__file__).parent.glob("*.toml"))
 
 
-def device(name_or_path: str | PathLike[str]) -> Device:
+def device(name_or_path: str | PathLike[str] | Device) -> Device:
     """A device by its name ("h200", "RTX 3090", "NVIDIA A100-SXM4-80GB"), or read from a TOML file of yours.
+
+    A device is handed back, so that whatever takes one takes its name as well.
 
     Names ignore case, spaces, dashes and the vendor; what ends in ".toml" or holds a path separator is a file.
     Raises InputError for an unknown name, with the nearest ones, and for a file that cannot be read or makes no sense.
     """
+    if isinstance(name_or_path, Device):
+        return name_or_path
+    if not isinstance(name_or_path, (str, PathLike)):
+        raise InputError(f"{name_or_path!r} is no device: give a name like 'h200', or a TOML file's path.")
     text = fspath(name_or_path)
     if not isinstance(name_or_path, str) or text.lower().endswith(".toml") or "/" in text or "\\" in text:
         return read_device(Path(text))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from costmodel.devices.calibration import Calibration
-from costmodel.errors import InputError, nearest
+from costmodel.errors import InputError
 from costmodel.facts import Fact, Range, Source, with_other
 
 PATHS: Mapping[str, str] = {
@@ -42,6 +42,9 @@ class Device:
     """Bytes/s between the chip and its memory, reads and writes together."""
 
     memory_bytes: int | None = None
+    usable_bytes: int | None = None
+    """What of the memory the driver leaves to programs, where a source says so."""
+
     l2_bytes: int | None = None
     l3_bytes: int | None = None
     units: int | None = None
@@ -63,6 +66,11 @@ class Device:
         problem = _inconsistency(self)
         if problem:
             raise InputError(f"{self.name}: {problem}.")
+
+    @property
+    def room_bytes(self) -> int | None:
+        """What programs have of the memory, as far as it is known."""
+        return self.usable_bytes or self.memory_bytes
 
     @property
     def ridge_points(self) -> Mapping[str, float]:
@@ -94,6 +102,7 @@ class Device:
 NUMBERS: Mapping[str, Range] = {
     "memory_bandwidth": Range(1e8, 1e15, "bytes/s"),
     "memory_bytes": Range(1 << 20, 1 << 50, "bytes", whole=True),
+    "usable_bytes": Range(1 << 20, 1 << 50, "bytes", whole=True),
     "l2_bytes": Range(1 << 10, 1 << 40, "bytes", whole=True),
     "l3_bytes": Range(1 << 10, 1 << 40, "bytes", whole=True),
     "units": Range(1, 1e6, "multiprocessors or cores", whole=True),
@@ -114,6 +123,7 @@ _NOT_ABOVE = (
     ("peaks.tf32", "peaks.bf16"),
     ("peaks.fp16", "peaks.fp8"),
     ("peaks.bf16", "peaks.fp8"),
+    ("usable_bytes", "memory_bytes"),
     ("l2_bytes", "l3_bytes"),
     ("l2_bytes", "memory_bytes"),
     ("l3_bytes", "memory_bytes"),
@@ -123,7 +133,7 @@ _NOT_ABOVE = (
 
 def _inconsistency(device: Device) -> str:
     if device.kind not in KINDS:
-        return f"kind: {device.kind!r} is neither of {', '.join(KINDS)}{nearest(str(device.kind), KINDS).rstrip('?')}"
+        return f"kind: {device.kind!r} is neither of {', '.join(KINDS)}"
     for path in device.peaks:
         if path not in PATHS:
             return f"peaks.{path}: unknown, use {', '.join(PATHS)}"

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from costmodel.devices import device as find_device
 from costmodel.display import html_table
 from costmodel.errors import InputError
 from costmodel.graph import Trace
@@ -102,7 +103,7 @@ class Fit:
             ("what the tensors alone would allow", self.bound, self.limit_bytes, "left for tensors"),
             *((overhead.what, None, overhead.nbytes, "assumed") for overhead in self.beside),
         ]
-        return html_table(f"{self.device.title}: {iec(self.device.memory_bytes or 0)}", columns, rows)
+        return html_table(f"{self.device.title}: {iec(self.device.room_bytes or 0)}", columns, rows)
 
 
 class Scaling:
@@ -139,41 +140,44 @@ class Scaling:
         plan = self._plan(batch)
         return replay_schedule(plan.schedule, plan.sizes.tolist(), limit_bytes)
 
-    def ladder(self, batch: int, device: Device | None = None) -> tuple[Rung, ...]:
+    def ladder(self, batch: int, device: Device | str | None = None) -> tuple[Rung, ...]:
         """The four rungs at a batch."""
         return ladder(self.replay(batch), self.beside(device))
 
-    def beside(self, device: Device | None = None) -> tuple[Overhead, ...]:
+    def beside(self, device: Device | str | None = None) -> tuple[Overhead, ...]:
         """What the process holds beside its tensors: nothing on a CPU."""
         trace = self._any_trace
         return overheads(trace, device, self.context_bytes) if trace.target == "cuda" else ()
 
-    def point(self, batch: int, device: Device | None = None, *, limit_bytes: int | None = None) -> Point:
+    def point(self, batch: int, device: Device | str | None = None, *, limit_bytes: int | None = None) -> Point:
         """What a batch takes on every rung that there is, in as much memory as it likes or within a limit."""
         if self._any_trace.target != "cuda":
             return Point(batch, self.peak_bytes(batch), None, None, None)
         rungs = ladder(self.replay(batch, limit_bytes=limit_bytes), self.beside(device))
         return Point(batch, *(rung.nbytes for rung in rungs))
 
-    def sweep(self, batches: Iterable[int], device: Device | None = None) -> pd.DataFrame:
+    def sweep(self, batches: Iterable[int], device: Device | str | None = None) -> pd.DataFrame:
         """One row a batch: what it takes on every rung, in bytes."""
         import pandas as pd
 
         return pd.DataFrame([self.point(batch, device) for batch in batches], columns=Point._fields)
 
-    def fit(self, device: Device, *, effort: int = EFFORT) -> Fit:
+    def holds(self, batch: int, device: Device | str) -> bool:
+        """Whether a device runs a batch. Raises InputError if the device's memory is unknown."""
+        limit = self._limit_bytes(find_device(device))
+        if self._any_trace.target != "cuda":
+            return self.peak_bytes(batch) <= limit
+        return self._runs_in(limit, batch)
+
+    def fit(self, device: Device | str, *, effort: int = EFFORT) -> Fit:
         """The largest batch that a device runs.
 
         `effort` is how many operations may be replayed to try every batch below the bound; beyond it bisection has to
         do. Raises InputError if the device's memory is unknown.
         """
-        if device.memory_bytes is None:
-            raise InputError(
-                f"{device.title} has no memory size: give memory_bytes in its file, with the source of the number."
-            )
+        device = find_device(device)
+        limit, beside = self._limit_bytes(device), self.beside(device)
         on_gpu = self._any_trace.target == "cuda"
-        beside = self.beside(device)
-        limit = max(0, device.memory_bytes - sum(overhead.nbytes for overhead in beside))
         found = self._search(limit, on_gpu, effort)
         inverted = self.affine
         if inverted and found.batch and not self._holds_at(found.batch):
@@ -192,6 +196,14 @@ class Scaling:
             beside=beside,
         )
 
+    def _limit_bytes(self, device: Device) -> int:
+        """What a device leaves for tensors."""
+        if device.room_bytes is None:
+            raise InputError(
+                f"{device.title} has no memory size: give memory_bytes in its file, with the source of the number."
+            )
+        return max(0, device.room_bytes - sum(overhead.nbytes for overhead in self.beside(device)))
+
     def _search(self, limit_bytes: int, on_gpu: bool, effort: int) -> _Found:
         """The largest batch that a memory holds."""
 
@@ -200,11 +212,7 @@ class Scaling:
             return (plan.rounded_peak_bytes if on_gpu else plan.peak_bytes) <= limit_bytes
 
         def runs(batch: int) -> bool:
-            try:
-                self.replay(batch, limit_bytes=limit_bytes)
-            except OutOfMemoryError:
-                return False
-            return True
+            return self._runs_in(limit_bytes, batch)
 
         def runs_easily(batch: int) -> bool:
             return self.replay(batch).peak_reserved_bytes <= limit_bytes
@@ -215,6 +223,14 @@ class Scaling:
         tries = effort // len(self._any_trace.operations) if self.affine else 0
         batch, proven = largest(runs, bound, tries)
         return _Found(batch, largest(runs_easily, batch, tries)[0], bound, proven)
+
+    def _runs_in(self, limit_bytes: int, batch: int) -> bool:
+        """Whether the allocator finds room for a batch."""
+        try:
+            self.replay(batch, limit_bytes=limit_bytes)
+        except OutOfMemoryError:
+            return False
+        return True
 
     @property
     def _any_trace(self) -> Trace:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
+from costmodel.devices import device as find_device
 from costmodel.graph import BACKWARD, FORWARD, Trace
 from costmodel.memory.allocator import round_size, segment_size
 from costmodel.memory.runs import Replay
@@ -73,7 +74,9 @@ class Rung(NamedTuple):
     """Whether what it adds is an assumption."""
 
 
-def overheads(trace: Trace, device: Device | None = None, context_bytes: int = CONTEXT_BYTES) -> tuple[Overhead, ...]:
+def overheads(
+    trace: Trace, device: Device | str | None = None, context_bytes: int = CONTEXT_BYTES
+) -> tuple[Overhead, ...]:
     """What a process holds on a GPU beside its tensors: the CUDA context, and a cuBLAS workspace a thread.
 
     The forward's matrix products run in the program's thread and the backward's in autograd's, and each thread has a
@@ -88,7 +91,7 @@ def overheads(trace: Trace, device: Device | None = None, context_bytes: int = C
     )
 
 
-def workspaces_by_rung(trace: Trace, device: Device | None = None) -> dict[str, int]:
+def workspaces_by_rung(trace: Trace, device: Device | str | None = None) -> dict[str, int]:
     """What cuBLAS's workspaces add to each rung that the allocator counts, one a thread that multiplies matrices."""
     size, threads = _workspace(device), len(_threads(trace))
     rounded = round_size(size)
@@ -96,7 +99,8 @@ def workspaces_by_rung(trace: Trace, device: Device | None = None) -> dict[str, 
     return {rung: threads * nbytes for rung, nbytes in rungs.items()}
 
 
-def _workspace(device: Device | None) -> int:
+def _workspace(device: Device | str | None) -> int:
+    device = None if device is None else find_device(device)
     large = device is not None and device.architecture.lower().startswith(_LARGE_ON)
     return _LARGE_WORKSPACE if large else _WORKSPACE
 

@@ -14,6 +14,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from costmodel.display import html_table
+from costmodel.errors import InputError, type_of
 from costmodel.graph import HOST, ROLES, Operation, Storage, Trace
 from costmodel.memory.ladder import Rung, ladder, overheads, requested_only
 from costmodel.memory.runs import Replay, replay
@@ -34,6 +35,10 @@ class Holder(NamedTuple):
 
     role: str
     nbytes: int
+    shape: tuple[int, ...] = ()
+    """Of the first tensor that looked at it."""
+
+    dtype: str = ""
 
 
 class Saved(NamedTuple):
@@ -86,8 +91,12 @@ class Memory:
 
     def holders(self) -> tuple[Holder, ...]:
         """Who holds the bytes at the peak, largest first."""
-        alive = (storage for storage in self.trace.storages if _alive(storage, self.peak_index))
-        held = [Holder(s.name, s.role, s.nbytes) for s in alive if s.nbytes and s.role != HOST]
+        tensors = _first_tensors(self.trace)
+        held = [
+            Holder(storage.name, storage.role, storage.nbytes, *tensors.get(index, ()))
+            for index, storage in enumerate(self.trace.storages)
+            if storage.nbytes and storage.role != HOST and _alive(storage, self.peak_index)
+        ]
         return tuple(sorted(held, key=lambda holder: -holder.nbytes))
 
     @property
@@ -118,7 +127,7 @@ class Memory:
         """The trace on PyTorch's caching allocator, as it runs on CUDA."""
         return replay(self.trace)
 
-    def ladder(self, device: Device | None = None) -> tuple[Rung, ...]:
+    def ladder(self, device: Device | str | None = None) -> tuple[Rung, ...]:
         """The peak from what tensors ask for to what a process holds; on another target than CUDA only the former."""
         if self.trace.target != "cuda":
             return requested_only(self.peak_bytes)
@@ -149,11 +158,11 @@ class Memory:
         )
         held = self.holders()
         rest = sum(holder.nbytes for holder in held[_SHOWN:])
-        rows: list[tuple[str, str, int]] = [*held[:_SHOWN]]
+        rows: list[Holder] = [*held[:_SHOWN]]
         if rest:
-            rows.append((f"{len(held) - _SHOWN} more", "", rest))
-        columns = [("tensor of", "layer"), ("role", "term"), ("bytes", "bytes")]
-        return html_table(f"{title} ({where.phase})", columns, rows, ("total", "", self.peak_bytes))
+            rows.append(Holder(f"{len(held) - _SHOWN} more", "", rest))
+        columns = [("tensor of", "layer"), ("role", "term"), ("bytes", "bytes"), ("shape", "shape"), ("type", "term")]
+        return html_table(f"{title} ({where.phase})", columns, rows, ("total", "", self.peak_bytes, None, ""))
 
     def _live(self, role: str) -> tuple[int, ...]:
         """Bytes of one role, from what each operation adds and what the one before it let go."""
@@ -171,8 +180,19 @@ _SHOWN = 12
 
 
 def remember(trace: Trace) -> Memory:
-    """The live bytes of a trace over its operations."""
+    """The live bytes of a trace over its operations. Raises InputError for what is no trace."""
+    if not isinstance(trace, Trace):
+        raise InputError(f"remember takes a trace, not {type_of(trace)}: cm.trace(network, shape) makes one.")
     return Memory(trace)
+
+
+def _first_tensors(trace: Trace) -> dict[int, tuple[tuple[int, ...], str]]:
+    """Shape and element type of the first tensor that looks at each storage."""
+    found: dict[int, tuple[tuple[int, ...], str]] = {}
+    known = (*(parameter.tensor for parameter in trace.parameters), *trace.inputs)
+    for tensor in (*known, *(spec for o in trace.operations for spec in (*o.outputs, *o.inputs.values()))):
+        found.setdefault(tensor.storage, (tensor.shape, tensor.dtype))
+    return found
 
 
 def _alive(storage: Storage, index: int) -> bool:

@@ -8,7 +8,7 @@ The book's (chapter 8.1), for one 224x224 grey image:
     max pool                                256 x 12 x 12
     384, 384, 256 filters 3x3, padding 1    256 x 12 x 12
     max pool                                256 x 5 x 5
-    FC 4096, 4096, classes                  from 6400 features
+    FC 4096, 4096, num_classes                  from 6400 features
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class GroupedAlexNet(BookNetwork):
     Local response normalization, with Caffe's constants, follows the first two.
     """
 
-    def __init__(self, classes: int = 1000) -> None:
+    def __init__(self, num_classes: int = 1000) -> None:
         super().__init__(
             nn.LazyConv2d(96, kernel_size=11, stride=4), nn.ReLU(),
             nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=1.0),
@@ -58,7 +58,7 @@ class GroupedAlexNet(BookNetwork):
             nn.LazyConv2d(384, kernel_size=3, padding=1, groups=2), nn.ReLU(),
             nn.LazyConv2d(256, kernel_size=3, padding=1, groups=2), nn.ReLU(),
             nn.MaxPool2d(kernel_size=3, stride=2),
-            nn.Flatten(), *dense(classes).vectors,
+            nn.Flatten(), *dense(num_classes).vectors,
         )  # fmt: skip
 
 
@@ -68,7 +68,7 @@ class FashionAlexNet(BookNetwork):
     A quarter is what the book itself does to VGG-11. The geometry is AlexNet's, so it still takes 224x224.
     """
 
-    def __init__(self, classes: int = 10) -> None:
+    def __init__(self, num_classes: int = 10) -> None:
         super().__init__(
             nn.LazyConv2d(24, kernel_size=11, stride=4, padding=1), nn.ReLU(),
             nn.MaxPool2d(kernel_size=3, stride=2),
@@ -78,7 +78,7 @@ class FashionAlexNet(BookNetwork):
             nn.LazyConv2d(96, kernel_size=3, padding=1), nn.ReLU(),
             nn.LazyConv2d(64, kernel_size=3, padding=1), nn.ReLU(),
             nn.MaxPool2d(kernel_size=3, stride=2),
-            nn.Flatten(), *dense(classes, width=512).vectors,
+            nn.Flatten(), *dense(num_classes, width=512).vectors,
         )  # fmt: skip
 
 
@@ -89,7 +89,7 @@ class AlexNet28(BookNetwork):
     to 13x13, 6x6 and 2x2.
     """
 
-    def __init__(self, classes: int = 10) -> None:
+    def __init__(self, num_classes: int = 10) -> None:
         super().__init__(
             nn.LazyConv2d(48, kernel_size=5, padding=2), nn.ReLU(),
             nn.MaxPool2d(kernel_size=3, stride=2),
@@ -99,25 +99,25 @@ class AlexNet28(BookNetwork):
             nn.LazyConv2d(192, kernel_size=3, padding=1), nn.ReLU(),
             nn.LazyConv2d(128, kernel_size=3, padding=1), nn.ReLU(),
             nn.MaxPool2d(kernel_size=3, stride=2),
-            nn.Flatten(), *dense(classes, width=512).vectors,
+            nn.Flatten(), *dense(num_classes, width=512).vectors,
         )  # fmt: skip
 
 
-def alexnet(classes: int = 10, head: str = "dense") -> AlexNet:
+def alexnet(num_classes: int = 10, head: str = "dense") -> AlexNet:
     """AlexNet in the book's form, for 1x224x224; `head` may be a cheaper one ("gap", "width1024" ...)."""
-    return AlexNet(make_head(head, classes, AlexNet.WINDOW))
+    return AlexNet(make_head(head, num_classes, AlexNet.WINDOW))
 
 
-def alexnet_grouped(classes: int = 1000) -> GroupedAlexNet:
+def alexnet_grouped(num_classes: int = 1000) -> GroupedAlexNet:
     """The original AlexNet with grouped convolutions, for 3x227x227: what published timings and chips ran."""
-    return GroupedAlexNet(classes)
+    return GroupedAlexNet(num_classes)
 
 
-def alexnet_fashion(classes: int = 10) -> FashionAlexNet:
+def alexnet_fashion(num_classes: int = 10) -> FashionAlexNet:
     """AlexNet simplified for Fashion-MNIST, for 1x224x224."""
-    return FashionAlexNet(classes)
+    return FashionAlexNet(num_classes)
 
 
-def alexnet28(classes: int = 10) -> AlexNet28:
+def alexnet28(num_classes: int = 10) -> AlexNet28:
     """An AlexNet-like network for 1x28x28."""
-    return AlexNet28(classes)
+    return AlexNet28(num_classes)

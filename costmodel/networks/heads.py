@@ -3,7 +3,7 @@
 The fully connected (FC) layers hold most of these networks' parameters: I inputs and O outputs make (I + 1) * O. The
 book asks (VGG, exercise 1) how their cost could be cut; each answer is a head here, and each is a network to count:
 
-    dense       the head of the paper and the book: FC 4096, FC 4096, FC classes, with ReLU and dropout
+    dense       the head of the paper and the book: FC 4096, FC 4096, FC num_classes, with ReLU and dropout
     gap         global average pooling, then one FC layer: C inputs in place of C * H * W
     conv1x1     1x1 convolutions that score every position, then global average pooling (Lin et al., Network in
                 Network, arXiv 1312.4400)
@@ -50,44 +50,44 @@ class Head(NamedTuple):
     """Layers that see vectors (batch, features)."""
 
 
-def make_head(kind: str, classes: int, window: int) -> Head:
+def make_head(kind: str, num_classes: int, window: int) -> Head:
     """The head called `kind`.
 
     Args:
         kind: "dense" or one of KINDS, with any number from 1 to 4096 behind "width" and "lowrank".
-        classes: how many scores it gives.
+        num_classes: how many scores it gives.
         window: height and width of the feature maps that it is made for; only "fullconv" depends on it.
 
     Raises InputError for another kind or number.
     """
     name, number = _parse(kind)
     if name == "gap":
-        return Head((nn.AdaptiveAvgPool2d(1),), (nn.LazyLinear(classes),))
+        return Head((nn.AdaptiveAvgPool2d(1),), (nn.LazyLinear(num_classes),))
     if name == "conv1x1":
         hidden = (nn.LazyConv2d(_FILTERS_1X1, kernel_size=1), nn.ReLU(), nn.Dropout(0.5))
-        return Head((*hidden, nn.LazyConv2d(classes, kernel_size=1), nn.AdaptiveAvgPool2d(1)), ())
+        return Head((*hidden, nn.LazyConv2d(num_classes, kernel_size=1), nn.AdaptiveAvgPool2d(1)), ())
     if name == "fullconv":
         first = (nn.LazyConv2d(WIDTH, kernel_size=window), nn.ReLU(), nn.Dropout(0.5))
         second = (nn.LazyConv2d(WIDTH, kernel_size=1), nn.ReLU(), nn.Dropout(0.5))
-        return Head((*first, *second, nn.LazyConv2d(classes, kernel_size=1), nn.AdaptiveAvgPool2d(1)), ())
+        return Head((*first, *second, nn.LazyConv2d(num_classes, kernel_size=1), nn.AdaptiveAvgPool2d(1)), ())
     if name == "lowrank":
-        return _low_rank(classes, number)
-    return dense(classes, number)
+        return _low_rank(num_classes, number)
+    return dense(num_classes, number)
 
 
-def dense(classes: int, width: int = WIDTH) -> Head:
+def dense(num_classes: int, width: int = WIDTH) -> Head:
     """Two hidden FC layers with ReLU and dropout, and one that gives the scores."""
     hidden = (
         nn.LazyLinear(width), nn.ReLU(), nn.Dropout(0.5),
         nn.LazyLinear(width), nn.ReLU(), nn.Dropout(0.5),
     )  # fmt: skip
-    return Head((), (*hidden, nn.LazyLinear(classes)))
+    return Head((), (*hidden, nn.LazyLinear(num_classes)))
 
 
-def replace_head(network: nn.Module, kind: str, classes: int) -> nn.Module:
+def replace_head(network: nn.Module, kind: str, num_classes: int) -> nn.Module:
     """Give torchvision's AlexNet or VGG (features, avgpool, flatten, classifier) another head, in place."""
     window = network.avgpool.output_size[0]
-    maps, vectors = make_head(kind, classes, window)
+    maps, vectors = make_head(kind, num_classes, window)
     if kind.startswith(("gap", "conv1x1")):  # these average over whatever the convolutions leave
         network.avgpool = nn.Sequential(*maps)
     else:
@@ -117,7 +117,7 @@ def _parse(kind: str) -> tuple[str, int]:
     return match[1], number
 
 
-def _low_rank(classes: int, rank: int) -> Head:
+def _low_rank(num_classes: int, rank: int) -> Head:
     """The dense head with each weight factored, where that makes it smaller."""
 
     def factored(features: int) -> tuple[nn.Module, ...]:
@@ -127,5 +127,5 @@ def _low_rank(classes: int, rank: int) -> Head:
         *factored(WIDTH), nn.ReLU(), nn.Dropout(0.5),
         *factored(WIDTH), nn.ReLU(), nn.Dropout(0.5),
     )  # fmt: skip
-    smaller = rank * (WIDTH + classes) < WIDTH * classes
-    return Head((), (*hidden, *(factored(classes) if smaller else (nn.LazyLinear(classes),))))
+    smaller = rank * (WIDTH + num_classes) < WIDTH * num_classes
+    return Head((), (*hidden, *(factored(num_classes) if smaller else (nn.LazyLinear(num_classes),))))

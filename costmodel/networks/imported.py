@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from costmodel.errors import CostModelError, InputError, nearest
+from costmodel.errors import CostModelError, InputError, nearest, type_of
 from costmodel.networks.build import build, seeded
 from costmodel.networks.places import in_one_line, visit
 from costmodel.tracer import Shape, parse_shape
@@ -59,7 +59,7 @@ def _network(target: Any, spec: str, classes: int | None, real: bool) -> nn.Modu
             raise InputError(f"{spec} is a network, already built: it does not take --classes.")
         return target
     if not callable(target):
-        raise InputError(f"{spec} is a {type(target).__name__}: neither a network nor something that makes one.")
+        raise InputError(f"{spec} is {type_of(target)}: neither a network nor something that makes one.")
     options = _options(target, spec, classes)
     try:
         network = build(lambda: target(**options), real)
@@ -68,7 +68,7 @@ def _network(target: Any, spec: str, classes: int | None, real: bool) -> nn.Modu
     except (Exception, SystemExit) as error:
         raise InputError(f"calling {spec} raised {in_one_line(error)}.") from error
     if not isinstance(network, nn.Module):
-        raise InputError(f"{spec} returned a {type(network).__name__}, not a torch.nn.Module.")
+        raise InputError(f"{spec} returned {type_of(network)}, not a torch.nn.Module.")
     return network
 
 

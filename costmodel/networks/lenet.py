@@ -6,7 +6,7 @@ For one 28x28 grey image:
     average pool 2x2           6 x 14 x 14
     16 filters 5x5             16 x 10 x 10
     average pool 2x2           16 x 5 x 5
-    FC 120, 84, classes
+    FC 120, 84, num_classes
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from costmodel.networks.book import BookNetwork
 class LeNet(BookNetwork):
     """LeNet-5 (LeCun et al. 1998) without its Gaussian last layer, as the book has it."""
 
-    def __init__(self, classes: int = 10) -> None:
+    def __init__(self, num_classes: int = 10) -> None:
         super().__init__(
             nn.LazyConv2d(6, kernel_size=5, padding=2), nn.Sigmoid(),
             nn.AvgPool2d(kernel_size=2, stride=2),
@@ -28,14 +28,14 @@ class LeNet(BookNetwork):
             nn.Flatten(),
             nn.LazyLinear(120), nn.Sigmoid(),
             nn.LazyLinear(84), nn.Sigmoid(),
-            nn.LazyLinear(classes),
+            nn.LazyLinear(num_classes),
         )  # fmt: skip
 
 
 class LeNetReLU(BookNetwork):
     """LeNet-5 with two ideas of AlexNet's: ReLU for the sigmoid, and dropout behind the hidden FC layers."""
 
-    def __init__(self, classes: int = 10) -> None:
+    def __init__(self, num_classes: int = 10) -> None:
         super().__init__(
             nn.LazyConv2d(6, kernel_size=5, padding=2), nn.ReLU(),
             nn.AvgPool2d(kernel_size=2, stride=2),
@@ -44,15 +44,15 @@ class LeNetReLU(BookNetwork):
             nn.Flatten(),
             nn.LazyLinear(120), nn.ReLU(), nn.Dropout(0.5),
             nn.LazyLinear(84), nn.ReLU(), nn.Dropout(0.5),
-            nn.LazyLinear(classes),
+            nn.LazyLinear(num_classes),
         )  # fmt: skip
 
 
-def lenet(classes: int = 10) -> LeNet:
+def lenet(num_classes: int = 10) -> LeNet:
     """LeNet-5 in the book's form, for 1x28x28."""
-    return LeNet(classes)
+    return LeNet(num_classes)
 
 
-def lenet_relu(classes: int = 10) -> LeNetReLU:
+def lenet_relu(num_classes: int = 10) -> LeNetReLU:
     """LeNet-5 with ReLU and dropout, for 1x28x28."""
-    return LeNetReLU(classes)
+    return LeNetReLU(num_classes)

@@ -75,4 +75,4 @@ def make(base: str, kind: str, classes: int | None, real: bool, inputs: Sequence
     """Build the network; real weights are those for `inputs`. Raises InputError for an unknown head."""
     entry = _ENTRIES[base]
     options = {"head": kind} if kind else {}
-    return build(lambda: entry.make(classes=classes or entry.classes, **options), real, inputs)
+    return build(lambda: entry.make(num_classes=classes or entry.classes, **options), real, inputs)

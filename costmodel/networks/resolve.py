@@ -118,7 +118,7 @@ def _own(spec: str, classes: int | None, real: bool, wanted: tuple[Shape, ...]) 
     if parts is None:
         raise InputError(_unknown(spec))
     base, kind = parts
-    shapes = wanted or own.input_shapes(base)
+    shapes = _fitting(wanted, own.input_shapes(base), name)
     return Network(name, own.title(base, kind), own.make(base, kind, classes, real, shapes), shapes)
 
 
@@ -131,9 +131,21 @@ def _torchvision(name: str, classes: int | None, real: bool, wanted: tuple[Shape
         )
     if base not in zoo.names():
         raise InputError(_unknown(_TORCHVISION + name))
-    shapes = wanted or zoo.input_shapes(base)
+    shapes = _fitting(wanted, zoo.input_shapes(base), _TORCHVISION + name)
     module = zoo.make(base, kind, classes, real, shapes)
     return Network(_TORCHVISION + name, zoo.title(base, kind), module, shapes, zoo.purpose(base) == zoo.DETECTION)
+
+
+def _fitting(wanted: tuple[Shape, ...], usual: tuple[Shape, ...], name: str) -> tuple[Shape, ...]:
+    """The shapes that were asked for, if any, with as many sizes as the network's own.
+
+    With a size too few an image would be taken for a batch of its rows, and another network be counted.
+    """
+    if wanted and [len(shape.sizes) for shape in wanted] != [len(shape.sizes) for shape in usual]:
+        raise InputError(
+            f"{name} does not take {_text(wanted)}: give --input (without the batch) in the form of {_text(usual)}."
+        )
+    return wanted or usual
 
 
 def _unknown(spec: str) -> str:

@@ -44,36 +44,36 @@ class VGG(BookNetwork):
         super().__init__(*blocks, *head.maps, nn.Flatten(), *head.vectors)
 
 
-def vgg(arch: Architecture, classes: int = 10, head: str = "dense") -> VGG:
+def vgg(arch: Architecture, num_classes: int = 10, head: str = "dense") -> VGG:
     """The VGG of any architecture: vgg(((1, 64), (1, 128), (2, 256), (2, 512), (2, 512))) is VGG-11."""
-    return VGG(arch, make_head(head, classes, VGG.WINDOW))
+    return VGG(arch, make_head(head, num_classes, VGG.WINDOW))
 
 
-def vgg11(classes: int = 10, head: str = "dense") -> VGG:
+def vgg11(num_classes: int = 10, head: str = "dense") -> VGG:
     """VGG-11 in the book's form, for 1x224x224; `head` may be a cheaper one ("gap", "width1024" ...)."""
-    return vgg(ARCHITECTURES["vgg11"], classes, head)
+    return vgg(ARCHITECTURES["vgg11"], num_classes, head)
 
 
-def vgg11_slim(classes: int = 10, head: str = "dense") -> VGG:
+def vgg11_slim(num_classes: int = 10, head: str = "dense") -> VGG:
     """The VGG-11 with a quarter of the filters that the book trains, for 1x224x224."""
-    return vgg(ARCHITECTURES["vgg11-slim"], classes, head)
+    return vgg(ARCHITECTURES["vgg11-slim"], num_classes, head)
 
 
-def vgg13(classes: int = 10, head: str = "dense") -> VGG:
+def vgg13(num_classes: int = 10, head: str = "dense") -> VGG:
     """VGG-13 in the book's form, for 1x224x224."""
-    return vgg(ARCHITECTURES["vgg13"], classes, head)
+    return vgg(ARCHITECTURES["vgg13"], num_classes, head)
 
 
-def vgg16(classes: int = 10, head: str = "dense") -> VGG:
+def vgg16(num_classes: int = 10, head: str = "dense") -> VGG:
     """VGG-16 in the book's form, for 1x224x224."""
-    return vgg(ARCHITECTURES["vgg16"], classes, head)
+    return vgg(ARCHITECTURES["vgg16"], num_classes, head)
 
 
-def vgg19(classes: int = 10, head: str = "dense") -> VGG:
+def vgg19(num_classes: int = 10, head: str = "dense") -> VGG:
     """VGG-19 in the book's form, for 1x224x224."""
-    return vgg(ARCHITECTURES["vgg19"], classes, head)
+    return vgg(ARCHITECTURES["vgg19"], num_classes, head)
 
 
-def vgg28(classes: int = 10) -> VGG:
+def vgg28(num_classes: int = 10) -> VGG:
     """A VGG-like network for 1x28x28: three blocks of two convolutions, and FC layers of 512 features."""
-    return VGG(ARCHITECTURES["vgg28"], dense(classes, width=512))
+    return VGG(ARCHITECTURES["vgg28"], dense(num_classes, width=512))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from costmodel.chip.dram import CONVENTION as TRAFFIC
 from costmodel.chip.evaluation import CONVENTION as BAND
 from costmodel.chip.fusion import CONVENTION as FUSED
-from costmodel.cost import Costs
+from costmodel.cost import MIXED, Costs
 from costmodel.graph import Trace
 from costmodel.roofline import CONVENTION, Prediction, interval
 from costmodel.units import iec, joules, percent, seconds, si
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from costmodel.chip.evaluation import Evaluation
     from costmodel.chip.fusion import Fusion
     from costmodel.chip.nests import Unlowered
+    from costmodel.devices import Device
     from costmodel.memory import Fit, Memory, Overhead, Rung
     from costmodel.validation import Validation
 
@@ -88,10 +89,30 @@ def rung_notes(rungs: Sequence[Rung]) -> list[str]:
     return [f"From tensors to process: {steps}."]
 
 
+def room_note(device: Device, rungs: Sequence[Rung], fits: bool) -> str:
+    """Whether a run fits a device."""
+    size, taken = iec(device.room_bytes or 0), iec(rungs[-1].nbytes)
+    if fits:
+        return f"It fits the {device.title}: {taken} of {size}."
+    return f"It does not fit the {device.title}: it takes {taken}, and there are {size}. --fit finds the largest batch."
+
+
+def group_notes(costs: Costs, by: str = "layer", depth: int | None = None) -> list[str]:
+    """What a row of a table of costs is, where that may be misread."""
+    if by == "block" and depth is None:
+        return ["A block's row is what stands directly in it, without the blocks inside it."]
+    if by == "layer" and any(layer.kind == MIXED for layer in costs.layers):
+        return [
+            "mixed: what a module calls itself, beside the modules inside it (F.relu, F.max_pool2d ...); "
+            "--by operator and --by kind tell it apart."
+        ]
+    return []
+
+
 def fit_notes(fit: Fit, train: bool) -> list[str]:
     """The largest batch in words: what was compared with what, and how sure that is."""
     device, what = fit.device, "a training step" if train else "an inference"
-    size = iec(device.memory_bytes or 0)
+    size = iec(device.room_bytes or 0)
     if not fit.batch:
         held = fit.point.process_bytes if fit.rung == "process" else fit.point.requested_bytes
         return [f"nothing fits the {device.title}: {what} of one sample takes {iec(held or 0)}, and it has {size}."]

@@ -68,6 +68,7 @@ COLUMNS: Mapping[str, Column] = {
     "estimate_seconds": Column("estimate", "seconds", "what a calibrated device is expected to take", 0, adds=True),
     "low_seconds": Column("from", "seconds", "the lower end of the estimate's interval", 3),
     "high_seconds": Column("to", "seconds", "the upper end of the estimate's interval", 3),
+    "samples_per_second": Column("samples/s", "ratio", "samples a second by the estimate, else at the bound", 0),
     "binding": Column("bound by", "term", "compute or memory", 1),
     "flops_per_second": Column("rate", "flops_per_second", "FLOPs per second at the bound", 3),
     # calibrations
@@ -96,6 +97,8 @@ COLUMNS: Mapping[str, Column] = {
     "explanation": Column("explanation", "prose", "what makes the difference", 1),
     # memory
     "peak_bytes": Column("peak memory", "bytes", "the most bytes of tensors alive at once", 0),
+    "tensor": Column("tensor of", "layer", "the parameter's or buffer's name, or the layer that made it", 0),
+    "shape": Column("shape", "shape", "shape of the tensor", 3),
     "role": Column("role", "text", "what bytes are held for", 0),
     "held_bytes": Column("bytes", "bytes", "bytes alive at the peak", 0, adds=True),
     "held_share": Column("of peak", "percent", "share of the bytes alive at the peak", 1, adds=True),

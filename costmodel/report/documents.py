@@ -17,6 +17,7 @@ import costmodel
 from costmodel.cost import CONVENTIONS, Costs
 from costmodel.graph import Trace
 from costmodel.report.tables import (
+    batches_table,
     compare_table,
     fits_table,
     fusion_table,
@@ -75,8 +76,11 @@ def analysis(costs: Costs, memory: Memory, by: str = "layer", depth: int | None 
     return document
 
 
-def prediction(prediction: Prediction, by: str = "layer", depth: int | None = None) -> Document:
-    """`costmodel/prediction/1`: what each layer takes at least on a device, and what binds it."""
+def prediction(
+    prediction: Prediction, by: str = "layer", depth: int | None = None, sweep: Mapping[int, Prediction] | None = None
+) -> Document:
+    """`costmodel/prediction/1`: what each layer takes at least on a device, and what binds it; a row for each batch of
+    a sweep."""
     costs, estimate = prediction.costs, prediction.estimate
     document = _head("prediction", costs.trace) | {
         "device": device(prediction.device),
@@ -93,6 +97,8 @@ def prediction(prediction: Prediction, by: str = "layer", depth: int | None = No
     document["conventions"] |= {"bound": CONVENTION}
     if by != "layer":
         document["groups"] = {"by": by, "rows": records(prediction_table(prediction, by, depth))}
+    if sweep:
+        document["sweep"] = records(batches_table(sweep))
     return document
 
 
@@ -122,7 +128,10 @@ def memory(
         ],
         "peak": {"operation": where.operator, "layer": where.layer, "phase": where.phase},
         "by_role": dict(memory.by_role),
-        "holders": [{"name": held.name, "role": held.role, "bytes": held.nbytes} for held in memory.holders()],
+        "holders": [
+            {"name": h.name, "role": h.role, "bytes": h.nbytes, "shape": list(h.shape), "dtype": h.dtype}
+            for h in memory.holders()
+        ],
     }
     if sweep is not None:
         document["sweep"] = records(sweep)

@@ -27,6 +27,10 @@ _GAP = 2
 _LEAST = {"text": 14, "layer": 14, "prose": 20}  # what a column may shrink to before another one goes
 
 
+_FIRST = 0.4
+"""What the first column, which says what a row is, may take of a line before it is shortened."""
+
+
 @dataclass(frozen=True)
 class Page:
     """A frame with what people read around it."""
@@ -153,13 +157,16 @@ def _terminal(page: Page, width: int, color: bool) -> str:
 def _fit(natural: Mapping[str, int], width: int) -> dict[str, int]:
     """The columns that fit beside each other with their widths: texts shrink, then the highest ranks go.
 
-    The first column says what a row is, and stays.
+    The first column says what a row is, and goes last.
     """
     kept = dict(natural)
     ranks = {name: column(name).rank if index else 0 for index, name in enumerate(natural)}
 
+    first = next(iter(natural), "")
+
     def least(name: str) -> int:
-        return min(natural[name], _LEAST.get(column(name).kind, natural[name]))
+        shrunk = max(_LEAST["text"], int(_FIRST * width)) if name == first else _LEAST.get(column(name).kind)
+        return natural[name] if shrunk is None else min(natural[name], shrunk)
 
     def room() -> int:
         return width - sum(least(name) for name in kept) - _GAP * (len(kept) - 1)

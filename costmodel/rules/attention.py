@@ -8,7 +8,8 @@ Q is (batch, heads, L, E), K (batch, heads, S, E), V (batch, heads, S, Ev):
 
 as torch.utils.flop_counter counts them. The softmax between them is vector work on the B H L S scores: scale, maximum,
 subtraction, exponential, sum and division are 6 FLOPs each, and a mask one more. A causal mask saves no work here: the
-count is that of the whole square, which is what the operator is defined on. Scores never reach memory; that is why the
+count is that of the whole square, which is what the operator is defined on; what a kernel may skip of it is
+`causal_share`, which bounds of time take into account. Scores never reach memory; that is why the
 operator is fused (Dao et al., FlashAttention, arXiv:2205.14135), so bytes are those of its inputs and outputs.
 """
 
@@ -47,6 +48,17 @@ def attention_backward(op: Operation) -> Work:
     scores = heads * length * keys
     # The softmax is recomputed from its saved logarithm: scale, subtract, exponential.
     return Work(macs=scores * (3 * size + 2 * size_v), vector_flops=scores * (3 + _SOFTMAX_BACKWARD))
+
+
+def causal_share(op: Operation) -> float:
+    """What of the scores a fused attention has to compute: under a causal mask, those of each query and the keys up to
+    its place (masks are aligned at the first query and key); all of them otherwise."""
+    if not op.attributes.get("is_causal") or not op.operator.startswith(_FUSED):
+        return 1.0
+    _, length, keys, _, _ = _sizes(op)
+    square = min(length, keys)
+    kept = square * (square + 1) // 2 + (length - square) * keys
+    return kept / (length * keys)
 
 
 def _sizes(op: Operation) -> tuple[int, int, int, int, int]:

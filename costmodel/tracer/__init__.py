@@ -20,15 +20,23 @@ import torch
 from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
-from costmodel.errors import CostModelError, InputError, TraceError
+from costmodel.errors import CostModelError, InputError, TraceError, type_of
 from costmodel.graph import BACKWARD, FORWARD, OPTIMIZER, Parameter, Trace
 from costmodel.tracer.autocast import autocast_dtype, autocasting
 from costmodel.tracer.checkpointing import checkpoint_blocks
-from costmodel.tracer.inputs import Shape, floating_dtype, materialize, parse_shape, shapes_of, tensors_in
+from costmodel.tracer.inputs import (
+    Shape,
+    floating_dtype,
+    materialize,
+    parse_shape,
+    shapes_in,
+    shapes_of,
+    tensors_in,
+)
 from costmodel.tracer.leaves import Leaves
 from costmodel.tracer.recorder import Recorder, Rehearsal
 from costmodel.tracer.saved import Saved
-from costmodel.tracer.spies import dismiss, modules_of, spy_on
+from costmodel.tracer.spies import Spy, dismiss, modules_of, spy_on
 from costmodel.tracer.targets import TARGETS, operators_of
 from costmodel.tracer.training import OPTIMIZERS, Training, TrainingStep
 from costmodel.tracer.twin import Paths, meta_tensor, meta_twin, paths_of, real_twin
@@ -68,7 +76,7 @@ def trace(
         TraceError: the forward, backward or step raised, or needs values that a static trace does not have.
     """
     if not isinstance(model, nn.Module):
-        raise InputError(f"the model is a {type(model).__name__}, not a torch.nn.Module.")
+        raise InputError(f"the model is {type_of(model)}, not a torch.nn.Module.")
     if isinstance(model, torch.jit.ScriptModule):
         raise InputError("a TorchScript module hides its Python: give the nn.Module that it was made from.")
     if target not in TARGETS:
@@ -116,6 +124,7 @@ def trace(
                 step.update(recorder)
     if not recorder.operations:
         raise InputError("this network runs no operator on its inputs: there is nothing to analyse.")
+    _refuse_missing_batch(inputs, spies)
     dismiss(modules)
     recorder.storages.assign_others("temporary" if training else "activation", alive=False)
     settings = {"autocast": lower and str(lower).removeprefix("torch."), "channels_last": channels_last}
@@ -133,6 +142,27 @@ def trace(
         settings={**(asked.settings if step else {}), **{key: value for key, value in settings.items() if value}},
         versions=_versions(),
     )
+
+
+_SPATIAL = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3, nn.LazyConv1d: 1, nn.LazyConv2d: 2, nn.LazyConv3d: 3}
+
+
+def _refuse_missing_batch(inputs: Any, spies: list[Spy]) -> None:
+    """Raises InputError if the first convolution took the shape of an image for one without a batch.
+
+    Torch allows that, and a Flatten behind it then takes channels for images: another network would be counted.
+    """
+    convolutions = [spy for spy in spies if spy.first_call is not None and type(spy.module) in _SPATIAL]
+    if not convolutions:
+        return
+    spy = min(convolutions, key=lambda each: each.first_call or 0)
+    rank = _SPATIAL[type(spy.module)] + 1
+    bare = next((sizes for sizes in shapes_in(inputs) if len(sizes) == rank), None)
+    if bare and len(spy.output_shape or ()) == rank:
+        raise InputError(
+            f"the input {bare} has no batch: {f'layer {spy.path!r}' if spy.path else 'the network'} took it for a "
+            f"single image. Write {(1, *bare)} for one image; an image without a batch can be given as a tensor."
+        )
 
 
 def _parameters(modules: Paths, recorder: Recorder) -> tuple[Parameter, ...]:

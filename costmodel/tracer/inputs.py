@@ -108,6 +108,17 @@ def tensors_in(value: Any) -> Iterator[torch.Tensor]:
             yield from tensors_in(getattr(value, field.name))
 
 
+def shapes_in(inputs: Any) -> Iterator[tuple[int, ...]]:
+    """The inputs that were given as shapes, not as tensors; with the batch."""
+    if isinstance(inputs, Shape):
+        yield inputs.sizes
+    elif _is_shape(inputs):
+        yield tuple(inputs)
+    elif isinstance(inputs, (Mapping, list, tuple)):
+        for value in inputs.values() if isinstance(inputs, Mapping) else inputs:
+            yield from shapes_in(value)
+
+
 def shapes_of(value: Any) -> str:
     """The shapes of the tensors inside outputs or arguments, for a message: "1x3x224x224"."""
     return ", ".join("x".join(map(str, tensor.shape)) or "a number" for tensor in tensors_in(value)) or "no tensor"

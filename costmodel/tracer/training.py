@@ -126,10 +126,13 @@ class TrainingStep:
         for name, parameter in self._trainable.items():
             if parameter.grad is not None:
                 recorder.assign(parameter.grad, "gradient", name)
-        for state in self.optimizer.state.values() if self.optimizer else ():
-            for tensor in tensors_in(state):
-                here = self.target != "cuda" or tensor.is_meta
-                recorder.assign(tensor, "optimizer state" if here else HOST, OPTIMIZER_LAYER)
+        names = {id(parameter): name for name, parameter in self._trainable.items()}
+        for parameter, state in self.optimizer.state.items() if self.optimizer else ():
+            owner = f" of {names[id(parameter)]}" if id(parameter) in names else ""
+            for key, value in state.items():
+                for tensor in tensors_in(value):
+                    here = self.target != "cuda" or tensor.is_meta
+                    recorder.assign(tensor, "optimizer state" if here else HOST, f"{key}{owner}")
         for labels in self.loss.labels if isinstance(self.loss, CrossEntropy) else ():
             recorder.assign(labels, "input", "labels")
 

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.lines import Line2D
 
-from costmodel.errors import InputError
+from costmodel.errors import InputError, type_of
 from costmodel.report.plots.labels import Box, Label, place
 from costmodel.report.plots.pixels import around, extent, frame, in_pixels, pixels
 from costmodel.report.plots.roofs import BACKING, CONTRACTIONS, Roof, draw_roofs, label_roofs, lines_of, roofs_of
@@ -86,6 +86,8 @@ def roofline(
     Raises InputError for none or more than three predictions.
     """
     several = [predictions] if isinstance(predictions, Prediction) else list(predictions)
+    if strange := next((each for each in several if not isinstance(each, Prediction)), None):
+        raise InputError(f"a roofline shows predictions, not {type_of(strange)}: cm.predict(costs, device) makes one.")
     if not 1 <= len(several) <= len(_FILLS):
         raise InputError(f"a roofline shows one to {len(_FILLS)} predictions, not {len(several)}.")
     ax = new_axes(10.4, 6.8, left=0.8, bottom=1.15, right=0.2, top=0.8) if ax is None else ax

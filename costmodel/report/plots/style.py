@@ -69,6 +69,7 @@ KINDS: Mapping[str, KindStyle] = {
     "reshape": KindStyle("#BBBBBB", "h", "reshape"),
     "loss": KindStyle("#000000", "X", "loss"),
     "optimizer": KindStyle("#5D3A9B", "*", "optimizer"),
+    "mixed": KindStyle("#882255", "8", "several kinds"),
     "other": KindStyle("#999999", "H", "other"),
 }
 

@@ -28,12 +28,13 @@ from costmodel.report.tables.network import (
     shares_table,
     validation_table,
 )
-from costmodel.report.tables.time import calibration_table, devices_table, prediction_table
+from costmodel.report.tables.time import batches_table, calibration_table, devices_table, prediction_table
 
 __all__ = [
     "GROUPS",
     "TOTAL",
     "accelerators_table",
+    "batches_table",
     "calibration_table",
     "compare_table",
     "csv",

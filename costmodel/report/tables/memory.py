@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from costmodel.memory import Holder
 from costmodel.report.tables.frames import frame_of, share
 
 if TYPE_CHECKING:
@@ -17,12 +18,18 @@ def memory_table(memory: Memory, most: int | None = None) -> pd.DataFrame:
     """One row a tensor that is alive at the peak, the largest first; beyond `most`, one row for the rest."""
     held = memory.holders()
     shown, rest = held[:most], held[len(held[:most]) :]
-    rows: list[tuple[str, str, int]] = [*shown]
+    rows = [*shown]
     if rest:
-        rows.append((f"{len(rest)} more", "", sum(holder.nbytes for holder in rest)))
+        rows.append(Holder(f"{len(rest)} more", "", sum(holder.nbytes for holder in rest)))
     return frame_of(
-        ("name", "role", "held_bytes", "held_share"),
-        ((name, role, nbytes, share(nbytes, memory.peak_bytes)) for name, role, nbytes in rows),
+        ("tensor", "role", "shape", "dtype", "held_bytes", "held_share"),
+        (
+            (
+                *(held.name, held.role, held.shape or None, held.dtype, held.nbytes),
+                share(held.nbytes, memory.peak_bytes),
+            )
+            for held in rows
+        ),
     )
 
 

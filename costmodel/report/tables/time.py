@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from costmodel.report.tables.frames import frame_of, share
@@ -18,7 +18,7 @@ def prediction_table(prediction: Prediction, by: str = "layer", depth: int | Non
     """One row a layer, block, kind, operator or phase: what bounds it, and for how long."""
     groups: Iterable[GroupPrediction] = prediction.layers if by == "layer" else prediction.by(by, depth).values()
     known = any(row.estimate for row in prediction.operations)
-    estimated = ("estimate_seconds", "low_seconds", "high_seconds") if known else ()
+    estimated = _ESTIMATE if known else ()
     names = (
         by, *(("kind",) if by in ("layer", "operator") else ()), "path", "macs", "flops", "moved_bytes",
         "arithmetic_intensity", "compute_seconds", "memory_seconds", "bound_seconds", *estimated, "bound_share",
@@ -29,6 +29,20 @@ def prediction_table(prediction: Prediction, by: str = "layer", depth: int | Non
         names,
         ([_of_group(group, name, group.name if name == by else None, whole) for name in names] for group in groups),
     )
+
+
+def batches_table(predictions: Mapping[int, Prediction]) -> pd.DataFrame:
+    """One row a batch: how long a run takes, and how many samples that makes a second."""
+    estimated = all(prediction.estimate for prediction in predictions.values())
+    names = ("batch", "bound_seconds", *(_ESTIMATE if estimated else ()), "samples_per_second")
+    rows = []
+    for batch, each in predictions.items():
+        found = [getattr(each.estimate, name.replace("estimate_", "")) for name in _ESTIMATE] if estimated else []
+        rows.append([batch, each.bound_seconds, *found, batch / each.seconds])
+    return frame_of(names, rows)
+
+
+_ESTIMATE = ("estimate_seconds", "low_seconds", "high_seconds")
 
 
 def devices_table(devices: Iterable[Device]) -> pd.DataFrame:
