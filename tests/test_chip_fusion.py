@@ -16,8 +16,9 @@ from torch import nn
 
 import costmodel as cm
 from costmodel.chip import fused_layer_paper
-from costmodel.chip.chains import Chain, chains
+from costmodel.chip.chains import Chain, Stage, chains
 from costmodel.chip.fusion import AGAIN, KEPT, Group, _Cutter, _subset_sums
+from costmodel.chip.nests import Nest
 from costmodel.chip.pyramids import levels, of_run, pyramids
 from costmodel.chip.tiling import least_traffic
 from costmodel.chip.widths import Widths
@@ -316,3 +317,49 @@ def test_the_command(cli: Cli) -> None:  # noqa: F811
     code, out, err = cli(*options)
     assert (code, err) == (0, "") and "instead of" in out
     assert max(map(len, out.splitlines())) <= 120
+
+
+@st.composite
+def chains_of_stages(draw: st.DrawFn) -> Chain:
+    """One to four convolutions and poolings that follow one another, the first a convolution."""
+    sizes = (draw(st.integers(3, 9)), draw(st.integers(3, 9)))
+    channels = draw(st.integers(1, 3))
+    stages: list[Stage] = []
+    for index in range(draw(st.integers(1, 4))):
+        windows = []
+        for inputs in sizes:
+            taps, stride = draw(st.integers(1, min(3, inputs))), draw(st.integers(1, 3))
+            before = draw(st.integers(0, taps // 2))
+            windows.append(Window((inputs + 2 * before - taps) // stride + 1, inputs, taps, stride, 1, before))
+        rows, columns = windows
+        if index and draw(st.booleans()):
+            stages.append(Stage(f"pool{index}", "pool", 2, channels, channels, rows, columns))
+        else:
+            out = draw(st.integers(1, 3))
+            nest = Nest(
+                f"conv{index}", "aten.convolution", "conv", 2, 1, out, channels, rows.outputs, columns.outputs,
+                rows.taps, columns.taps, (rows.stride, columns.stride), (1, 1),
+                ((rows.before, rows.before), (columns.before, columns.before)), rows.inputs, columns.inputs,
+            )  # fmt: skip
+            stages.append(
+                Stage(nest.layer, "conv", 2, channels, out, nest.rows, nest.columns, nest.weight_elements, nest)
+            )
+            channels = out
+        sizes = (rows.outputs, columns.outputs)
+    return Chain(tuple(stages))
+
+
+@settings(max_examples=200, deadline=None)
+@given(chains_of_stages(), st.integers(60, 2000))
+def test_no_group_moves_less_than_its_bound(chain: Chain, buffer: int) -> None:
+    cutter = _Cutter(buffer, Widths(), False, True)
+    for end in range(1, len(chain.units) + 1):
+        for group in [*cutter.unit(chain, end - 1), *(group for _, group in cutter.runs(chain, end))]:
+            assert group.compulsory_bytes <= group.bound_bytes <= group.dram_bytes
+
+
+def test_inputs_that_only_a_dropped_row_touches_are_not_compulsory() -> None:
+    """7x7 under 3x3 windows are 5x5 outputs, of which a 2x2 pooling takes 4x4: those touch 6x6 of the 7x7 inputs."""
+    run = trace(nn.Sequential(nn.Conv2d(1, 2, 3), nn.MaxPool2d(2)), 1, 1, 7, 7)
+    (group,) = cm.fuse(run, 10_000).groups
+    assert group.compulsory_bytes == group.bound_bytes == group.dram_bytes == 2 * (36 + 2 * 9 + 2 * 4)

@@ -30,7 +30,7 @@ from costmodel.chip.bounds import bound_bytes
 from costmodel.chip.chains import Chain, Stage, chains
 from costmodel.chip.lowering import lower
 from costmodel.chip.nests import Unlowered
-from costmodel.chip.pyramids import Levels, Pyramids, levels, of_run, pyramids
+from costmodel.chip.pyramids import Levels, Pyramids, levels, needed, of_run, pyramids
 from costmodel.chip.tiling import Curve, least_traffic
 from costmodel.chip.widths import WORD_BITS, Widths, whole
 from costmodel.chip.windows import Integers, Window
@@ -74,7 +74,8 @@ class Group(NamedTuple):
     """With partial sums that go and come back."""
 
     compulsory_bytes: int
-    """The group's input, weights and output once: what no schedule that fuses just these layers can beat."""
+    """What its outputs need of the group's input, its weights and its outputs once: what no schedule that fuses just
+    these layers can beat."""
 
     bound_bytes: int
     """What no schedule can beat: tiling's bound for a contraction by itself, else compulsory traffic. What is pooled on
@@ -345,7 +346,7 @@ class _Cutter:
         one = contractions[0]
         assert one.nest is not None
         compulsory = (
-            self._bytes(one.nest.input_elements, self.widths.input_bits)
+            self._bytes(_input_words(stages), self.widths.input_bits)
             + self._bytes(sum(stage.weights for stage in contractions), self.widths.weight_bits)
             + self._bytes(stages[-1].output_words, self.widths.output_bits)
         )
@@ -370,6 +371,12 @@ class _Cutter:
     @staticmethod
     def _bytes(words: int, bits: int) -> int:
         return -(-words * bits // 8)
+
+
+def _input_words(stages: Sequence[Stage]) -> int:
+    """Words of a run's input that its last outputs need."""
+    rows = needed(tuple(stage.rows for stage in stages))
+    return stages[0].batch * stages[0].in_channels * rows * needed(tuple(stage.columns for stage in stages))
 
 
 def _pooled_macs(stage: Stage, pool: Stage | None, tile: Sequence[int]) -> int:

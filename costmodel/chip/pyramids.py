@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -164,6 +165,16 @@ def levels(windows: Sequence[Window], tip_sizes: Integers | None = None) -> Leve
 def of_run(whole: Levels, first: int) -> Levels:
     """The levels of a run that begins `first` stages later and has the same tip."""
     return Levels(whole.sizes, whole.trips, *(column[first:] for column in whole[2:]))
+
+
+@lru_cache(maxsize=1024)
+def needed(windows: tuple[Window, ...]) -> int:
+    """Rows of a run's input that any row of its tip needs: without what a stride skips or a pooling drops."""
+    rows = np.arange(windows[-1].outputs)
+    for window in reversed(windows):
+        touching, output = pairs(window)
+        rows = np.unique(touching[np.isin(output, rows)])
+    return len(rows)
 
 
 def _windows(need: Any, starts: Integers) -> tuple[Integers, Integers]:
