@@ -102,6 +102,23 @@ def test_sram_between_outside_and_at_the_published_sizes() -> None:
     assert found.sram_joules(2048) == pytest.approx(5e-12)  # a quarter of the smallest: half the energy
     assert found.sram_joules(4 << 20) == pytest.approx(200e-12)  # four times the largest: twice
     assert found.sram_joules(8192, 2) == pytest.approx(10e-12 / 4)  # 16 of 64 bits
+    # No array is smaller than an access of 8 bytes: 10 pJ x sqrt(8 / 8192)
+    assert found.sram_joules(1) == found.sram_joules(8) == pytest.approx(10e-12 / 32)
+
+
+def test_a_scratchpad_takes_about_a_mac_as_eyeriss_was_measured() -> None:
+    """ISCA 2016, table IV, 65 nm: a 16-bit word from a register file of 0.5 KiB takes the energy of one MAC."""
+    found = technology("65nm+derived")
+    mac = found.mac_joules("int16", "int16")
+    assert 0.5 < found.sram_joules(512, 2) / mac < 1.5
+    assert found.sram_joules(8192, 2) / mac > 2.5  # what a floor at the smallest published array would make of it
+
+
+def test_memories_are_priced_alike_wherever_they_do_not_shrink() -> None:
+    newest = technology("7nm")
+    for node in ("28nm", "16nm"):
+        for kind in ("hbm2", "gddr6"):
+            assert technology(f"{node}+derived").dram_joules(kind) == newest.dram_joules(kind)
 
 
 def test_areas() -> None:
@@ -140,8 +157,10 @@ def test_gaps_are_named_and_never_filled_in_silence() -> None:
     assert technology("45nm+derived").mac_joules("int16", "int32") == pytest.approx(0.887e-12)
     with pytest.raises(InputError, match="bf16 multiply"):
         technology("45nm+derived").mac_joules("bf16", "fp32")
-    with pytest.raises(InputError, match="hbm2"):
+    with pytest.raises(InputError, match=r"hbm2 memory \(it has ddr3\)"):
         technology("45nm").dram_joules("hbm2")
+    with pytest.raises(InputError, match=r"lpddr4 memory \(it has ddr3, hbm2, gddr6\)"):
+        technology("16nm+derived").dram_joules("lpddr4")
     with pytest.raises(InputError, match=r'SRAM.*"28nm\+derived" has a derived one'):
         technology("28nm").sram_joules(1024)
     with pytest.raises(InputError, match="processing element for bf16"):
@@ -157,6 +176,9 @@ def test_a_file_of_ones_own(write) -> None:
     with pytest.raises(InputError, match="int16 multiply"):
         toy.mac_joules("int16", "int32")
     assert technology(write(GOOD) + "+derived").mac_joules("int16", "int32") == pytest.approx(0.9e-12)
+    bare = technology(write(GOOD.replace('sram_bit = { value = 0.5e-12, source = "sheet" }', "")))
+    with pytest.raises(InputError, match=r"the area of SRAM \(it has int8_element\)"):
+        bare.sram_mm2(1)
 
 
 @pytest.mark.parametrize(

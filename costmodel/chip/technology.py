@@ -7,8 +7,11 @@
                          + bytes/s of DRAM bandwidth x what a byte/s of the memory's interface takes
 
 An array's access energy is interpolated in its size between the sizes that have a number: straight lines in
-log(size), log(energy). Outside them it grows with the square root of the size, as its wires do. There is no leakage:
-none of the sources gives it.
+log(size), log(energy). Outside them it grows with the square root of the size, as its wires do, down to 8 bytes: an
+array is no smaller than the 64 bits of the access. The sources end at 8 KiB; below it the rule has one witness. In
+Chen, Emer and Sze, "Eyeriss: a spatial architecture for energy-efficient dataflow for convolutional neural networks",
+ISCA 2016, table IV, a word from 0.5 KiB of scratchpad takes the energy of one 16-bit MAC; the rule says 0.7 of one,
+the energy at 8 KiB would be 3. There is no leakage: none of the sources gives it.
 
 A technology is a TOML file beside this one (`technologies/`), or anybody's own:
 
@@ -64,6 +67,7 @@ TYPE_BITS: Mapping[str, int] = {"int8": 8, "int16": 16, "int32": 32, "bf16": 16,
 """The types of operands and accumulators, and the bits of one."""
 
 DRAM_KINDS = ("ddr3", "ddr4", "lpddr3", "lpddr4", "gddr6", "hbm2")
+"""The kinds of memory that a file may price; ours have ddr3, and from 28 nm on hbm2 and gddr6."""
 
 DERIVED = "+derived"
 """Stands behind a technology's name where derived numbers count as well."""
@@ -104,7 +108,7 @@ class Technology:
         """Energy of moving bytes into or out of an array of SRAM of some size. Raises InputError without any number."""
         if not self.sram:
             raise self._gap("sram", "the energy of an access to SRAM")
-        points = self._sram_points
+        points, array_bytes = self._sram_points, max(array_bytes, ACCESS_BITS / 8)
         (smallest, at_smallest), (largest, at_largest) = points[0], points[-1]
         if array_bytes <= smallest:
             access = at_smallest * math.sqrt(array_bytes / smallest)
@@ -120,7 +124,8 @@ class Technology:
     def dram_joules(self, kind: str, moved_bytes: float = ACCESS_BITS / 8) -> float:
         """Energy of moving bytes between the chip and its memory. Raises InputError if there is no number for it."""
         if kind not in self.dram:
-            raise self._gap(f"dram.{kind}", f"the energy of an access to {kind} memory")
+            priced = ", ".join(self.dram)
+            raise self._gap(f"dram.{kind}", f"the energy of an access to {kind} memory", priced)
         return self.dram[kind].value * moved_bytes * 8 / ACCESS_BITS
 
     def element_mm2(self, operand: str) -> float:
@@ -176,7 +181,8 @@ class Technology:
 
     def _area(self, name: str, what: str) -> float:
         if name not in self.area:
-            raise self._gap(f"area.{name}", what, _types(self.area, "element"))
+            element = name.endswith("_element")
+            raise self._gap(f"area.{name}", what, _types(self.area, "element") if element else ", ".join(self.area))
         return self.area[name].value * 1e6
 
     def _gap(self, field_name: str, what: str, others: str = "") -> InputError:
