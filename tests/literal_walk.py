@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple
 
 from costmodel.chip.nests import Nest
@@ -102,9 +103,14 @@ def met(window: Window, outputs: set[int]) -> set[int]:
 
 
 def walk_literally(nest: Nest, tile: Tile, schedule: str, pool: Pool | None = None) -> Moved:
-    chip = Chip(nest, tile, pool)
-    _WALKS[schedule](chip, **chip.loops())
-    return chip.moved()
+    """What a schedule moves; the last two slide down and across, and what reads less counts."""
+    walks = [_WALKS[schedule]] if schedule in _WALKS else [partial(_SLIDES[schedule], slide=way) for way in "hw"]
+    found = []
+    for walk in walks:
+        chip = Chip(nest, tile, pool)
+        walk(chip, **chip.loops())
+        found.append(chip.moved())
+    return min(found, key=lambda moved: moved.inputs)
 
 
 def _output_stationary(chip: Chip, **loops: list[Span]) -> None:
@@ -134,26 +140,34 @@ def _input_stationary(chip: Chip, **loops: list[Span]) -> None:
             chip.store_outputs(out, finished=c == loops["c"][-1], where=(n, k, h, w))
 
 
-def _weights_resident(chip: Chip, **loops: list[Span]) -> None:
+def _weights_resident(chip: Chip, slide: str, **loops: list[Span]) -> None:
     (c,) = loops["c"]
     for k in loops["k"]:
         chip.load_weights(k, c)
-        for n, w in _over("nw", loops):
-            held: set[tuple[int, ...]] = set()
-            for h in loops["h"]:
-                words = chip.window(n, c, h, w)
-                chip.load_inputs(words, held)
-                held = words
-                chip.store_outputs(chip.begin_outputs(n, k, h, w), finished=True, where=(n, k, h, w))
+        for n, h, w, held in _sliding(chip, c, slide, loops):
+            chip.load_inputs(chip.window(n, c, h, w), held)
+            chip.store_outputs(chip.begin_outputs(n, k, h, w), finished=True, where=(n, k, h, w))
 
 
-def _inputs_resident(chip: Chip, **loops: list[Span]) -> None:
+def _inputs_resident(chip: Chip, slide: str, **loops: list[Span]) -> None:
     (c,) = loops["c"]
-    for n, h, w in _over("nhw", loops):
-        chip.load_inputs(chip.window(n, c, h, w))
+    for n, h, w, held in _sliding(chip, c, slide, loops):
+        chip.load_inputs(chip.window(n, c, h, w), held)
         for k in loops["k"]:
             chip.load_weights(k, c)
             chip.store_outputs(chip.begin_outputs(n, k, h, w), finished=True, where=(n, k, h, w))
+
+
+def _sliding(
+    chip: Chip, c: Span, slide: str, loops: dict[str, list[Span]]
+) -> Iterator[tuple[Span, Span, Span, set[tuple[int, ...]]]]:
+    """Tiles in the order in which a window slides along the inner loop, each with what the tile before it held."""
+    for n, outer in _over("n" + "wh".replace(slide, ""), loops):
+        held: set[tuple[int, ...]] = set()
+        for inner in loops[slide]:
+            h, w = (inner, outer) if slide == "h" else (outer, inner)
+            yield n, h, w, held
+            held = chip.window(n, c, h, w)
 
 
 def _over(names: str, loops: dict[str, list[Span]]) -> Iterator[tuple[Span, ...]]:
@@ -164,6 +178,5 @@ _WALKS = {
     "output-stationary": _output_stationary,
     "weight-stationary": _weight_stationary,
     "input-stationary": _input_stationary,
-    "weights-resident": _weights_resident,
-    "inputs-resident": _inputs_resident,
 }
+_SLIDES = {"weights-resident": _weights_resident, "inputs-resident": _inputs_resident}

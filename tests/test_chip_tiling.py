@@ -185,6 +185,41 @@ def test_double_buffering_and_wider_partial_sums_never_help(nest: Nest, widths: 
         assert (worse.dram_bytes(buffers) >= plain.dram_bytes(buffers)).all()
 
 
+@settings(max_examples=60, deadline=None)
+@given(nests(5), WIDTHS)
+def test_a_nest_turned_on_its_side_moves_as_much(nest: Nest, widths: Widths) -> None:
+    """Rows for columns: windows slide along whichever way saves more."""
+    turned = replace(
+        nest, out_rows=nest.out_columns, out_columns=nest.out_rows, in_rows=nest.in_columns, in_columns=nest.in_rows,
+        filter_rows=nest.filter_columns, filter_columns=nest.filter_rows, stride=nest.stride[::-1],
+        dilation=nest.dilation[::-1], padding=nest.padding[::-1],
+    )  # fmt: skip
+    one, other = least_traffic(nest, widths), least_traffic(turned, widths)
+    assert (one.footprint_bits == other.footprint_bits).all() and (one.traffic_bits == other.traffic_bits).all()
+
+
+def test_a_convolution_over_one_dimension_keeps_its_halos() -> None:
+    """64 to 64 channels, 9 taps, 4096 pixels, behind 84 KiB = 43,008 words: 36,864 weights stay, the window slides.
+
+    What is left, 6,144 words, holds 64 x 9 inputs and an output; each input and output crosses once all the same:
+    2 x (2 x 64 x 4096 + 36,864) bytes.
+    """
+    nest = Nest("", "", "conv", 1, 1, 64, 64, 1, 4096, 1, 9, padding=((0, 0), (4, 4)), in_rows=1, in_columns=4096)
+    assert least_traffic(nest).dram_bytes(84 * 1024) == 2 * (2 * 64 * 4096 + 36_864) == compulsory_bytes(nest)
+
+
+def test_inputs_that_stay_find_their_halos_too() -> None:
+    """A column of 6 inputs under a window of 3, 4 outputs for each of 2 filters, 5 input channels, words of 8 bits.
+
+    Inputs of a window (15), one filter's weights (15) and an output: 31 words. Tiles of one output: 4 x 30 weights,
+    8 outputs, and each input once, 30 words, where windows that were read anew would be 4 x 15.
+    """
+    nest = Nest("", "", "conv", 1, 1, 2, 5, 4, 1, 3, 1, in_rows=6)
+    schedule, tile = SCHEDULE["inputs-resident"], Tile(1, 1, 5, 1, 1)
+    assert schedule.words(walk(nest, tile)) == (30, 120, 8, 0)
+    assert footprint_bits(nest, tile, schedule, Widths.of(8)) == 8 * 31
+
+
 def test_groups_are_nests_side_by_side() -> None:
     grouped = Nest("layer", "aten.convolution", "conv", 2, 3, 4, 5, 7, 7, 3, 3, (1, 1), (1, 1), ((1, 1),) * 2, 7, 7)
     one, all_three = least_traffic(grouped.of_group()), least_traffic(grouped)

@@ -3,15 +3,19 @@
 A tile is (n, k, c, h, w) over batch, output channels, input channels, output rows and output columns; the filter window
 R x S is never split. A schedule loads tiles of inputs and weights, keeps one tile of each operand, and writes tiles of
 outputs. |O|, |W|, |I| are the words of outputs, weights and touched inputs; nX = ceil(X / tX); A = nN nH nW; Ih are the
-input words when every tile reads its own clipped window, halos again; Is the same when the rows that two tiles share
-are kept while the window slides down. In words, a group each:
+input words when every tile reads its own clipped window, halos again; Is the same when what two tiles share is kept
+while the window slides down the image or, where that reads less, across it: h and w then change places. In words, a
+group each:
 
     schedule            loops, outer to inner       inputs     weights   outputs
     output-stationary   n, h, w, k;  c              nK Ih      A |W|     |O|
     weight-stationary   k, c;  n, h, w              nK Ih      |W|       |O| + 2 (nC - 1) |O| partial sums
     input-stationary    n, h, w, c;  k              Ih         A |W|     |O| + 2 (nC - 1) |O| partial sums
     weights-resident    k;  n, w, h  (tc = C)       nK Is      |W|       |O|
-    inputs-resident     n, h, w;  k  (tc = C)       Ih         A |W|     |O|
+    inputs-resident     n, w, h;  k  (tc = C)       Is         A |W|     |O|
+
+Only the last two find the halo in the buffer, as their input tile has all channels. A schedule that held nothing but
+halos beside a tile of some channels, or halos of both directions, is not among the five and could move less.
 
 A schedule fits when its tiles do: p tn tk th tw + tk tc R S + tn tc ih iw words, ih x iw the largest clipped window and
 p how much wider a partial sum is than a word; with double buffering the tiles that change in every innermost step (the
@@ -71,7 +75,7 @@ class Walk(NamedTuple):
     """Ih: input words when every tile reads its own window."""
 
     kept: Any
-    """Is: input words when rows are kept from tile to tile down the image."""
+    """Is: input words when what two tiles share is kept, down the image or across it."""
 
     out_trips: Any
     """nK"""
@@ -135,8 +139,8 @@ SCHEDULES = (
     ),
     Schedule(
         "inputs-resident",
-        "n, h, w; k",
-        lambda walk: Words(walk.read, walk.area_trips * walk.weights, walk.outputs, 0),
+        "n, w, h; k",
+        lambda walk: Words(walk.kept, walk.area_trips * walk.weights, walk.outputs, 0),
         (False, True, True),
         "k",
         whole=True,
@@ -181,7 +185,7 @@ def walks(nest: Nest, pixels: int, sizes: Sequence[Any], rows: Tiles, columns: T
         made=made * rows.made * columns.made,
         weights=nest.weight_elements // nest.groups,
         read=images * rows.read * columns.read,
-        kept=images * rows.kept * columns.read,
+        kept=images * np.minimum(rows.kept * columns.read, rows.read * columns.kept),
         out_trips=out_trips,
         in_trips=in_trips,
         area_trips=batch_trips * rows.trips * columns.trips,
