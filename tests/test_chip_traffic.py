@@ -101,6 +101,8 @@ def test_a_training_step_is_lowered_too() -> None:
         (-32768, "positive whole number"),
         (1000.5, "positive whole number"),
         ([], "no size of a buffer"),
+        ("32KiB", "whole number of bytes, not '32KiB'"),
+        (["32KiB"], "whole number of bytes, not '32KiB'"),
     ],
 )
 def test_a_buffer_that_cannot_be_is_refused(buffers: object, message: str) -> None:

@@ -1,5 +1,7 @@
 """What no schedule can beat: lower bounds on the traffic of a loop nest behind a buffer, and a practical target.
 
+They are of one nest by itself, its inputs and weights in DRAM before and its outputs there after it.
+
 Every word that is used comes in once and every output goes out once (compulsory traffic). Behind a buffer of S words
 a nest of G multiply-accumulates moves at least
 

@@ -1,8 +1,9 @@
 """Network x buffer -> DRAM traffic: layer by layer, at chosen sizes of the on-chip buffer and at all of them.
 
-Layers run one after another; each has the whole buffer, finds its inputs in DRAM and leaves its outputs there. What
-stays on the chip between layers is `fusion`'s matter. Only contractions are counted: what pooling or an addition moves
-between DRAM and chip is not.
+Layers run one after another; each has the whole buffer, finds its inputs and weights in DRAM and leaves its outputs
+there. So a bound holds for contractions one by one: what stays on the chip between layers is `fusion`'s matter, and a
+weight that runs again (a recurrent layer's steps, a shared module) comes again. Only contractions are counted: what
+pooling or an addition moves between DRAM and chip is not.
 """
 
 from __future__ import annotations
@@ -42,10 +43,10 @@ class LayerTraffic(NamedTuple):
     phase: str
     buffer_bytes: int
     dram_bytes: int
-    """The least that any schedule and tile moves."""
+    """The least that one of the five schedules moves, with whichever tile."""
 
     bound_bytes: int
-    """What no schedule can beat."""
+    """What no schedule of this contraction by itself can beat."""
 
     compulsory_bytes: int
     """Each touched input, weight and output once."""
@@ -68,7 +69,7 @@ class TotalTraffic(NamedTuple):
     buffer_bytes: int
     dram_bytes: int
     bound_bytes: int
-    """The sum of the layers' bounds."""
+    """The sum of the contractions' bounds: schedules that keep something from one to the next can beat it."""
 
     compulsory_bytes: int
 
@@ -147,7 +148,7 @@ class Curves:
 
     def at(self, buffer_bytes: int | Sequence[int]) -> Traffic:
         """The traffic behind one buffer or several."""
-        given = list(buffer_bytes) if np.iterable(buffer_bytes) else [buffer_bytes]
+        given = [buffer_bytes] if isinstance(buffer_bytes, str) or not np.iterable(buffer_bytes) else buffer_bytes
         buffers = tuple(whole(size, "a buffer's size", "bytes") for size in given)
         if not buffers:
             raise InputError("no size of a buffer is given: name one in bytes, 32768 for example.")
