@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from costmodel.report.chapters.traffic import traffic_section
 from costmodel.report.model import Figure as Block
 from costmodel.report.model import Report, Table
 from costmodel.report.study import Study
-from costmodel.units import si
+from costmodel.units import iec
 
 
 def trace(module: nn.Module, *shape: int) -> cm.Trace:
@@ -160,9 +161,13 @@ def test_the_chapter_says_what_the_curves_say() -> None:
     section = traffic_section(studies)
     text = markdown.render(Report("report", (), (section,)))
     linear = cm.traffic_curves(studies[1].trace()).only("linear")
-    assert si(linear.compulsory_bytes, "B") in section.answer
-    # torchvision's AlexNet: 9216 x 4096 + 4096 x 4096 + 4096 x 1000 weights, 117 MB of 16-bit words
-    assert "AlexNet (torchvision): 58,621,952 weights × 2 B = 117 MB" in text
+    assert iec(linear.compulsory_bytes) in section.answer
+    # torchvision's AlexNet: 9216 x 4096 + 4096 x 4096 + 4096 x 1000 weights, 111.8 MiB of 16-bit words
+    assert "AlexNet (torchvision): 58,621,952 weights × 2 B = 112 MiB" in text
+    # 1.95 nJ for 64 bits are 487.5 pJ a word; the mean of 0.2 and 3.1 pJ is 0.787: 619 times
+    assert "some 600 multiplications of 16 bits (488 pJ against 0.787 pJ" in text
+    assert "No schedule of a layer by itself moves less" in text
+    assert not re.search(r"\d (M|G|k)B\b", text.split("Fusing layers")[0])  # memory in KiB, MiB, GiB
     assert "77.1 MiB" in text and "3.64 MiB" in text  # the fused-layer paper's, ours
     figures = [block for block in section.blocks if isinstance(block, Block)]
     assert [figure.name for figure in figures] == ["traffic-lenet", "traffic-vgg11-slim"]
@@ -201,7 +206,11 @@ class TestCommand:
             assert total["dram_bytes"] == sum(row["dram_bytes"] for row in rows)
         assert set(document["rows"][0]) == {
             "layer", "kind", "buffer_bytes", "dram_bytes", "bound_bytes", "compulsory_bytes", "schedule", "tile",
+            "input_bytes", "weight_bytes", "output_bytes", "partial_bytes",
         }  # fmt: skip
+        for row in document["rows"]:  # by operand, each rounded up to whole bytes
+            parts = sum(row[f"{name}_bytes"] for name in ("input", "weight", "output", "partial"))
+            assert 0 <= parts - row["dram_bytes"] <= 3
         assert (document["word_bits"], document["partial_bits"], document["double_buffer"]) == (16, 16, False)
         assert document["unlowered"] == []
 

@@ -25,7 +25,7 @@ from costmodel.cost import Costs
 from costmodel.display import html_table
 from costmodel.errors import InputError
 from costmodel.graph import Trace
-from costmodel.units import iec, si
+from costmodel.units import iec
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -224,7 +224,7 @@ class Traffic:
         return pd.DataFrame([row._asdict() | {"tile": tuple(row.tile)} for row in self.rows])
 
     def __repr__(self) -> str:
-        totals = ", ".join(f"{si(total.dram_bytes, 'B')} behind {iec(total.buffer_bytes)}" for total in self.totals)
+        totals = ", ".join(f"{iec(total.dram_bytes)} behind {iec(total.buffer_bytes)}" for total in self.totals)
         return f"<Traffic of {self.model}: {totals}>"
 
     def _repr_html_(self) -> str:

@@ -38,7 +38,7 @@ from costmodel.cost import Costs
 from costmodel.display import html_table
 from costmodel.errors import InputError
 from costmodel.graph import Trace
-from costmodel.units import iec, percent, si
+from costmodel.units import iec, percent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,8 +78,8 @@ class Group(NamedTuple):
     these layers can beat."""
 
     bound_bytes: int
-    """What no schedule can beat: tiling's bound for a contraction by itself, else compulsory traffic. What is pooled on
-    the chip or stays there is not covered by the red-blue pebble bound."""
+    """What no schedule of this group can beat: tiling's bound for one contraction, else compulsory traffic. What is
+    pooled on the chip or stays there is not covered by the red-blue pebble bound."""
 
     footprint_bytes: int
     """What of the buffer it fills."""
@@ -150,7 +150,7 @@ class Fusion:
     def __repr__(self) -> str:
         return (
             f"<Fusion of {self.model} behind {iec(self.buffer_bytes)}: {len(self.groups)} groups, "
-            f"{si(self.dram_bytes, 'B')} instead of {si(self.alone_bytes + self.apart_bytes, 'B')}>"
+            f"{iec(self.dram_bytes)} instead of {iec(self.alone_bytes + self.apart_bytes)}>"
         )
 
     def _repr_html_(self) -> str:

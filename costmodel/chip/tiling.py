@@ -1,4 +1,4 @@
-"""The least DRAM traffic of a loop nest behind an on-chip buffer, for every size of the buffer at once.
+"""The least DRAM traffic of a loop nest under five schedules, for every size of the on-chip buffer at once.
 
 Neither the footprint nor the traffic of a tile under a schedule (`schedules`) depends on the buffer: every tile worth
 trying is laid out once, sorted by footprint, and the running minimum of the traffic is the answer for all buffers.

@@ -38,7 +38,7 @@ def traffic(
     ] = None,
     allow_unmodelled: AllowUnmodelled = False,
 ) -> Answer:
-    """The least traffic between DRAM and an on-chip buffer, layer by layer, beside what no schedule can beat."""
+    """The least traffic between DRAM and an on-chip buffer, and what no schedule of a layer by itself can beat."""
     from costmodel.units import parse_bytes
 
     buffers = [parse_bytes(text) for text in buffer_bytes]

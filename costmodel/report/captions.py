@@ -163,8 +163,8 @@ def warnings(costs: Iterable[Costs]) -> list[str]:
 def traffic_notes(traffic: Traffic) -> list[str]:
     """What a traffic table counts, and its sums."""
     sums = [
-        f"Behind {iec(total.buffer_bytes)}: {iec(total.dram_bytes)} of DRAM traffic "
-        f"({si(total.dram_bytes, 'B')}); no schedule moves less than {iec(total.bound_bytes)}."
+        f"Behind {iec(total.buffer_bytes)}: {iec(total.dram_bytes)} of DRAM traffic; no schedule of contractions "
+        f"one by one moves less than {iec(total.bound_bytes)}."
         for total in traffic.totals
     ]
     return [f"{TRAFFIC[0].upper()}{TRAFFIC[1:]}; {_words(traffic.curves)}.", *sums]
@@ -173,9 +173,11 @@ def traffic_notes(traffic: Traffic) -> list[str]:
 def fusion_notes(fusions: Iterable[Fusion], curves: Curves) -> list[str]:
     """What a table of fused layers counts, and its sums beside those of layers that run one by one."""
     sums = [
-        f"Behind {iec(each.buffer_bytes)}: {iec(each.dram_bytes)} ({si(each.dram_bytes, 'B')}) in {len(each.groups)} "
-        f"groups instead of {iec(each.alone_bytes + each.apart_bytes)}: contractions alone {iec(each.alone_bytes)}, "
-        f"activations and poolings apart {iec(each.apart_bytes)}; {si(each.extra_macs, 'MAC')} made again."
+        f"Behind {iec(each.buffer_bytes)}: {iec(each.dram_bytes)} in {len(each.groups)} "
+        f"group{'' if len(each.groups) == 1 else 's'} instead of "
+        f"{iec(each.alone_bytes + each.apart_bytes)}: contractions alone "
+        f"{iec(each.alone_bytes)}, activations and poolings apart {iec(each.apart_bytes)}; "
+        f"{si(each.extra_macs, 'MAC')} made again."
         for each in fusions
     ]
     return [f"{FUSED[0].upper()}{FUSED[1:]}; {_words(curves)}.", *sums]

@@ -97,7 +97,7 @@ def notes(answer: Answer) -> list[str]:
         knee = answer["knee"]
         lines.append(
             f"From a buffer of {iec(knee['buffer_bytes'])} on, twice as much saves less than a tenth of the traffic "
-            f"({si(knee['dram_bytes'], 'B')} a run)."
+            f"({iec(knee['dram_bytes'])} a run)."
         )
     return lines
 

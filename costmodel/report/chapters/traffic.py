@@ -10,13 +10,14 @@ from costmodel.chip.dram import Curves, traffic_curves
 from costmodel.chip.fused_layer_paper import anchors
 from costmodel.chip.fusion import Fusion, fuse
 from costmodel.chip.lowering import lower
+from costmodel.chip.technology import technology
 from costmodel.errors import InputError
 from costmodel.report import plots
 from costmodel.report.exercises.words import BATCH, listed, times
 from costmodel.report.model import Block, Figure, Formula, Paragraph, Section, Table
 from costmodel.report.study import Study, heaviest, same_form
 from costmodel.report.tables import fusion_table, traffic_table
-from costmodel.units import iec, percent, si
+from costmodel.units import iec, joules, percent
 
 KIB = 1024
 EYERISS = 108 * KIB
@@ -38,13 +39,12 @@ def traffic_section(studies: Sequence[Study]) -> Section:
         return Section("Traffic between chip and DRAM", ())
     blocks: list[Block] = [
         Paragraph(
-            "A 16-bit word from DRAM costs some three hundred times the energy of a 16-bit multiplication (Horowitz, "
-            "ISSCC 2014: 325 pJ against 1.1 pJ at 45 nm), and DRAM's bandwidth is often what a chip runs out of "
-            "first. A buffer on the chip helps by holding tiles: some "
-            "outputs while their products add up, or some weights or inputs while all that needs them streams past. "
-            "For each layer and every size of the buffer at once we tried every tile size under five such schedules; "
-            "the least traffic is the solid line below. No schedule whatsoever moves less than the dashed one, and "
-            "however large the buffer, each input, weight and output crosses once: the dotted one. Words have 16 bits."
+            f"{_prices()}, and DRAM's bandwidth is often what a chip runs out of first. A buffer on the chip helps by "
+            "holding tiles: some outputs while their products add up, or some weights or inputs while all that needs "
+            "them streams past. For each layer and every size of the buffer at once we tried every tile size under "
+            "five such schedules; the least traffic is the solid line below. No schedule of a layer by itself moves "
+            "less than the dashed one, and however large the buffer, each input, weight and output crosses once: the "
+            "dotted one. Only layers that run as one can move less. Words have 16 bits."
         ),
         *(
             Figure(
@@ -82,6 +82,17 @@ def traffic_section(studies: Sequence[Study]) -> Section:
         (_fusion_section(pair),),
         answer=_answer(pair),
         anchor="dram-traffic",
+    )
+
+
+def _prices() -> str:
+    """What a word from DRAM takes beside a multiplication, in the numbers that the energies of chips are made of."""
+    old = technology("45nm+derived")
+    word, multiply = old.dram_joules("ddr3", 2), old.energy["int16_multiply"].value
+    return (
+        f"At 45 nm a 16-bit word from DRAM takes the energy of some {round(word / multiply, -2):.0f} multiplications "
+        f"of 16 bits ({joules(word)} against {joules(multiply)}; Horowitz, ISSCC 2014: a quarter of the middle of his "
+        "1.3 to 2.6 nJ for 64 bits, and the mean of his 8-bit and 32-bit multipliers)"
     )
 
 
@@ -132,7 +143,7 @@ def _weights(pair: Sequence[Study]) -> str:
         if one and many:
             each = many.dram_bytes(EYERISS) / BATCH
             said.append(
-                f"{study.short}'s move {si(one.dram_bytes(EYERISS), 'B')} for one image and {si(each, 'B')} an image "
+                f"{study.short}'s move {iec(one.dram_bytes(EYERISS))} for one image and {iec(each)} an image "
                 f"at batch {BATCH}"
             )
     if not said:
@@ -150,7 +161,7 @@ def _weight_lines(studies: Sequence[Study]) -> list[Block]:
     for study in studies:
         if _curves(study) and (linear := _part(study, "linear")):
             words = sum(nest.weight_elements for nest in linear.nests)
-            lines.append(f"{study.title}: {words:,} weights × 2 B = {si(2 * words, 'B')}")
+            lines.append(f"{study.title}: {words:,} weights × 2 B = {iec(2 * words)}")
     return [Formula(tuple(lines))] if lines else []
 
 
@@ -243,7 +254,10 @@ def _kept(pair: Sequence[Study]) -> str:
             )
     if not said:
         return "Behind these buffers no layer's outputs stay on the chip."
-    return f"Outputs that never leave the chip: {'; '.join(said)}. The tables below say which."
+    return (
+        f"Outputs that never leave the chip: {'; '.join(said)}. "
+        f"The tables below say which stay behind {iec(FUSED[-1])}."
+    )
 
 
 def _answer(pair: Sequence[Study]) -> str:
@@ -252,9 +266,9 @@ def _answer(pair: Sequence[Study]) -> str:
         if conv := _part(study, "conv"):
             knee, there = conv.knee()
             ratio = times(there / conv.compulsory_bytes)
-            said.append(f"{study.short}'s {si(there, 'B')} behind {iec(knee)}, {ratio} what no buffer can save")
+            said.append(f"{study.short}'s {iec(there)} behind {iec(knee)}, {ratio} what no buffer can save")
         if linear := _part(study, "linear"):
-            flat.append(f"{study.short}'s {si(linear.compulsory_bytes, 'B')}")
+            flat.append(f"{study.short}'s {iec(linear.compulsory_bytes)}")
     parts = []
     if said:
         parts.append(
@@ -273,7 +287,7 @@ def _fusion_answer(pair: Sequence[Study]) -> str:
         if fusion:
             before, weights = fusion.alone_bytes + fusion.apart_bytes, sum(g.weight_bytes for g in fusion.groups)
             said.append(
-                f"{study.short} from {si(before, 'B')} an image to {si(fusion.dram_bytes, 'B')}, "
+                f"{study.short} from {iec(before)} an image to {iec(fusion.dram_bytes)}, "
                 f"{percent(weights / fusion.dram_bytes)} of it weights"
             )
     return f"Behind {iec(FUSED[1])} fusion takes {listed(said)}." if said else ""

@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from costmodel.chip.dram import Curves
 from costmodel.report.plots.roofs import BACKING
 from costmodel.report.plots.style import KINDS, SOFT, dress, new_axes, shortened, styled
-from costmodel.units import iec, si
+from costmodel.units import iec
 
 LEAST_BUFFER = 1024
 """Where a plot begins, in bytes, if all layers have a tile that fits: smaller buffers are nobody's choice."""
@@ -21,9 +21,9 @@ LEAST_BUFFER = 1024
 def traffic(curves: Curves, ax: Axes | None = None, *, buffers: Sequence[int] = (), title: str | None = None) -> Axes:
     """A network's DRAM traffic against its on-chip buffer, each kind of layer by itself.
 
-    A solid staircase is the least traffic of the five schedules, a dashed line the bound of any schedule, a dotted one
-    compulsory traffic: each word once. A ring marks the knee, from which on no doubling of the buffer saves a tenth of
-    the traffic. Sizes in `buffers` get a line. Returns the axes.
+    A solid staircase is the least traffic of the five schedules, a dashed line what no schedule of each layer by itself
+    moves less than, a dotted one compulsory traffic: each word once. A ring marks the knee, from which on no doubling
+    of the buffer saves a tenth of the traffic. Sizes in `buffers` get a line. Returns the axes.
     """
     ax = new_axes(8.0, 5.2, left=0.9, bottom=0.85, right=0.3, top=0.5) if ax is None else ax
     kinds = list(dict.fromkeys(nest.kind for nest in curves.nests))
@@ -35,7 +35,7 @@ def traffic(curves: Curves, ax: Axes | None = None, *, buffers: Sequence[int] = 
         bottom, top = _part(ax, part, kind, low, high)
         floor, ceiling = min(floor, bottom), max(ceiling, top)
     ax.set_xscale("log", base=2)
-    ax.set_yscale("log")
+    ax.set_yscale("log", base=2)
     ax.set_xlim(low, high)
     ax.set_ylim(floor / 1.6, ceiling * 2.2)
     for size in dict.fromkeys(buffers):
@@ -44,7 +44,7 @@ def traffic(curves: Curves, ax: Axes | None = None, *, buffers: Sequence[int] = 
             iec(size), (size, 0), (3, 4), xycoords=("data", "axes fraction"), textcoords="offset points",
             ha="left", va="bottom", fontsize=7, color=SOFT,
         )  # fmt: skip
-    _axes(ax)
+    _axes(ax, 2 if ceiling < 256 * floor else 4)
     words = f"{curves.widths.input_bits}-bit words"
     ax.set_title(title or f"{shortened(curves.nests.model)}, {words}", loc="left", fontsize=11, pad=10)
     return ax
@@ -65,24 +65,25 @@ def _part(ax: Axes, part: Curves, kind: str, low: int, high: int) -> tuple[float
     if low < buffer < high and there > 1.001 * part.compulsory_bytes:
         ax.plot([buffer], [there], marker="o", markersize=7, markerfacecolor="white", color=style.colour, zorder=4)
         ax.annotate(
-            f"knee: {iec(buffer)}, {si(there, 'B')}", (buffer, there), (7, 7), textcoords="offset points",
+            f"knee: {iec(buffer)}, {iec(there)}", (buffer, there), (7, 7), textcoords="offset points",
             fontsize=8, zorder=5, bbox=BACKING,
         )  # fmt: skip
     return float(part.compulsory_bytes), float(up[0])
 
 
-def _axes(ax: Axes) -> None:
+def _axes(ax: Axes, step: int) -> None:
+    """Labels, ticks at powers of `step`, and what the lines are."""
     ax.set_xlabel("on-chip buffer")
     ax.set_ylabel("DRAM traffic of one pass")
     ax.xaxis.set_major_locator(LogLocator(4))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: iec(value, digits=1)))
-    ax.yaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: si(value, "B", digits=1)))
+    ax.yaxis.set_major_locator(LogLocator(step))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: iec(value, digits=1)))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.yaxis.set_minor_locator(NullLocator())
     dress(ax, grid="both")
     handles, labels = ax.get_legend_handles_labels()
-    for dashes, text in (("--", "bound: no schedule is below"), (":", "compulsory: each word once")):
+    for dashes, text in (("--", "bound: no layer by itself is below"), (":", "compulsory: each word once")):
         handles.append(ax.plot([], [], color=SOFT, linewidth=1.0, linestyle=dashes)[0])
         labels.append(text)
     ax.legend(

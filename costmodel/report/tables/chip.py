@@ -18,17 +18,22 @@ if TYPE_CHECKING:
 
 
 def traffic_table(traffic: Traffic) -> pd.DataFrame:
-    """One row a contraction and buffer: its DRAM traffic, bounds, schedule and tile."""
+    """One row a contraction and buffer: its DRAM traffic, bounds, schedule and tile, and the traffic by operand."""
     names = (
         "layer", "kind", "buffer_bytes", "dram_bytes", "bound_bytes", "compulsory_bytes", "schedule", "tile",
+        "input_bytes", "weight_bytes", "output_bytes", "partial_bytes",
     )  # fmt: skip
     return frame_of(names, ([getattr(row, name) for name in names] for row in traffic.rows))
 
 
 def fusion_table(fusions: Iterable[Fusion]) -> pd.DataFrame:
-    """One row a group of layers, from its first to its last, and buffer: what it moves, and its layers one by one."""
+    """One row a group of layers, from its first to its last, and buffer: what it moves, and its layers one by one.
+
+    Its output bytes hold the partial sums that go and come back.
+    """
     own = (
-        "dram_bytes", "bound_bytes", "compulsory_bytes", "schedule", "tile", "alone_bytes", "apart_bytes", "extra_macs",
+        "dram_bytes", "bound_bytes", "compulsory_bytes", "schedule", "tile", "input_bytes", "weight_bytes",
+        "output_bytes", "alone_bytes", "apart_bytes", "extra_macs",
     )  # fmt: skip
 
     def row(group: Group, buffer_bytes: int) -> list[Any]:

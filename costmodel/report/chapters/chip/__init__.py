@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from costmodel.chip.accelerator import accelerator
+from costmodel.chip.accelerator import Accelerator, accelerator
 from costmodel.report.chapters.chip.changes import change_section
 from costmodel.report.chapters.chip.designed import BASE, BUDGET, Designed, design
 from costmodel.report.chapters.chip.designs import design_section
@@ -58,24 +58,25 @@ def chip_chapter(studies: Sequence[Study]) -> Section:
             change_section(designed),
             trust_section(),
         ),
-        answer=_answer(designed),
+        answer=_answer(designed, base),
         anchor="chip-design",
     )
 
 
-def _answer(designed: Sequence[Designed]) -> str:
+def _answer(designed: Sequence[Designed], base: Accelerator) -> str:
     parts = []
     for each in designed:
         best = each.at_budget
         parts.append(
-            f"for {each.study.short} {BUDGET:g} mm² are best divided into {best.elements:,.0f} elements "
-            f"({percent(best.elements_mm2 / best.area_mm2, 0)}), {iec(best.buffer_bytes)} of buffer "
-            f"({percent(best.sram_mm2 / best.area_mm2, 0)}) and {si(best.dram_bandwidth, 'B/s')} "
-            f"({percent(best.interface_mm2 / best.area_mm2, 0)}): {si(best.frames_per_second)} frames a second"
+            f"for {each.study.short} {best.elements:,.0f} elements, {iec(best.buffer_bytes)} of buffer and "
+            f"{si(best.dram_bandwidth, 'B/s')} ({percent(best.interface_mm2 / best.area_mm2, 0)} of the area), "
+            f"{si(best.frames_per_second)} frames a second"
         )
+    node = base.find_technology().node_nanometres
     return (
-        "Spend the next square millimetre where it brings the most frames, until all three bring the same: "
-        f"{'; '.join(parts)}. {_why(designed)}"
+        "Divide the area so that a further mm² brings as much as elements and as interface; the buffer comes in steps. "
+        f"Best of {BUDGET:g} mm² ({node:g} nm by derived numbers, {base.operand}, {si(base.clock_hertz, 'Hz')}) are "
+        f"{'; '.join(parts)}.{_why(designed)}"
     )
 
 
@@ -87,7 +88,6 @@ def _why(designed: Sequence[Designed]) -> str:
     share = first.curves.only("linear").compulsory_bytes / first.curves.compulsory_bytes
     batch = first.what_ifs.outcomes[1]
     return (
-        f"Each weight of a fully connected layer is moved once an image, whatever the buffer: {percent(share, 0)} of "
-        f"{first.study.short}'s bytes, so the interface is the larger part of its chip. {batch.change[0].upper()}"
-        f"{batch.change[1:]} makes a small chip {times(batch.speedup)} as fast without any further area."
+        f" {percent(share, 0)} of {first.study.short}'s bytes are fully connected weights, moved once a batch: "
+        f"{batch.change} makes it {times(batch.speedup)} as fast on the same chip."
     )

@@ -21,7 +21,7 @@ def change_section(designed: Sequence[Designed]) -> Section:
                 f"{each.study.title} on the same chip: what if",
                 frame,
                 note="By the frame. A change that saves nothing says when. Accuracy is not computed.",
-                labels={"does_nothing": "does nothing"},
+                labels={"does_nothing": "does nothing …"},
             )
         )
     best = [

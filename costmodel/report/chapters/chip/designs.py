@@ -33,10 +33,10 @@ def design_section(designed: Sequence[Designed], base: Accelerator) -> Section:
         (
             Figure(
                 "chip-fronts",
-                f"Frames a second against area: {len(found.frame):,} designs and networks",
+                f"Frames a second against area: {len(found.frame) // len(found.networks):,} designs for each network",
                 lambda: plots.fronts(fronts, {names[name]: found.of(name) for name in found.networks}),
-                note="Each dot is a design: an array, a dataflow, a buffer and a bandwidth. On the line is what none "
-                "beats.",
+                note="Each small dot is a design: an array, a dataflow, a buffer and a bandwidth. On a line is what "
+                "none beats; the larger marks on it, a shape for each network, are some of those.",
             ),
             Table(
                 "chip-designs",

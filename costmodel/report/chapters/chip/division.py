@@ -54,16 +54,14 @@ def division_section(each: Designed, base: Accelerator) -> Section:
                 f"{each.study.slug}-balance",
                 f"{each.study.title}: the best division of an area ({base.technology}, {si(base.clock_hertz, 'Hz')})",
                 pd.DataFrame(rows),
-                note="Shares are of the area; worth is how many frames a second a further mm² brings there. They are "
-                "equal at the best division, unless a layer stands just between arithmetic and memory. Elements waste "
-                "nothing here; what arrays waste follows below.",
+                note="The last three columns are what a further mm² brings there. As elements and as interface it "
+                "brings about the same at the best division, unless a layer stands just between arithmetic and "
+                "memory; the buffer stands at a step, beyond which more brings nothing until the next one. Elements "
+                "waste nothing here; what arrays waste follows below.",
                 labels={
-                    "elements_share": "of area",
-                    "sram_share": "of area",
-                    "interface_share": "of area",
-                    "elements_worth": "a mm² of elements",
-                    "sram_worth": "a mm² of SRAM",
-                    "interface_worth": "a mm² of interface",
+                    "elements_share": "area of elements",
+                    "sram_share": "area of buffer",
+                    "interface_share": "area of interface",
                 },
             ),
             Formula(

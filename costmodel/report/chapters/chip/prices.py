@@ -24,9 +24,9 @@ def price_section(base: Accelerator) -> Section:
                 "macs_per_second": base.clock_hertz / found.element_mm2(base.operand),
                 "buffer_bytes": int(1 / found.sram_mm2(1)),
                 "dram_bandwidth": 1 / found.interface_mm2(1.0),
-                "mac_picojoules": found.mac_joules(base.operand, base.accumulator) * 1e12,
-                "buffer_picojoules": found.sram_joules(base.buffer_bytes / base.buffer_banks, 1) * 1e12,
-                "dram_picojoules": found.dram_joules(base.dram, 1) * 1e12,
+                "mac_joules": found.mac_joules(base.operand, base.accumulator),
+                "buffer_joules": found.sram_joules(base.buffer_bytes / base.buffer_banks, 1),
+                "dram_joules": found.dram_joules(base.dram, 1),
             }
         )
     oldest = technology(f"{_NODES[0]}+derived")
@@ -38,7 +38,7 @@ def price_section(base: Accelerator) -> Section:
             Table(
                 "chip-prices",
                 f"One mm², and what a MAC and a byte take ({base.operand}, {si(base.clock_hertz, 'Hz')})",
-                pd.DataFrame(rows).round(3),
+                pd.DataFrame(rows),
                 note="28 nm's areas are those of TPU v1's floor plan, energies are Horowitz' (45 nm) and Jouppi's "
                 "(7 nm); the rest is derived from them, as the technologies' files say number by number. An interface "
                 "is pads and drivers, which do not shrink with the node.",
@@ -46,9 +46,9 @@ def price_section(base: Accelerator) -> Section:
                     "macs_per_second": "MAC/s",
                     "buffer_bytes": "or SRAM",
                     "dram_bandwidth": "or bandwidth",
-                    "mac_picojoules": "pJ a MAC",
-                    "buffer_picojoules": "pJ a buffer byte",
-                    "dram_picojoules": "pJ a DRAM byte",
+                    "mac_joules": "a MAC",
+                    "buffer_joules": "a buffer byte",
+                    "dram_joules": "a DRAM byte",
                 },
             ),
             Paragraph(
