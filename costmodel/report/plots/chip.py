@@ -114,10 +114,8 @@ def fronts(
             )  # fmt: skip
         ax.step(
             front["area_mm2"], front["frames_per_second"], where="post", color=colour, linewidth=1.6, zorder=3,
-            label=shortened(name),
+            marker=marker, markersize=5, markevery=max(1, len(front) // 8), label=shortened(name),
         )  # fmt: skip
-        marked = front.iloc[:: max(1, len(front) // 8)]
-        ax.plot(marked["area_mm2"], marked["frames_per_second"], marker, color=colour, markersize=5, zorder=4)
     fastest = [front["frames_per_second"] for front in designs.values()]
     ax.set_ylim(min(each.min() for each in fastest) / 3, max(each.max() for each in fastest) * 1.6)
     ax.set_xlabel("area of the chip, mm²")

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from costmodel.chip.accelerator import Accelerator, accelerator
+from costmodel.chip.technology import DERIVED
 from costmodel.report.chapters.chip.changes import change_section
-from costmodel.report.chapters.chip.designed import BASE, BUDGET, Designed, design
+from costmodel.report.chapters.chip.designed import BASE, BUDGET, Designed, design, short_name
 from costmodel.report.chapters.chip.designs import design_section
 from costmodel.report.chapters.chip.division import division_section, mix_section
 from costmodel.report.chapters.chip.layers import layer_section
@@ -68,19 +69,20 @@ def _answer(designed: Sequence[Designed], base: Accelerator) -> str:
     for each in designed:
         best = each.at_budget
         parts.append(
-            f"for {each.study.short} {best.elements:,.0f} elements, {iec(best.buffer_bytes)} of buffer and "
-            f"{si(best.dram_bandwidth, 'B/s')} ({percent(best.interface_mm2 / best.area_mm2, 0)} of the area), "
+            f"for {each.study.short} into {best.elements:,.0f} elements, {iec(best.buffer_bytes)} of buffer and "
+            f"{percent(best.interface_mm2 / best.area_mm2, 0)} interface ({si(best.dram_bandwidth, 'B/s')}): "
             f"{si(best.frames_per_second)} frames a second"
         )
-    node = base.find_technology().node_nanometres
+    node = f"{base.find_technology().node_nanometres:g} nm"
+    derived = " by derived numbers" if base.technology.endswith(DERIVED) else ""
     return (
         "Divide the area so that a further mm² brings as much as elements and as interface; the buffer comes in steps. "
-        f"Best of {BUDGET:g} mm² ({node:g} nm by derived numbers, {base.operand}, {si(base.clock_hertz, 'Hz')}) are "
-        f"{'; '.join(parts)}.{_why(designed)}"
+        f"{BUDGET:g} mm² ({node}{derived}, {base.operand}, {si(base.clock_hertz, 'Hz')}) are best divided "
+        f"{'; '.join(parts)}.{_why(designed, base)}"
     )
 
 
-def _why(designed: Sequence[Designed]) -> str:
+def _why(designed: Sequence[Designed], base: Accelerator) -> str:
     """What moves most bytes, and what would help more than dividing the area."""
     first = designed[0]
     if not any(nest.kind == "linear" for nest in first.nests):
@@ -89,5 +91,5 @@ def _why(designed: Sequence[Designed]) -> str:
     batch = first.what_ifs.outcomes[1]
     return (
         f" {percent(share, 0)} of {first.study.short}'s bytes are fully connected weights, moved once a batch: "
-        f"{batch.change} makes it {times(batch.speedup)} as fast on the same chip."
+        f"{batch.change} makes it {times(batch.speedup)} as fast on {short_name(base)}."
     )
