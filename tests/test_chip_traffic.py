@@ -230,6 +230,15 @@ class TestCommand:
         assert next(line for line in out.splitlines() if line.startswith("total"))
         assert max(map(len, out.splitlines())) <= 120
 
+    def test_fused_layers_may_move_less_than_the_bound_of_layers_one_by_one(self, cli: Cli) -> None:
+        """So the bound says what it is of."""
+        options = ("lenet", "--buffer-bytes", "1MiB", "-f", "json")
+        alone, fused = (json.loads(cli("traffic", *options, *more).out) for more in ([], ["--fuse"]))
+        assert fused["totals"][0]["dram_bytes"] < alone["totals"][0]["bound_bytes"]
+        assert "by itself" in alone["conventions"]["traffic"]
+        said = " ".join(cli("traffic", "lenet", "--buffer-bytes", "1MiB").out.split())
+        assert "no schedule of contractions one by one moves less than" in said
+
     def test_hostile_names(self, cli: Cli, file: Path) -> None:
         for form in ("table", "md"):
             code, out, _ = cli("traffic", f"{file}:Noisy", "--input", "4", "--buffer-bytes", 4096, "-f", form)

@@ -30,7 +30,10 @@ from costmodel.units import iec
 if TYPE_CHECKING:
     import pandas as pd
 
-CONVENTION = "least DRAM traffic of each contraction by itself: five schedules, every tile size, all operands from DRAM"
+CONVENTION = (
+    "least DRAM traffic of each contraction by itself: five schedules, every tile size, all operands from DRAM each "
+    "time that it runs"
+)
 """What the traffic is, in one line for tables and plots."""
 
 
