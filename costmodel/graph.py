@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from costmodel.display import html_table, show
 from costmodel.errors import InputError
 
 FORWARD, BACKWARD, OPTIMIZER = PHASES = ("forward", "backward", "optimizer")
@@ -195,6 +197,20 @@ class Trace:
 
     def __repr__(self) -> str:
         return f"<Trace of {self.model}: {len(self.operations)} operations in {', '.join(self.phases)}>"
+
+    def _repr_html_(self) -> str:
+        """What ran, for a notebook: how much of it by phase, and what went in and came out."""
+        counts = Counter(operation.phase for operation in self.operations)
+        rows = [
+            *(("operations", f"{phase}: {counts[phase]:,}") for phase in self.phases),
+            ("parameters", f"{sum(p.tensor.elements for p in self.parameters if not p.buffer):,}"),
+            *(("input", f"{show(tensor.shape, 'shape')} {tensor.dtype}") for tensor in self.inputs),
+            *(("output", f"{show(tensor.shape, 'shape')} {tensor.dtype}") for tensor in self.outputs),
+            ("operators of", self.target),
+            *((name.replace("_", " "), str(value)) for name, value in self.settings.items()),
+        ]
+        notes = ["cm.count(trace) says what it costs, cm.remember(trace) which memory it holds."]
+        return html_table(f"Trace of {self.model}", [("", "text"), ("", "text")], rows, notes=notes)
 
     @cached_property
     def phases(self) -> tuple[str, ...]:

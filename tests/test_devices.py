@@ -240,3 +240,10 @@ def test_a_device_travels_to_another_process() -> None:
     found = device("v100")
     again = pickle.loads(pickle.dumps(found))
     assert isinstance(again, Device) and again == found and again.facts == found.facts
+
+
+def test_a_notebook_shows_the_numbers_with_their_sources() -> None:
+    html = device("h200")._repr_html_()
+    assert "FP16 tensor, dense" in html and "989 TFLOP/s" in html and "4.80 TB/s" in html
+    assert "NVIDIA H200 Tensor Core GPU, datasheet (2023-11)" in html
+    assert "without" not in device("h200").replace(memory_bandwidth=6e12)._repr_html_()

@@ -7,9 +7,11 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from costmodel.errors import InputError
 from costmodel.graph import DTYPE_BYTES, Module, Operation, Parameter, Storage, TensorSpec, Trace
+from costmodel.tracer import trace
 
 names = st.text(max_size=12)
 values = st.recursive(
@@ -76,3 +78,9 @@ def test_bytes_of_an_expanded_tensor_are_those_of_its_elements() -> None:
     assert expanded.nbytes == 4 * 15
     assert TensorSpec((), "float64", (), 0).nbytes == 8
     assert TensorSpec((0, 4), "int64", (0, 1), 0).nbytes == 0
+
+
+def test_a_notebook_shows_what_ran() -> None:
+    html = trace(nn.Linear(3, 2), (4, 3), train=True, name="<net>")._repr_html_()
+    assert "Trace of &lt;net&gt;" in html and "backward: " in html and "4x3 float32" in html
+    assert ">8</td>" in html  # 3 x 2 weights and 2 biases

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from costmodel.devices.calibration import Calibration
+from costmodel.display import html_table, show
 from costmodel.errors import InputError
 from costmodel.facts import Fact, Range, Source, with_other
 
@@ -24,6 +25,12 @@ PATHS: Mapping[str, str] = {
 """The precision paths and what people call them; fp64 and fp32 are the vector units."""
 
 KINDS = ("gpu", "cpu")
+
+_SHOWN: Mapping[str, str] = {
+    "memory_bandwidth": "bytes_per_second", "memory_bytes": "bytes", "usable_bytes": "bytes", "l2_bytes": "bytes",
+    "l3_bytes": "bytes", "units": "count", "clock_hertz": "hertz", "launch_seconds": "seconds",
+}  # fmt: skip
+"""How each number is written."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,22 @@ class Device:
         Raises InputError for an unknown field or a number that cannot be.
         """
         return with_other(self, "a device", changes)
+
+    def _repr_html_(self) -> str:
+        """Its numbers with their sources, for a notebook."""
+        rows = [
+            (f"{title}, dense", show(self.peaks[path], "flops_per_second"), self._source_of(f"peaks.{path}"))
+            for path, title in PATHS.items()
+            if path in self.peaks
+        ] + [
+            (name.replace("_", " "), show(value, kind), self._source_of(name))
+            for name, kind in _SHOWN.items()
+            if (value := getattr(self, name)) is not None
+        ]
+        return html_table(self.title, [("", "text"), ("", "text"), ("source", "prose")], rows)
+
+    def _source_of(self, name: str) -> str:
+        return f"{fact.source.title} ({fact.source.date})" if (fact := self.facts.get(name)) else ""
 
     @property
     def _sources(self) -> list[Source]:
