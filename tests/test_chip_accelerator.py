@@ -104,7 +104,7 @@ def test_a_file_of_ones_own(write) -> None:
     assert (toy.name, toy.elements, toy.ridge_point) == ("toy", 512, 32.0)
     assert toy.facts["dram_bandwidth"].source.date == "2026-11" and "rows" not in toy.facts
     assert toy.find_technology().name == "28nm+derived"
-    assert toy.widths.partial_bits == 32 and toy.array.buffer_words == 65_536
+    assert toy.widths.partial_bits == 32 and toy.array[4:] == (65_536, 1, 4)
     rows = GOOD.replace("weight_stationary", "row_stationary") + PADS
     assert accelerator(write(rows)).scratchpads == Scratchpads(224, 12, 24, 4, 1, 4)
     assert pickle.loads(pickle.dumps(toy)) == toy

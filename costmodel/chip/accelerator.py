@@ -129,8 +129,10 @@ class Accelerator:
     @property
     def array(self) -> Array:
         """What a nest is placed on."""
-        words = self.buffer_bytes * 8 // TYPE_BITS[self.operand]
-        return Array(self.dataflow, self.rows, self.columns, self.scratchpads, words)
+        operand, accumulator = TYPE_BITS[self.operand] // 8, TYPE_BITS[self.accumulator] // 8
+        return Array(
+            self.dataflow, self.rows, self.columns, self.scratchpads, self.buffer_bytes, operand, accumulator
+        )  # fmt: skip
 
     @property
     def widths(self) -> Widths:

@@ -20,18 +20,28 @@ channel_parallel: each column multiplies C of the rows' input channels by one fi
 
 row_stationary: Eyeriss (Chen et al., IEEE JSSC 52(1), 2017, and ISCA 2016). A set of R x e elements makes e output
     rows: element (i, j) slides filter row i over one input row. Sets are replicated over r input and t output channels
-    (and over groups, where the array has room); an element interleaves q channels and p filters in its scratchpads, n
-    images share a load of the filters. For E x F output pixels, with every ceil as the hardware has it:
+    and over g groups; an element interleaves q channels
+    and p filters in its scratchpads, n images share a load of the filters. For E x F output pixels of G groups, with
+    every ceil as the hardware has it:
 
-        multiply  = N ceil(E/e) F ceil(K/t) (S ceil(C/r) + ceil(C/(q r)))
+        multiply  = N ceil(G/g) ceil(E/e) F ceil(K/t) (S ceil(C/r) + ceil(C/(q r)))
         cycles    = max(multiply, input words / rate, partial sums / rate) + weight words / rate
 
     An element takes one cycle for each product and one to add the partial sum that comes from its neighbour or from an
     earlier pass: its adder does either. Inputs and partial sums arrive while elements work; the filters of a pass have
-    to be there before it begins. Scratchpads bound p q S, q S and p; the buffer holds a pass's partial sums and two
-    passes' inputs. Of all (e, r, t, p, q, n) the mapping takes the fastest, then the one that moves the fewest words.
+    to be there before it begins. Scratchpads bound p q S, q S and p. The buffer holds a pass's partial sums, as wide as
+    an accumulator, and two passes' inputs, of a strip of w columns:
+
+        n g (p t e w accumulators + 2 q r (e, w and the window's reach) operands)  <=  buffer
+
+    t and n are as large as elements and buffer allow. Of all (g, e, w, r, p, q) the mapping takes the fastest, of those
+    the one that moves the fewest words.
 
 ideal: every element multiplies in every cycle, and each word moves between buffer and array once.
+
+A transposed convolution is placed as its product: C by K R S, a step each input pixel, so that MACs are the count's.
+Each result is added to its output in the buffer: where windows overlap, all but an output's first result read it
+before (as many as MACs count, those beyond the output included); what no window meets is written as zero.
 """
 
 from __future__ import annotations
@@ -77,8 +87,13 @@ class Array(NamedTuple):
     scratchpads: Scratchpads | None = None
     """Of a row-stationary element."""
 
-    buffer_words: int = 1 << 62
+    buffer_bytes: int = 1 << 62
     """What the buffer behind a row-stationary array holds."""
+
+    operand_bytes: int = 2
+    """Of an input or a weight."""
+
+    partial_sum_bytes: int = 2
 
 
 class Mapped(NamedTuple):
@@ -113,7 +128,14 @@ def place(nest: Nest, array: Array) -> Mapped:
     if array.dataflow not in _DATAFLOWS:
         hint = nearest(array.dataflow, DATAFLOWS) or f" Use {', '.join(DATAFLOWS)}."
         raise InputError(f"unknown dataflow {array.dataflow!r}.{hint}")
-    return _DATAFLOWS[array.dataflow](nest, array)
+    placed = _DATAFLOWS[array.dataflow]
+    if not nest.transposed or array.dataflow == "ideal":
+        return placed(nest, array)
+    product = _product(nest)
+    found = placed(product, array)
+    return found._replace(
+        partial_sum_words=found.partial_sum_words + abs(product.output_elements - nest.output_elements)
+    )
 
 
 def systolic_cycles(rows: Count, columns: Count, down: Count, across: Count, steps: Count) -> Count:
@@ -170,79 +192,135 @@ def _ideal(nest: Nest, array: Array) -> Mapped:
 def _row_stationary(nest: Nest, array: Array) -> Mapped:
     if array.scratchpads is None:
         raise InputError("a row-stationary array needs scratchpads: say what an element holds.")
-    shape = replace(nest, layer="", operator="", phase="")  # layers of one shape are mapped once
-    found = _row_stationary_of(shape, int(array.rows), int(array.columns), array.scratchpads, array.buffer_words)
+    shape = replace(nest, layer="", operator="", kind="", phase="")  # layers of one shape are mapped once
+    sides = array._replace(rows=int(array.rows), columns=int(array.columns))
+    found = _row_stationary_of(shape, sides, array.scratchpads)
     if found is None:
         raise InputError(
-            f"a buffer of {array.buffer_words:,} words is too small for any row-stationary pass of layer "
+            f"a buffer of {array.buffer_bytes:,} bytes is too small for any row-stationary pass of layer "
             f"{nest.layer or '(network)'!r}: give it more."
         )
     return found
 
 
 @lru_cache(maxsize=4096)
-def _row_stationary_of(nest: Nest, rows: int, columns: int, pads: Scratchpads, buffer_words: int) -> Mapped | None:
+def _row_stationary_of(nest: Nest, array: Array, pads: Scratchpads) -> Mapped | None:
     """The fastest mapping; None if the buffer holds no pass."""
-    images, groups, out_rows, out_columns = nest.batch, nest.groups, nest.out_rows, nest.out_columns
-    channels, filters = nest.in_channels, nest.out_channels
-    row_folds = _ceil(nest.filter_rows, rows)  # a window with more rows or columns than there is room for
-    column_folds = _ceil(nest.filter_columns, min(pads.input_words, pads.weight_words))
-    folds = row_folds * column_folds
-    taps = _ceil(nest.filter_columns, column_folds)
-    stacks = rows // _ceil(nest.filter_rows, row_folds)
+    best: Mapped | None = None
+    least: tuple[int, ...] = (_NEVER,)  # what no buffer holds takes no less
+    ways = _ways(nest, array, pads)
+    for width in reversed(_sizes(nest.out_columns)):  # strips of columns where the buffer does not hold whole rows
+        passes = _passes(nest, array, pads, ways, width)
+        criteria = (passes.cycles, passes.inputs + passes.weights + 2 * passes.sums, passes.multiply_cycles)
+        first = np.lexsort(criteria[::-1])[0]
+        if (found := tuple(int(each[first]) for each in criteria)) < least:
+            best, least = _mapped(nest, ways, passes, width, first), found
+        # A narrower strip helps by holding more images, and where that could still be the fastest.
+        useful = (passes.images < nest.batch) & (passes.fewest_cycles <= least[0])
+        if not useful.any():
+            break
+        ways = _Ways(*(each[useful] for each in ways))
+    return best
 
-    e, r, p, q = np.meshgrid(
-        [size for size in _sizes(out_rows) if size <= stacks * columns],
-        np.arange(1, min(channels, stacks * columns) + 1),
-        np.arange(1, min(filters, pads.partial_sum_words, pads.weight_words // taps) + 1),
-        np.arange(1, min(channels, pads.input_words // taps) + 1),
+
+class _Ways(NamedTuple):
+    """Ways to lay a nest on the elements, an entry each: groups, output rows, channels and filters side by side and
+    filters and channels in an element's scratchpads."""
+
+    g: Any
+    e: Any
+    r: Any
+    t: Any
+    p: Any
+    q: Any
+
+
+class _Passes(NamedTuple):
+    """What ways come to with strips of some width, an entry each."""
+
+    images: Any
+    """That share a load of filters; 0 where the buffer holds none, which takes for ever."""
+
+    cycles: Any
+    fewest_cycles: Any
+    """With any strips, and one load of filters for all images."""
+
+    multiply_cycles: Any
+    inputs: Any
+    weights: Any
+    sums: Any
+
+
+def _folds(nest: Nest, array: Array, pads: Scratchpads) -> tuple[int, int]:
+    """How often a window's rows and columns are cut, where there are more than there is room for."""
+    return _ceil(nest.filter_rows, array.rows), _ceil(nest.filter_columns, min(pads.input_words, pads.weight_words))
+
+
+def _ways(nest: Nest, array: Array, pads: Scratchpads) -> _Ways:
+    row_folds, column_folds = _folds(nest, array, pads)
+    taps = _ceil(nest.filter_columns, column_folds)
+    stacks = array.rows // _ceil(nest.filter_rows, row_folds)
+    most, columns = int(stacks * array.columns), array.columns
+    axes = np.meshgrid(
+        [size for size in _sizes(nest.groups) if size <= most],
+        [size for size in _sizes(nest.out_rows) if size <= most],
+        np.arange(1, min(nest.in_channels, most) + 1),
+        np.arange(1, min(nest.out_channels, pads.partial_sum_words, pads.weight_words // taps) + 1),
+        np.arange(1, min(nest.in_channels, pads.input_words // taps) + 1),
         indexing="ij",
         sparse=True,
     )
+    g, e, r, p, q = axes
     strips = _ceil(e, columns)
     sets = np.where(strips == 1, stacks * (columns // np.minimum(e, columns)), stacks // strips)
-    t = np.minimum(filters, np.maximum(sets // r, 1))
-    side_by_side = np.minimum(groups, np.maximum(sets // (r * t), 1))
-    fits_elements = (r <= sets) & (p * q * taps <= pads.weight_words)
-    rows_in = (e - 1) * nest.stride[0] + (nest.filter_rows - 1) * nest.dilation[0] + 1
-    for width in reversed(_sizes(out_columns)):  # strips of columns where the buffer does not hold whole rows
-        columns_in = (width - 1) * nest.stride[1] + (nest.filter_columns - 1) * nest.dilation[1] + 1
-        partial_sums, inputs = p * t * e * width, q * r * rows_in * columns_in
-        n = np.minimum(images, buffer_words // (partial_sums + 2 * inputs))
-        fits = fits_elements & (n >= 1)
-        if fits.any():
-            break
-    else:
-        return None
-    n = np.maximum(n, 1)
-    e_trips, k_trips, c_trips = _ceil(out_rows, e), _ceil(filters, p * t), _ceil(channels, q * r) * folds
-    across = _ceil(out_columns, width)
-    rounds = _ceil(groups, side_by_side) * images * e_trips * out_columns * _ceil(filters, t)
-    multiply = rounds * taps * folds * _ceil(channels, r)
-    adding = rounds * c_trips
-    weights = nest.weight_elements * _ceil(images, n) * e_trips * across
-    inputs_in = groups * images * channels * e_trips * rows_in * columns_in * across * k_trips
+    t = np.minimum(nest.out_channels, sets // (g * r))
+    fits = (t >= 1) & (p * q * taps <= pads.weight_words)
+    return _Ways(*(np.broadcast_to(each, fits.shape)[fits] for each in (g, e, r, t, p, q)))
+
+
+def _passes(nest: Nest, array: Array, pads: Scratchpads, ways: _Ways, width: int) -> _Passes:
+    g, e, r, t, p, q = ways
+    row_folds, column_folds = _folds(nest, array, pads)
+    taps, folds = _ceil(nest.filter_columns, column_folds), row_folds * column_folds
+    rows_in = _reach(e, nest.filter_rows, nest.stride[0], nest.dilation[0])
+    columns_in = _reach(width, nest.filter_columns, nest.stride[1], nest.dilation[1])
+    held = g * p * t * e * width * array.partial_sum_bytes + 2 * g * q * r * rows_in * columns_in * array.operand_bytes
+    images = np.minimum(nest.batch, array.buffer_bytes // held)
+
+    e_trips, across = _ceil(nest.out_rows, e), _ceil(nest.out_columns, width)
+    k_trips, c_trips = _ceil(nest.out_channels, p * t), _ceil(nest.in_channels, q * r) * folds
+    rounds = _ceil(nest.groups, g) * nest.batch * e_trips * nest.out_columns * _ceil(nest.out_channels, t)
+    multiply = rounds * taps * folds * _ceil(nest.in_channels, r)
+    load = nest.weight_elements * e_trips
+    weights = load * across * _ceil(nest.batch, np.maximum(images, 1))
+    inputs = nest.groups * nest.batch * nest.in_channels * e_trips * rows_in * columns_in * across * k_trips
     sums = nest.output_elements * c_trips
-    busy = np.maximum(multiply + adding, np.maximum(
-        _ceil(inputs_in, pads.inputs_per_cycle), _ceil(sums, pads.partial_sums_per_cycle)
+    busy = np.maximum(multiply + rounds * c_trips, np.maximum(
+        _ceil(inputs, pads.inputs_per_cycle), _ceil(sums, pads.partial_sums_per_cycle)
     ))  # fmt: skip
-    cycles = busy + _ceil(weights, pads.weights_per_cycle)
-    words = inputs_in + weights + 2 * sums
-    cycles, words = np.where(fits, cycles, _NEVER), np.broadcast_to(words, fits.shape)
-    fastest = cycles == cycles.min()
-    best = np.unravel_index(np.argmin(np.where(fastest, words, _NEVER)), fits.shape)
+    return _Passes(
+        images,
+        np.where(images >= 1, busy + _ceil(weights, pads.weights_per_cycle), _NEVER),
+        multiply + rounds * c_trips + _ceil(load, pads.weights_per_cycle),
+        multiply,
+        inputs,
+        weights,
+        sums,
+    )
 
-    def at(values: Any) -> int:
-        return int(np.broadcast_to(values, fits.shape)[best])
 
-    chosen = {"e": e, "r": r, "t": t, "p": p, "q": q, "n": n}
+def _mapped(nest: Nest, ways: _Ways, passes: _Passes, width: int, index: int) -> Mapped:
+    chosen = {name: int(each[index]) for name, each in ways._asdict().items()} | {"n": int(passes.images[index])}
+    how = {name: size for name, size in chosen.items() if name != "g" or nest.groups > 1}
+    if width < nest.out_columns:
+        how["w"] = width
     return Mapped(
-        at(cycles),
-        at(multiply),
-        at(inputs_in),
-        at(weights),
-        at(2 * sums) - nest.output_elements,  # the first pass reads none
-        ", ".join(f"{name} {at(values)}" for name, values in chosen.items()),
+        int(passes.cycles[index]),
+        int(passes.multiply_cycles[index]),
+        int(passes.inputs[index]),
+        int(passes.weights[index]),
+        2 * int(passes.sums[index]) - nest.output_elements,  # the first pass reads none
+        ", ".join(f"{name} {size}" for name, size in how.items()),
     )
 
 
@@ -260,14 +338,30 @@ DATAFLOWS = tuple(_DATAFLOWS)
 """The dataflows that there are."""
 
 
+def _product(nest: Nest) -> Nest:
+    """A transposed convolution's product: each input pixel meets the whole window, taps beside output channels."""
+    taps = nest.filter_rows * nest.filter_columns
+    return replace(
+        nest, transposed=False, out_channels=nest.out_channels * taps, out_rows=nest.in_rows,
+        out_columns=nest.in_columns, filter_rows=1, filter_columns=1, stride=(1, 1), dilation=(1, 1),
+        padding=((0, 0), (0, 0)),
+    )  # fmt: skip
+
+
 def _pixels(nest: Nest) -> int:
-    """Pixels at which the window is applied, of the whole batch."""
-    return nest.macs // nest.weight_elements
+    """Output pixels of the whole batch."""
+    return nest.batch * nest.out_rows * nest.out_columns
 
 
 def _summed(nest: Nest) -> int:
     """Products that make one output."""
     return nest.in_channels * nest.filter_rows * nest.filter_columns
+
+
+def _reach(outputs: Any, taps: int, stride: int, dilation: int) -> Any:
+    """Input rows under the windows of some output rows, without those that a stride skips."""
+    window = (taps - 1) * dilation + 1
+    return (outputs - 1) * min(stride, window) + window
 
 
 def _sizes(extent: int) -> list[int]:
