@@ -316,3 +316,12 @@ def test_the_command(cli: Cli) -> None:  # noqa: F811
     code, out, err = cli(*options)
     assert (code, err) == (0, "") and "instead of" in out
     assert max(map(len, out.splitlines())) <= 120
+
+
+def test_what_follows_a_convolution_over_three_dimensions_begins_anew() -> None:
+    """Frames are images to the first, rows to the second: 4 of each, yet no tile of one is a tile of the other."""
+    video = nn.Sequential(
+        nn.Conv3d(3, 8, (1, 3, 3), padding=(0, 1, 1)), nn.ReLU(), nn.Conv3d(8, 8, (3, 1, 1), padding=(1, 0, 0))
+    )
+    groups = cm.fuse(cm.trace(video, (1, 3, 4, 4, 4)), 1 << 16).groups
+    assert [group.layers for group in groups] == [("0",), ("2",)]

@@ -158,7 +158,7 @@ def _next(operation: Operation, tensor: TensorSpec, last: Stage) -> Stage | None
     if operation.operator in _POOLS:
         return _pool(operation, last)
     nests = nests_of(operation)
-    if len(nests) != 1:
+    if len(nests) != 1 or len(tensor.shape) > 4:  # of three dimensions, the next may take another one as its images
         return None
     source = next(iter(operation.inputs.values())) if "mat1" not in operation.inputs else operation.inputs["mat1"]
     if source.storage != tensor.storage:
