@@ -4,5 +4,5 @@ Loop nests (`nests`, which `lowering` makes of a trace; `windows`, `widths`) are
 DRAM traffic (`schedules`, `tiling`, `dram`, `bounds`; `chains`, `pyramids`, `fusion` for layers that run as one) and
 time, energy and area on an accelerator (`technology`, `accelerator`, `mapping`, `evaluation`); from those, many designs
 at once (`space`, `sweep`, `explore`, `pareto`), what more of each is worth (`balance`), and what a change would do
-(`whatif`). `anchors` holds published chips beside ours.
+(`whatif`, of `changes` and `winograd`, each in what layers have `asked`). `anchors` holds published chips beside ours.
 """

@@ -116,6 +116,11 @@ def chains(trace: Trace) -> tuple[Chain, ...]:
     return tuple(found)
 
 
+def follows(operation: Operation) -> bool:
+    """Whether an operation is one that a chain takes in behind a contraction, element by element or as a pooling."""
+    return operation.operator in _ELEMENTWISE or operation.operator in _POOLS
+
+
 def _follow(
     operations: list[Operation],
     readers: Mapping[int, list[int]],
