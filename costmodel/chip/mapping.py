@@ -212,7 +212,7 @@ def _row_stationary_of(nest: Nest, array: Array, pads: Scratchpads) -> Mapped | 
     for width in reversed(_sizes(nest.out_columns)):  # strips of columns where the buffer does not hold whole rows
         passes = _passes(nest, array, pads, ways, width)
         criteria = (passes.cycles, passes.inputs + passes.weights + 2 * passes.sums, passes.multiply_cycles)
-        first = np.lexsort(criteria[::-1])[0]
+        first = _least(*criteria)
         if (found := tuple(int(each[first]) for each in criteria)) < least:
             best, least = _mapped(nest, ways, passes, width, first), found
         # A narrower strip helps by holding more images, and where that could still be the fastest.
@@ -356,6 +356,14 @@ def _pixels(nest: Nest) -> int:
 def _summed(nest: Nest) -> int:
     """Products that make one output."""
     return nest.in_channels * nest.filter_rows * nest.filter_columns
+
+
+def _least(*criteria: Any) -> int:
+    """The index of what is least by the first, of those by the second, and so on."""
+    kept = np.arange(len(criteria[0]))
+    for values in criteria:
+        kept = kept[values[kept] == values[kept].min()]
+    return int(kept[0])
 
 
 def _reach(outputs: Any, taps: int, stride: int, dilation: int) -> Any:
