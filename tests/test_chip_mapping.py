@@ -64,6 +64,17 @@ def test_systolic_arrays_by_hand() -> None:
     assert weight[2:5] == (64 * 45, 7 * 45, 64 * 7 * 5)
 
 
+def test_weights_that_come_ahead() -> None:
+    """The nest above: 16 cycles bring the first weights, then 3 folds of 16 + 24 + 64 - 2; groups follow at once."""
+    array = Array("weight_stationary", 16, 24, weights_ahead=True)
+    nest = conv(10, 5, 3, 7)
+    assert place(nest, array).cycles == 16 + 3 * 102
+    assert place(replace(nest, groups=4), array).cycles == 16 + 4 * 3 * 102
+    alone = conv(10, 1, 3, 7)  # a single fold has no other's weights to wait for
+    assert place(alone, array).cycles == place(alone, array._replace(weights_ahead=False)).cycles
+    assert place(nest, array)[1:] == place(nest, array._replace(weights_ahead=False))[1:]
+
+
 @pytest.mark.parametrize(
     ("nest", "output_stationary", "weight_stationary"),
     [  # scalesim 3.0.0's "Total Cycles" on a 16 x 24 array: it starts at cycle 0, so one less than the count

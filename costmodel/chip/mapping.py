@@ -11,6 +11,11 @@ weight_stationary, output_stationary: systolic arrays, with the cycles of SCALE-
     where a convolution is a matrix product: Sr x Sc lie on the array while T steps stream through it.
     weight-stationary: Sr = C R S, Sc = K, T = pixels; output-stationary: Sr = pixels, Sc = K, T = C R S.
 
+    The first `rows` cycles of a weight-stationary fold bring its weights. Where elements hold two, as TPU v1's do, the
+    next fold's come while this one multiplies, which takes longer, so that the first fold's alone are waited for:
+
+        rows + (rows + columns + T - 2) folds
+
 channel_parallel: each column multiplies C of the rows' input channels by one filter's and sums them in an adder tree, a
     window tap at a time (NVDLA, http://nvdla.org/hw/v1/ias/unit_description.html: rows are Atomic-C, columns Atomic-K):
 
@@ -94,6 +99,8 @@ class Array(NamedTuple):
     """Of an input or a weight."""
 
     partial_sum_bytes: int = 2
+    weights_ahead: bool = False
+    """Whether a weight-stationary array takes in the next fold's weights while it multiplies."""
 
 
 class Mapped(NamedTuple):
@@ -146,8 +153,11 @@ def systolic_cycles(rows: Count, columns: Count, down: Count, across: Count, ste
 def _weight_stationary(nest: Nest, array: Array) -> Mapped:
     summed, pixels = _summed(nest), _pixels(nest)
     down, across = _ceil(summed, array.rows), _ceil(nest.out_channels, array.columns)
+    cycles = nest.groups * systolic_cycles(array.rows, array.columns, summed, nest.out_channels, pixels)
+    if array.weights_ahead:
+        cycles -= array.rows * (nest.groups * down * across - 1)
     return Mapped(
-        nest.groups * systolic_cycles(array.rows, array.columns, summed, nest.out_channels, pixels),
+        cycles,
         nest.groups * pixels * down * across,
         nest.groups * pixels * summed * across,
         nest.weight_elements + 0 * across,
