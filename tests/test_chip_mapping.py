@@ -179,7 +179,9 @@ def literal_row_stationary(nest: Nest, array: Array) -> tuple[int, int] | None:
     pads, best = array.scratchpads, None
     window_rows, taps, (down, across) = nest.filter_rows, nest.filter_columns, nest.stride
     for g, e, w, r, p, q in product(
-        range(1, nest.groups + 1), range(1, nest.out_rows + 1), range(1, nest.out_columns + 1),
+        *({ceil(extent / parts) for parts in range(1, extent + 1)} for extent in (
+            nest.groups, nest.out_rows, nest.out_columns
+        )),
         range(1, nest.in_channels + 1), range(1, nest.out_channels + 1), range(1, nest.in_channels + 1),
     ):  # fmt: skip
         stacks, strips = array.rows // window_rows, ceil(e / array.columns)

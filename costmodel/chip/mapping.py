@@ -39,8 +39,8 @@ row_stationary: Eyeriss (Chen et al., IEEE JSSC 52(1), 2017, and ISCA 2016). A s
 
         n g (p t e w accumulators + 2 q r (e, w and the window's reach) operands)  <=  buffer
 
-    t and n are as large as elements and buffer allow. Of all (g, e, w, r, p, q) the mapping takes the fastest, of those
-    the one that moves the fewest words.
+    t and n are as large as elements and buffer allow; g, e and w one size for each number of rounds. Of all of them the
+    mapping takes the fastest, of those the one that moves the fewest words.
 
 ideal: every element multiplies in every cycle, and each word moves between buffer and array once.
 
