@@ -200,8 +200,11 @@ def literal_row_stationary(nest: Nest, array: Array) -> tuple[int, int] | None:
                 * (taps * ceil(nest.in_channels / r) + ceil(nest.in_channels / (q * r)))
             )
             tiles = ceil(nest.out_rows / e) * ceil(nest.out_columns / w)
-            inputs = nest.batch * nest.groups * nest.in_channels * tiles * rows_in * columns_in
-            inputs *= ceil(nest.out_channels / (p * t))
+            inputs = nest.batch * nest.groups * nest.in_channels * ceil(nest.out_channels / (p * t))
+            inputs *= sum((min(e, nest.out_rows - y) - 1) * min(down, window_rows) + window_rows
+                          for y in range(0, nest.out_rows, e))  # fmt: skip
+            inputs *= sum((min(w, nest.out_columns - x) - 1) * min(across, taps) + taps
+                          for x in range(0, nest.out_columns, w))  # fmt: skip
             weights = nest.weight_elements * tiles * ceil(nest.batch / n)
             sums = nest.output_elements * ceil(nest.in_channels / (q * r))
             arriving = max(ceil(inputs / pads.inputs_per_cycle), ceil(sums / pads.partial_sums_per_cycle))

@@ -60,6 +60,7 @@ import numpy as np
 import numpy.typing as npt
 
 from costmodel.chip.nests import Nest
+from costmodel.chip.windows import Window
 from costmodel.errors import InputError, nearest
 
 Count = int | npt.NDArray[np.int64]
@@ -292,18 +293,18 @@ def _passes(nest: Nest, array: Array, pads: Scratchpads, ways: _Ways, width: int
     g, e, r, t, p, q = ways
     row_folds, column_folds = _folds(nest, array, pads)
     taps, folds = _ceil(nest.filter_columns, column_folds), row_folds * column_folds
-    rows_in = _reach(e, nest.filter_rows, nest.stride[0], nest.dilation[0])
-    columns_in = _reach(width, nest.filter_columns, nest.stride[1], nest.dilation[1])
-    held = g * p * t * e * width * array.partial_sum_bytes + 2 * g * q * r * rows_in * columns_in * array.operand_bytes
+    accumulators, window = p * t * e * width, _reach(e, 1, nest.rows) * _reach(width, 1, nest.columns)
+    held = g * (accumulators * array.partial_sum_bytes + 2 * q * r * window * array.operand_bytes)
     images = np.minimum(nest.batch, array.buffer_bytes // held)
 
     e_trips, across = _ceil(nest.out_rows, e), _ceil(nest.out_columns, width)
+    read = _reach(nest.out_rows, e_trips, nest.rows) * _reach(nest.out_columns, across, nest.columns)
     k_trips, c_trips = _ceil(nest.out_channels, p * t), _ceil(nest.in_channels, q * r) * folds
     rounds = _ceil(nest.groups, g) * nest.batch * e_trips * nest.out_columns * _ceil(nest.out_channels, t)
     multiply = rounds * taps * folds * _ceil(nest.in_channels, r)
     load = nest.weight_elements * e_trips
     weights = load * across * _ceil(nest.batch, np.maximum(images, 1))
-    inputs = nest.groups * nest.batch * nest.in_channels * e_trips * rows_in * columns_in * across * k_trips
+    inputs = nest.groups * nest.batch * nest.in_channels * read * k_trips
     sums = nest.output_elements * c_trips
     busy = np.maximum(multiply + rounds * c_trips, np.maximum(
         _ceil(inputs, pads.inputs_per_cycle), _ceil(sums, pads.partial_sums_per_cycle)
@@ -376,10 +377,10 @@ def _least(*criteria: Any) -> int:
     return int(kept[0])
 
 
-def _reach(outputs: Any, taps: int, stride: int, dilation: int) -> Any:
-    """Input rows under the windows of some output rows, without those that a stride skips."""
-    window = (taps - 1) * dilation + 1
-    return (outputs - 1) * min(stride, window) + window
+def _reach(outputs: Any, strips: Any, along: Window) -> Any:
+    """Input rows under the windows of output rows in so many strips, without those that a stride skips."""
+    window = (along.taps - 1) * along.dilation + 1
+    return (outputs - strips) * min(along.stride, window) + strips * window
 
 
 def _sizes(extent: int) -> list[int]:
