@@ -322,6 +322,15 @@ def test_networks_of_ones_own_stand_beside_it() -> None:
 
 
 def test_nonsense_is_refused() -> None:
-    for options in ({"batch": 0}, {"rank": 0}, {"density": 0.0}, {"density": 1.5}):
+    for options in ({"batch": 0}, {"batch": 2.5}, {"rank": 0}, {"density": 0.0}, {"density": 1.5}):
         with pytest.raises(InputError, match="what-ifs take"):
             what_ifs(NET, CHIP, **options)
+    with pytest.raises(InputError, match="unknown type 'int4'"):
+        what_ifs(NET, CHIP, operands=("int4",))
+
+
+def test_words_too_wide_for_the_buffer_are_left_out() -> None:
+    """An FC layer's smallest tile is an input, a weight and a sum: 1 + 1 + 4 bytes, or 2 + 2 + 4."""
+    for buffer_bytes, fits in ((6, False), (8, True)):
+        found = what_ifs(Nests("fc", (FC,)), CHIP.replace(buffer_bytes=buffer_bytes), operands=("int16",))
+        assert ("int16 in place of int8" in [outcome.change for outcome in found.outcomes]) is fits

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -45,6 +46,7 @@ from costmodel.chip.winograd import TRANSFORM_ADDITIONS, has_winograd, winograd
 from costmodel.cost import Costs
 from costmodel.devices import device
 from costmodel.devices import names as device_names
+from costmodel.errors import InputError
 from costmodel.graph import FORWARD
 
 INDEX_BITS = 4
@@ -99,7 +101,8 @@ def types(network: Costs | Nests, chip: Accelerator, operands: Sequence[str]) ->
         sums = "" if changed.accumulator == chip.accumulator else f"/{changed.accumulator}"
         wider = TYPE_BITS[operand] >= TYPE_BITS[chip.operand]
         why = "for speed: only accuracy asks for it" if wider else "to time that arithmetic binds"
-        yield as_it_is(network, changed, f"{operand}{sums} in place of {chip.operand}", why)
+        with suppress(InputError):  # a buffer that held a tile of narrower words
+            yield as_it_is(network, changed, f"{operand}{sums} in place of {chip.operand}", why)
 
 
 def with_operand(chip: Accelerator, operand: str) -> Accelerator | None:

@@ -14,6 +14,7 @@ from costmodel.chip.accelerator import Accelerator
 from costmodel.chip.changes import Run
 from costmodel.chip.evaluation import area_of, contractions, energy_of
 from costmodel.chip.nests import Nests
+from costmodel.chip.technology import TYPE_BITS
 from costmodel.cost import Costs, count
 from costmodel.display import html_table
 from costmodel.errors import InputError
@@ -107,8 +108,11 @@ def what_ifs(
 
     A change that no layer allows is left out. Raises InputError where `evaluate` does.
     """
-    if batch < 1 or rank < 1 or not 0 < density <= 1:
+    if any(type(number) is not int or number < 1 for number in (batch, rank)) or not 0 < density <= 1:
         raise InputError("what-ifs take a batch and a rank of at least 1, and a density above 0 and up to 1.")
+    for operand in operands:
+        if operand not in TYPE_BITS:
+            raise InputError(f"unknown type {operand!r}: use {', '.join(TYPE_BITS)}.")
     counted = count(network) if isinstance(network, Trace) else network
     nests, _, images = contractions(counted, chip)
     first = changes.as_it_is(counted, chip)
