@@ -205,7 +205,7 @@ def pooled(first: Run, costs: Costs, nests: Nests) -> Iterator[Run]:
     if channels:
         scores = replace(fc[-1], in_channels=channels)
         yield first._replace(
-            change="global pooling in place of FC",
+            change="global average pooling for FC",
             layers=[*first.layers[: len(nests) - len(fc)], asked(scores, chip)],
             does_nothing="at a large batch, and to convolutions",
         )
