@@ -125,7 +125,7 @@ def with_operand(chip: Accelerator, operand: str) -> Accelerator | None:
     wider = words[0] * (bits - TYPE_BITS[chip.operand]) + words[1] * (
         TYPE_BITS[accumulator] - TYPE_BITS[chip.accumulator]
     )
-    stored = max(0, chip.element_bytes + wider // 8) if chip.element_bytes else 0
+    stored = max(1, chip.element_bytes + wider // 8) if chip.element_bytes else 0
     return chip.replace(operand=operand, accumulator=accumulator, clock_hertz=clock, element_bytes=stored)
 
 
