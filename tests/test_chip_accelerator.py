@@ -104,7 +104,7 @@ def test_a_file_of_ones_own(write) -> None:
     assert (toy.name, toy.elements, toy.ridge_point) == ("toy", 512, 32.0)
     assert toy.facts["dram_bandwidth"].source.date == "2026-11" and "rows" not in toy.facts
     assert toy.find_technology().name == "28nm+derived"
-    assert toy.widths.partial_bits == 32 and toy.array.buffer_words == 65_536
+    assert toy.widths.partial_bits == 32 and toy.array[4:] == (65_536, 1, 4, False)
     rows = GOOD.replace("weight_stationary", "row_stationary") + PADS
     assert accelerator(write(rows)).scratchpads == Scratchpads(224, 12, 24, 4, 1, 4)
     assert pickle.loads(pickle.dumps(toy)) == toy
@@ -148,6 +148,7 @@ def test_a_technology_file_lies_beside_the_file_that_names_it(write, tmp_path: P
         (('source = "sheet"', 'source = "shet"'), ["dram_bandwidth.source", "Did you mean sheet"]),
         (('title = "Toy"', "title = 3"), ["title", "quotes"]),
         (("rows = 32", 'rows = 32\nmemory_interface = "no"'), ["memory_interface", "neither true nor false"]),
+        (("rows = 32", "rows = 32\nweights_ahead = 1"), ["weights_ahead", "neither true nor false"]),
         (("rows = 32", "rows = {"), ["not a TOML file"]),
     ],
 )

@@ -67,6 +67,17 @@ def test_a_mix_is_the_average_frame(swept: Exploration) -> None:
     assert np.allclose(mix["area_mm2"], wide["area_mm2"])
 
 
+def test_arrays_whose_weights_come_ahead_too() -> None:
+    space = Space(
+        accelerator("tpu-v1"), arrays=((16, 16), (64, 8)), dataflows=("weight_stationary",), buffers=(65536,),
+        bandwidths=(1e12,), operands=("int8",), clocks=(7e8,),
+    )  # fmt: skip
+    for _, row in explore(WIDE, space).frame.iterrows():
+        one = evaluate(WIDE, space.design(row))
+        assert space.design(row).weights_ahead
+        assert row["serial_frames_per_second"] == pytest.approx(one.serial_frames_per_second)
+
+
 def test_row_stationary_arrays_too() -> None:
     base = accelerator("eyeriss")
     space = Space(

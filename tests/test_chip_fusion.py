@@ -363,3 +363,12 @@ def test_inputs_that_only_a_dropped_row_touches_are_not_compulsory() -> None:
     run = trace(nn.Sequential(nn.Conv2d(1, 2, 3), nn.MaxPool2d(2)), 1, 1, 7, 7)
     (group,) = cm.fuse(run, 10_000).groups
     assert group.compulsory_bytes == group.bound_bytes == group.dram_bytes == 2 * (36 + 2 * 9 + 2 * 4)
+
+
+def test_what_follows_a_convolution_over_three_dimensions_begins_anew() -> None:
+    """Frames are images to the first, rows to the second: 4 of each, yet no tile of one is a tile of the other."""
+    video = nn.Sequential(
+        nn.Conv3d(3, 8, (1, 3, 3), padding=(0, 1, 1)), nn.ReLU(), nn.Conv3d(8, 8, (3, 1, 1), padding=(1, 0, 0))
+    )
+    groups = cm.fuse(cm.trace(video, (1, 3, 4, 4, 4)), 1 << 16).groups
+    assert [group.layers for group in groups] == [("0",), ("2",)]

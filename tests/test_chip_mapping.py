@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 from dataclasses import replace
+from itertools import product
 from math import ceil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from costmodel.chip.accelerator import accelerator
@@ -61,6 +62,17 @@ def test_systolic_arrays_by_hand() -> None:
     # words: inputs 64 x 45 once a column fold; outputs once, or read and written for all but the first of 3 row folds
     assert out[2:5] == (64 * 45, 7 * 45 * 4, 64 * 7)
     assert weight[2:5] == (64 * 45, 7 * 45, 64 * 7 * 5)
+
+
+def test_weights_that_come_ahead() -> None:
+    """The nest above: 16 cycles bring the first weights, then 3 folds of 16 + 24 + 64 - 2; groups follow at once."""
+    array = Array("weight_stationary", 16, 24, weights_ahead=True)
+    nest = conv(10, 5, 3, 7)
+    assert place(nest, array).cycles == 16 + 3 * 102
+    assert place(replace(nest, groups=4), array).cycles == 16 + 4 * 3 * 102
+    alone = conv(10, 1, 3, 7)  # a single fold has no other's weights to wait for
+    assert place(alone, array).cycles == place(alone, array._replace(weights_ahead=False)).cycles
+    assert place(nest, array)[1:] == place(nest, array._replace(weights_ahead=False))[1:]
 
 
 @pytest.mark.parametrize(
@@ -162,6 +174,137 @@ def test_eyeriss_by_hand() -> None:
     assert found.active(alexnet()[2]) == 156
 
 
+def literal_row_stationary(nest: Nest, array: Array) -> tuple[int, int] | None:
+    """Cycles and words of the fastest mapping, by trying all: the docstring's formulas one by one."""
+    pads, best = array.scratchpads, None
+    window_rows, taps, (down, across) = nest.filter_rows, nest.filter_columns, nest.stride
+    for g, e, w, r, p, q in product(
+        *({ceil(extent / parts) for parts in range(1, extent + 1)} for extent in (
+            nest.groups, nest.out_rows, nest.out_columns
+        )),
+        range(1, nest.in_channels + 1), range(1, nest.out_channels + 1), range(1, nest.in_channels + 1),
+    ):  # fmt: skip
+        stacks, strips = array.rows // window_rows, ceil(e / array.columns)
+        sets = stacks * (array.columns // e) if strips == 1 else stacks // strips
+        t = min(nest.out_channels, sets // (g * r))
+        if t == 0 or p * q * taps > pads.weight_words or q * taps > pads.input_words or p > pads.partial_sum_words:
+            continue
+        rows_in = (e - 1) * min(down, window_rows) + window_rows
+        columns_in = (w - 1) * min(across, taps) + taps
+        image = g * (p * t * e * w * array.partial_sum_bytes + 2 * q * r * rows_in * columns_in * array.operand_bytes)
+        for n in range(1, min(nest.batch, array.buffer_bytes // image) + 1):
+            rounds = nest.batch * ceil(nest.groups / g) * ceil(nest.out_rows / e) * nest.out_columns
+            multiply = (
+                rounds
+                * ceil(nest.out_channels / t)
+                * (taps * ceil(nest.in_channels / r) + ceil(nest.in_channels / (q * r)))
+            )
+            tiles = ceil(nest.out_rows / e) * ceil(nest.out_columns / w)
+            inputs = nest.batch * nest.groups * nest.in_channels * ceil(nest.out_channels / (p * t))
+            inputs *= sum((min(e, nest.out_rows - y) - 1) * min(down, window_rows) + window_rows
+                          for y in range(0, nest.out_rows, e))  # fmt: skip
+            inputs *= sum((min(w, nest.out_columns - x) - 1) * min(across, taps) + taps
+                          for x in range(0, nest.out_columns, w))  # fmt: skip
+            weights = nest.weight_elements * tiles * ceil(nest.batch / n)
+            sums = nest.output_elements * ceil(nest.in_channels / (q * r))
+            arriving = max(ceil(inputs / pads.inputs_per_cycle), ceil(sums / pads.partial_sums_per_cycle))
+            cycles = max(multiply, arriving) + ceil(weights / pads.weights_per_cycle)
+            found = (cycles, inputs + weights + 2 * sums - nest.output_elements)
+            best = min(best or found, found)
+    return best
+
+
+small = st.builds(
+    conv, st.integers(3, 7), st.integers(1, 4), st.integers(1, 3), st.integers(1, 4), st.integers(1, 3),
+    batch=st.integers(1, 3), groups=st.integers(1, 3),
+)  # fmt: skip
+small_arrays = st.builds(
+    Array, st.just("row_stationary"), st.integers(3, 6), st.integers(2, 5), st.just(Scratchpads(12, 6, 3, 2, 1, 2)),
+    st.integers(8, 600), st.sampled_from([1, 2]), st.sampled_from([2, 4]),
+)  # fmt: skip
+
+
+@settings(deadline=None)
+@given(small, small_arrays)
+def test_row_stationary_is_the_fastest_of_all_ways(nest: Nest, array: Array) -> None:
+    expected = literal_row_stationary(nest, array)
+    if expected is None:
+        with pytest.raises(InputError, match="too small for any row-stationary pass"):
+            place(nest, array)
+    else:
+        found = place(nest, array)
+        assert (found.cycles, sum(found[2:5])) == expected
+
+
+@settings(deadline=None)
+@given(nests, st.integers(200, 20_000), st.integers(0, 20_000))
+def test_more_buffer_never_takes_more_cycles(nest: Nest, buffer: int, more: int) -> None:
+    array = Array("row_stationary", 12, 14, PADS, buffer, 1, 4)
+    try:
+        less = place(nest, array).cycles
+    except InputError:
+        return
+    assert place(nest, array._replace(buffer_bytes=buffer + more)).cycles <= less
+
+
+def test_more_buffer_never_takes_more_cycles_of_vggs_second_layer() -> None:
+    second = replace(conv(226, 64, 3, 64, batch=3), padding=((1, 1), (1, 1)), in_rows=224, in_columns=224)
+    eyeriss = accelerator("eyeriss")
+    cycles = [place(second, eyeriss.replace(buffer_bytes=kib << 10).array).cycles for kib in (8, 12, 16, 32, 108, 512)]
+    assert cycles == sorted(cycles, reverse=True)
+    # Never less than what all of its elements take to multiply, 3 x 224² x 64 x 64 x 9 / 168.
+    assert cycles[-1] >= second.macs / 168
+
+
+def test_partial_sums_fill_the_buffer_as_wide_as_they_are() -> None:
+    """64 to 64 channels, 3x3, on 56² pixels: what one pass of the mapping holds, by its sizes."""
+    nest = replace(conv(58, 64, 3, 64), padding=((1, 1), (1, 1)), in_rows=56, in_columns=56)
+    for operand, accumulator in ((2, 2), (1, 4), (1, 2)):
+        array = accelerator("eyeriss").array._replace(operand_bytes=operand, partial_sum_bytes=accumulator)
+        size = {name: int(number) for name, number in (part.split() for part in place(nest, array).how.split(", "))}
+        e, w = size["e"], size.get("w", 56)
+        sums, inputs = size["p"] * size["t"] * e * w, size["q"] * size["r"] * (e + 2) * (w + 2)
+        assert size["n"] * (sums * accumulator + 2 * inputs * operand) <= 110_592
+
+
+@pytest.mark.parametrize("flow", [flow for flow in DATAFLOWS if flow != "ideal"])
+def test_a_transposed_convolution_whose_windows_do_not_overlap_is_a_product(flow: str) -> None:
+    """Window 2, stride 2, 64 to 32 channels, 32x32 to 64x64: each input pixel makes 4 outputs, as 4 x 32 channels."""
+    nest = Nest(
+        "up", "aten.convolution", "conv", in_channels=64, out_channels=32, out_rows=64, out_columns=64,
+        filter_rows=2, filter_columns=2, stride=(2, 2), in_rows=32, in_columns=32, transposed=True,
+    )  # fmt: skip
+    array = Array(flow, 16, 8, PADS if flow == "row_stationary" else None)
+    found = place(nest, array)
+    assert found == place(conv(32, 64, 1, 128), array)
+    assert found.multiply_cycles * 128 >= nest.macs == 1024 * 64 * 32 * 4
+
+
+def test_transposed_convolutions_by_hand() -> None:
+    nest = Nest(
+        "up", "aten.convolution", "conv", in_channels=64, out_channels=32, out_rows=64, out_columns=64,
+        filter_rows=2, filter_columns=2, stride=(2, 2), in_rows=32, in_columns=32, transposed=True,
+    )  # fmt: skip
+    out, weight, rows, ideal = (
+        place(nest, Array(f"{flow}", 16, 8, PADS if flow.startswith("row") else None))
+        for flow in ("output_stationary", "weight_stationary", "row_stationary", "ideal")
+    )
+    assert out.partial_sum_words == 64 * 64 * 32
+    # 64 x 128 weights are 4 x 16 folds; every pixel streams through each
+    assert weight.cycles == (2 * 16 + 8 + 1024 - 2) * 4 * 16
+    assert weight.input_words == 1024 * 64 * 16 and weight.partial_sum_words == 64 * 64 * 32 * (2 * 4 - 1)
+    assert rows.input_words % (1024 * 64) == 0 and rows.weight_words >= 64 * 128
+    assert ideal[2:5] == (1024 * 64, 64 * 128, 64 * 64 * 32)
+    # Window 3, stride 1 on 10² pixels: 12² outputs of 900 results. The others read what is there before they add.
+    full = replace(
+        nest, filter_rows=3, filter_columns=3, stride=(1, 1), in_rows=10, in_columns=10, out_rows=12, out_columns=12
+    )
+    assert place(full, Array("output_stationary", 16, 8)).partial_sum_words == 32 * (900 + 900 - 144)
+    # Window 1, stride 2: outputs between the 10² results are zeros that have to be written.
+    apart = replace(nest, filter_rows=1, filter_columns=1, in_rows=10, in_columns=10, out_rows=19, out_columns=19)
+    assert place(apart, Array("output_stationary", 16, 8)).partial_sum_words == 32 * 19**2
+
+
 def test_row_stationary_replicates_depthwise_groups() -> None:
     nest = conv(14, 1, 3, 1, groups=64)
     found = place(nest, Array("row_stationary", 12, 12, PADS))
@@ -173,5 +316,6 @@ def test_what_cannot_be_placed() -> None:
         place(fc(4, 4), Array("weight_stationry", 4, 4))
     with pytest.raises(InputError, match="needs scratchpads"):
         place(fc(4, 4), Array("row_stationary", 4, 4))
-    with pytest.raises(InputError, match="20 words is too small for any row-stationary pass of layer 'layer'"):
-        place(conv(227, 3, 11, 96, 4), Array("row_stationary", 12, 14, PADS, 20))
+    # two passes of one 11x11 window's inputs take 484 bytes
+    with pytest.raises(InputError, match="400 bytes is too small for any row-stationary pass of layer 'layer'"):
+        place(conv(227, 3, 11, 96, 4), Array("row_stationary", 12, 14, PADS, 400))

@@ -188,11 +188,83 @@ def test_query_heads_that_share_a_key_are_rows_of_one_product() -> None:
     assert scores.macs + values.macs == rules()[operation.operator].work(operation).macs
 
 
+@pytest.mark.parametrize(
+    ("module", "shape", "expected"),
+    [  # batch, groups, out and in channels; output rows and columns, window, stride, input rows and columns
+        # each of 2 x 5 images by itself, then each of 2 x 4 rows' tubes through time
+        (nn.Conv3d(3, 8, (1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1)), (2, 3, 5, 8, 6),
+         ((10, 1, 8, 3), (4, 3), (3, 3), (2, 2), (8, 6))),
+        (nn.Conv3d(8, 4, (3, 1, 1), stride=(2, 1, 1), padding=(1, 0, 0)), (2, 8, 5, 4, 3),
+         ((8, 1, 4, 8), (3, 3), (3, 1), (2, 1), (5, 3))),
+        # patches of 2 x 4 x 4: two frames' channels beside each other, 3 pairs of frames
+        (nn.Conv3d(3, 16, (2, 4, 4), stride=(2, 4, 4)), (1, 3, 6, 8, 12),
+         ((3, 1, 16, 6), (2, 3), (4, 4), (4, 4), (8, 12))),
+        # 3 frames in, one out, in groups: 3 x 2 channels each
+        (nn.Conv3d(4, 6, 3, groups=2, padding=(0, 1, 1)), (1, 4, 3, 5, 5),
+         ((1, 2, 3, 6), (5, 5), (3, 3), (1, 1), (5, 5))),
+    ],
+)  # fmt: skip
+def test_convolutions_over_three_dimensions(module: nn.Module, shape: tuple[int, ...], expected: tuple) -> None:
+    trace = cm.trace(module, shape, name="net")
+    (nest,) = made = lower(trace)
+    extents = ("out_rows", "out_columns"), ("filter_rows", "filter_columns"), ("stride",), ("in_rows", "in_columns")
+    out, window, (stride,), inside = (tuple(getattr(nest, name) for name in names) for names in extents)
+    assert (sizes(nest), out, window, stride, inside) == expected
+    assert made.macs == cm.count(trace).total.macs
+
+
+def test_a_transposed_convolution_over_three_dimensions() -> None:
+    """2 x 4 x 4 pixels to 4 x 8 x 8: each of 2 frames makes two, which are channels beside each other."""
+    trace = cm.trace(nn.ConvTranspose3d(6, 5, 2, stride=2), (1, 6, 2, 4, 4), name="net")
+    (nest,) = made = lower(trace)
+    assert nest.transposed and sizes(nest) == (2, 1, 10, 6)
+    assert made.macs == cm.count(trace).total.macs == 32 * 8 * 5 * 6
+    assert (nest.input_elements, nest.output_elements) == (6 * 32, 5 * 4 * 8 * 8)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    *(st.tuples(*[numbers] * 3) for numbers in (st.integers(1, 3), st.integers(1, 3), st.integers(0, 1))),
+    st.tuples(*[st.integers(3, 6)] * 3), st.booleans(),
+)  # fmt: skip
+def test_three_dimensions_keep_every_word(taps, stride, padding, inputs, train: bool) -> None:
+    """Words and MACs of a lowered convolution are the tensors' own, without what a stride skips."""
+    module = nn.Conv3d(2, 4, taps, stride, padding, bias=False)
+    trace = cm.trace(nn.Sequential(nn.Identity(), module), (2, 2, *inputs), name="net", train=train)
+    overlapping = all(before or size > step for before, size, step in zip(padding, taps, stride, strict=True))
+    outputs = [
+        (size + 2 * before - tap) // step + 1
+        for size, before, tap, step in zip(inputs, padding, taps, stride, strict=True)
+    ]
+    if overlapping and not any(out == 1 and not before for out, before in zip(outputs, padding, strict=True)):
+        with pytest.raises(InputError, match="no contraction"):
+            lower(trace)
+        return
+    made = lower(trace)
+    assert not made.unlowered and made.macs == cm.count(trace).total.macs
+    nest = made[0]
+    read = [
+        {p * step + r - before for p in range(out) for r in range(tap)} & set(range(size))
+        for size, before, tap, step, out in zip(inputs, padding, taps, stride, outputs, strict=True)
+    ]
+    assert nest.input_elements == 2 * 2 * len(read[0]) * len(read[1]) * len(read[2])
+    assert nest.weight_elements == module.weight.numel()
+    assert nest.output_elements == 2 * 4 * outputs[0] * outputs[1] * outputs[2]
+
+
+@pytest.mark.parametrize("name", ["r2plus1d_18", "swin3d_t", "s3d"])
+def test_networks_for_videos(name: str) -> None:
+    network = find(f"torchvision:{name}")
+    costs = cm.count(cm.trace(network.module, network.inputs(1), name=name))
+    made = lower(costs)
+    assert made.macs == costs.total.macs and not made.unlowered
+
+
 def test_what_no_nest_can_say_is_named() -> None:
     class Both(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.volume, self.fc = nn.Conv3d(1, 2, 3), nn.Linear(8, 3)
+            self.volume, self.fc = nn.Conv3d(1, 2, 3, padding=1), nn.Linear(108, 3)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.fc(self.volume(x).flatten(1))
@@ -201,7 +273,7 @@ def test_what_no_nest_can_say_is_named() -> None:
     made = lower(trace)
     (lost,) = made.unlowered
     assert (lost.operator, lost.layers, lost.count) == ("aten.convolution", ("volume",), 1)
-    assert "3 dimensions" in lost.reason and lost.macs == 2 * 27 * 4
+    assert "overlap along 3 dimensions" in lost.reason and lost.macs == 2 * 27 * 54
     assert made.macs + lost.macs == cm.count(trace).total.macs
     assert "3 dimensions" in made._repr_html_()
 
@@ -210,7 +282,7 @@ def test_a_network_without_contractions_is_refused() -> None:
     with pytest.raises(InputError, match="net has no contraction"):
         nests(nn.Sequential(nn.ReLU(), nn.MaxPool2d(2)), (1, 3, 8, 8))
     with pytest.raises(InputError, match=r"only aten\.convolution"):
-        nests(nn.Conv3d(1, 2, 3), (1, 1, 3, 3, 3))
+        nests(nn.Conv3d(1, 2, 3), (1, 1, 4, 4, 4))
 
 
 def test_a_trace_read_from_json_gives_the_same_nests() -> None:

@@ -278,13 +278,13 @@ class TestCommand:
         net.write_text(
             "from torch import nn\n"
             "def both():\n"
-            "    return nn.Sequential(nn.Conv3d(1, 2, 3), nn.Flatten(), nn.Linear(8, 3))\n"
+            "    return nn.Sequential(nn.Conv3d(1, 2, 3, padding=1), nn.Flatten(), nn.Linear(108, 3))\n"
             "def none():\n"
             "    return nn.ReLU()\n"
         )
         options = ("--input", "1x3x3x6", "--buffer-bytes", 4096)
         code, out, err = cli("traffic", f"{net}:both", *options)
-        assert code == 3 and "a convolution over 3 dimensions" in err and "Not counted" in out
+        assert code == 3 and "overlap along 3 dimensions" in err and "Not counted" in out
         assert cli("traffic", f"{net}:both", *options, "--allow-unmodelled").code == 0
         code, out, err = cli("traffic", f"{net}:none", *options)
         assert (code, out) == (2, "") and "no contraction" in err

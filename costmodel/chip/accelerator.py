@@ -16,6 +16,7 @@ These are required, except the last two, without which an accelerator has no ene
 `element_bytes` (registers or scratchpads of one element), `buffer_banks` (equal arrays of SRAM that the buffer is made
 of: an access takes the energy of one), `buffer_bytes_per_cycle` (what the buffer delivers at most),
 `other_sram_bytes` (on the chip beside the buffer: its area counts), `other_mm2` (everything else on the chip),
+`weights_ahead = true` (a weight-stationary array that takes in the next weights while it multiplies),
 `memory_interface = false` (where the area of the memory's interface is not the chip's, or in `other_mm2`), and a table
 [scratchpads], which row_stationary needs. A number may say its source, as in device files:
 
@@ -103,6 +104,9 @@ class Accelerator:
     scratchpads: Scratchpads | None = None
     """Of a row-stationary element."""
 
+    weights_ahead: bool = False
+    """Whether a weight-stationary array takes in the next weights while it multiplies."""
+
     facts: Mapping[str, Fact] = field(default_factory=dict, compare=False, repr=False)
     """Source, date and note of the numbers that have one, by their field."""
 
@@ -129,8 +133,11 @@ class Accelerator:
     @property
     def array(self) -> Array:
         """What a nest is placed on."""
-        words = self.buffer_bytes * 8 // TYPE_BITS[self.operand]
-        return Array(self.dataflow, self.rows, self.columns, self.scratchpads, words)
+        operand, accumulator = TYPE_BITS[self.operand] // 8, TYPE_BITS[self.accumulator] // 8
+        return Array(
+            self.dataflow, self.rows, self.columns, self.scratchpads, self.buffer_bytes, operand, accumulator,
+            self.weights_ahead,
+        )  # fmt: skip
 
     @property
     def widths(self) -> Widths:
@@ -228,6 +235,7 @@ def _ours(name: str) -> Accelerator:
 
 
 _TEXTS = ("title", "dataflow", "operand", "accumulator", "dram", "technology")
+_SWITCHES = ("memory_interface", "weights_ahead")
 _NUMBERS: Mapping[str, Range] = {
     "rows": Range(1, 1 << 16, "elements", whole=True),
     "columns": Range(1, 1 << 16, "elements", whole=True),
@@ -258,7 +266,7 @@ def read_accelerator(path: Path) -> Accelerator:
     Raises InputError if the file cannot be read, is no TOML, or has an unknown, missing or senseless field.
     """
     file = SourcedFile(path, "accelerator", f"Ours are {', '.join(names())}.")
-    known = (*_TEXTS, *_NUMBERS, "memory_interface", "scratchpads", "sources")
+    known = (*_TEXTS, *_NUMBERS, *_SWITCHES, "scratchpads", "sources")
     file.check_names(known, _REQUIRED)
     document = file.document
     values: dict[str, Any] = {
@@ -275,10 +283,11 @@ def read_accelerator(path: Path) -> Accelerator:
     for name, limits in _NUMBERS.items():
         if name in document:
             values[name] = number(name, document[name], limits)
-    if "memory_interface" in document:
-        values["memory_interface"] = document["memory_interface"]
-        if not isinstance(values["memory_interface"], bool):
-            raise file.error("memory_interface", f"{document['memory_interface']!r} is neither true nor false")
+    for name in _SWITCHES:
+        if name in document:
+            values[name] = document[name]
+            if not isinstance(values[name], bool):
+                raise file.error(name, f"{values[name]!r} is neither true nor false")
     if "scratchpads" in document:
         table = file.table("scratchpads", document["scratchpads"])
         file.check_names(Scratchpads._fields, Scratchpads._fields, "scratchpads.", table)

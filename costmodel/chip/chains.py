@@ -116,6 +116,11 @@ def chains(trace: Trace) -> tuple[Chain, ...]:
     return tuple(found)
 
 
+def follows(operation: Operation) -> bool:
+    """Whether an operation is one that a chain takes in behind a contraction, element by element or as a pooling."""
+    return operation.operator in _ELEMENTWISE or operation.operator in _POOLS
+
+
 def _follow(
     operations: list[Operation],
     readers: Mapping[int, list[int]],
@@ -158,7 +163,7 @@ def _next(operation: Operation, tensor: TensorSpec, last: Stage) -> Stage | None
     if operation.operator in _POOLS:
         return _pool(operation, last)
     nests = nests_of(operation)
-    if len(nests) != 1:
+    if len(nests) != 1 or len(tensor.shape) > 4:  # of three dimensions, the next may take another one as its images
         return None
     source = next(iter(operation.inputs.values())) if "mat1" not in operation.inputs else operation.inputs["mat1"]
     if source.storage != tensor.storage:

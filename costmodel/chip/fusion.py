@@ -29,7 +29,7 @@ import numpy as np
 from costmodel.chip.bounds import bound_bytes
 from costmodel.chip.chains import Chain, Stage, chains
 from costmodel.chip.lowering import lower
-from costmodel.chip.nests import Unlowered
+from costmodel.chip.nests import Nest, Unlowered
 from costmodel.chip.pyramids import Levels, Pyramids, levels, needed, of_run, pyramids
 from costmodel.chip.tiling import Curve, least_traffic
 from costmodel.chip.widths import WORD_BITS, Widths, whole
@@ -94,6 +94,9 @@ class Group(NamedTuple):
     apart_bytes: int
     """What its elementwise operations and poolings move one by one."""
 
+    nests: tuple[Nest, ...] = ()
+    """Its contractions."""
+
 
 @dataclass(frozen=True, repr=False)
 class Fusion:
@@ -145,7 +148,7 @@ class Fusion:
         """One row a group, in bytes."""
         import pandas as pd
 
-        return pd.DataFrame([group._asdict() for group in self.groups])
+        return pd.DataFrame([group._asdict() for group in self.groups]).drop(columns="nests")
 
     def __repr__(self) -> str:
         return (
@@ -366,6 +369,7 @@ class _Cutter:
             max(0, macs - sum(stage.macs for stage in contractions)),
             sum(int(self.curve(stage, None).dram_bytes(self.buffer_bytes)) for stage in contractions),
             self._bytes(sum(stage.apart_words for stage in stages), self.widths.output_bits),
+            tuple(stage.nest for stage in contractions if stage.nest),
         )
 
     @staticmethod

@@ -5,6 +5,10 @@ convolution is two nests: the input's gradient is the transposed convolution; th
 is the output's gradient, whose batch is the input channels and which sums over the batch:
 
     grad_weight[c, k, r, s] += input[c, n, r dilation + p stride - padding, ...] * grad_output[n, k, p, q]
+
+A convolution over three dimensions is a nest if along one of them no two windows meet and none meets padding: outputs
+along it are further images, and its taps further input channels (of a transposed one, inputs and output channels). That
+is one with a single tap along some dimension, as in R(2+1)D, and a video transformer's embedding of patches.
 """
 
 from __future__ import annotations
@@ -13,9 +17,9 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
-from costmodel.chip.nests import Nest, Nests, Pair, Unlowered
+from costmodel.chip.nests import Nest, Nests, Unlowered
 from costmodel.cost import Costs, OperationCost, count
 from costmodel.errors import InputError
 from costmodel.graph import Operation, TensorSpec, Trace
@@ -24,8 +28,8 @@ from costmodel.graph import Operation, TensorSpec, Trace
 def lower(network: Trace | Costs) -> Nests:
     """The loop nests of every contraction of a trace, forward and backward, in the order of execution.
 
-    Their MACs and those of `Nests.unlowered` (a convolution over three dimensions, a product of three tensors) add up
-    to the count's. Raises InputError for a network that has no contraction to lower.
+    Their MACs and those of `Nests.unlowered` (a convolution whose windows overlap along three dimensions, a product of
+    three tensors) add up to the count's. Raises InputError for a network that has no contraction to lower.
     """
     costs = network if isinstance(network, Costs) else count(network)
     nests: list[Nest] = []
@@ -56,15 +60,14 @@ def nests_of(operation: Operation) -> tuple[Nest, ...]:
 
 
 def _convolution(op: Operation) -> Iterable[Nest]:
-    if len(op.inputs["weight"].shape) > 4:
-        return
-    yield _conv(op, op.inputs["input"], op.inputs["weight"], op.outputs[0])
+    nest = _conv(op, op.inputs["input"], op.inputs["weight"], op.outputs[0])
+    return (nest,) if nest else ()
 
 
 def _convolution_backward(op: Operation) -> Iterable[Nest]:
-    if len(op.inputs["weight"].shape) > 4:
-        return
     forward = _conv(op, op.inputs["input"], op.inputs["weight"], op.inputs["grad_output"])
+    if forward is None:
+        return
     for_input, for_weight, _ = op.attributes["output_mask"]
     if for_input:
         yield replace(
@@ -97,32 +100,66 @@ def _convolution_backward(op: Operation) -> Iterable[Nest]:
         )
 
 
-def _conv(op: Operation, data: TensorSpec, weight: TensorSpec, output: TensorSpec) -> Nest:
-    """The nest of the forward convolution. One over a single dimension has one row; a batch may be missing."""
+class _Axis(NamedTuple):
+    """One dimension of a convolution."""
+
+    outputs: int = 1
+    inputs: int = 1
+    taps: int = 1
+    stride: int = 1
+    dilation: int = 1
+    padding: int = 0
+
+    def apart(self, transposed: bool) -> bool:
+        """Whether no two windows meet, and none meets padding; and a transposed one's fill the output."""
+        if transposed:
+            side_by_side = self.inputs == 1 or self.stride == self.taps
+            dense = self.dilation == 1 and self.outputs == self.inputs * self.taps
+            return not self.padding and dense and side_by_side
+        reach = (self.taps - 1) * self.dilation + 1
+        return not self.padding and (self.outputs == 1 or reach <= self.stride)
+
+
+def _conv(op: Operation, data: TensorSpec, weight: TensorSpec, output: TensorSpec) -> Nest | None:
+    """The nest of the forward convolution; None if there is none. A batch may be missing."""
     spatial = len(weight.shape) - 2
     transposed = bool(op.attributes.get("transposed", False))
     groups = int(op.attributes.get("groups", 1))
-    out_channels, in_channels = output.shape[-spatial - 1], data.shape[-spatial - 1]
-    (out_rows, out_columns), (in_rows, in_columns) = (_plane(t.shape[-spatial:], 1) for t in (output, data))
-    filter_rows, filter_columns = _plane(weight.shape[2:], 1)
-    down, across = _plane(_each(op.attributes["padding"], spatial), 0)
+    batch = math.prod(data.shape[: -spatial - 1])
+    out_channels, in_channels = (tensor.shape[-spatial - 1] // groups for tensor in (output, data))
+    settings = (_each(op.attributes[name], spatial) for name in ("stride", "dilation", "padding"))
+    axes = [
+        _Axis(*sizes)
+        for sizes in zip(output.shape[-spatial:], data.shape[-spatial:], weight.shape[2:], *settings, strict=True)
+    ]
+    if spatial == 1:
+        axes.insert(0, _Axis())
+    if spatial == 3:
+        folded = next((axis for axis in axes if axis.apart(transposed)), None)
+        if folded is None:
+            return None
+        axes.remove(folded)
+        batch *= folded.inputs if transposed else folded.outputs
+        out_channels *= folded.taps if transposed else 1
+        in_channels *= 1 if transposed else folded.taps
+    rows, columns = axes
     return Nest(
         op.layer,
         op.operator,
         "conv",
-        batch=math.prod(data.shape[: -spatial - 1]),
+        batch=batch,
         groups=groups,
-        out_channels=out_channels // groups,
-        in_channels=in_channels // groups,
-        out_rows=out_rows,
-        out_columns=out_columns,
-        filter_rows=filter_rows,
-        filter_columns=filter_columns,
-        stride=_plane(_each(op.attributes["stride"], spatial), 1),
-        dilation=_plane(_each(op.attributes["dilation"], spatial), 1),
-        padding=((down, down), (across, across)),
-        in_rows=in_rows,
-        in_columns=in_columns,
+        out_channels=out_channels,
+        in_channels=in_channels,
+        out_rows=rows.outputs,
+        out_columns=columns.outputs,
+        filter_rows=rows.taps,
+        filter_columns=columns.taps,
+        stride=(rows.stride, columns.stride),
+        dilation=(rows.dilation, columns.dilation),
+        padding=((rows.padding,) * 2, (columns.padding,) * 2),
+        in_rows=rows.inputs,
+        in_columns=columns.inputs,
         transposed=transposed,
         phase=op.phase,
     )
@@ -212,12 +249,6 @@ def _factors(op: Operation) -> tuple[str, str]:
     return next(pair for pair in (("mat1", "mat2"), ("batch1", "batch2"), ("mat", "vec")) if pair[0] in op.inputs)
 
 
-def _plane(sizes: Iterable[int], missing: int) -> Pair:
-    """Two sizes; the first is missing where there is one dimension only."""
-    *first, last = sizes
-    return (first[0] if first else missing, last)
-
-
 def _each(value: Any, spatial: int) -> tuple[int, ...]:
     """A setting for each dimension; one number stands for all."""
     sizes = tuple(value) if isinstance(value, (tuple, list)) else (value,)
@@ -231,7 +262,7 @@ def _swapped(nest: Nest, a: str, b: str) -> dict[str, Any]:
 def _why_not(op: Operation) -> str:
     weight = op.inputs.get("weight")
     if "convolution" in op.operator and weight is not None:
-        return f"a convolution over {len(weight.shape) - 2} dimensions"
+        return f"a convolution whose windows overlap along {len(weight.shape) - 2} dimensions"
     return "not a product of two tensors that a nest can say"
 
 

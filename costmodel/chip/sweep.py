@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from costmodel.chip.accelerator import Accelerator
 from costmodel.chip.evaluation import area_of, energy_of, moved_in_buffer_bytes
-from costmodel.chip.mapping import Array, Mapped, place
+from costmodel.chip.mapping import Mapped, place
 from costmodel.chip.nests import Nest, Nests
 from costmodel.chip.shapes import curve_of, shape_of
 from costmodel.chip.space import Space, variant
@@ -126,7 +126,7 @@ def _cycles(
     """Cycles, and bytes between buffer and array: (arrays, buffers)."""
     shape = (len(sides), len(buffers))
     if chip.dataflow != "row_stationary":
-        mapped = place(nest, Array(chip.dataflow, sides[:, 0], sides[:, 1]))
+        mapped = place(nest, chip.array._replace(rows=sides[:, 0], columns=sides[:, 1]))
         words = moved_in_buffer_bytes(mapped, chip)
         return (
             np.broadcast_to(np.asarray(mapped.cycles, dtype=float)[:, None], shape),

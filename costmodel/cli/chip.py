@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from costmodel.cli.inputs import traced
+from costmodel.cli.inputs import run_options, traced
 from costmodel.cli.options import AllowUnmodelled, Feed, Format, Model, Models, Output, Step
 from costmodel.cli.output import Answer, rendered, uncounted_code
 from costmodel.cli.program import command
@@ -58,11 +58,16 @@ def chip(
     from costmodel.chip.whatif import what_ifs
     from costmodel.report import documents
     from costmodel.report.captions import caption, chip_notes, unlowered_warnings
+    from costmodel.report.resolutions import other_resolutions
     from costmodel.report.tables import evaluation_table, what_ifs_table
 
     nests = lower(trace)
     evaluation = evaluate(nests.only(*kind) if kind else trace, hardware, energy=energy)
-    changes = what_ifs(nests.only(*kind) if kind else trace, hardware) if what_if else None
+    changes = None
+    if what_if:
+        sizes = other_resolutions(found, feed.batch, **run_options(feed, Step()))
+        extra = [(name, lower(other).only(*kind) if kind else other, why) for name, other, why in sizes]
+        changes = what_ifs(nests.only(*kind) if kind else trace, hardware, extra=extra)
     if out.format is Format.JSON:
         text = documents.to_text(documents.evaluation(evaluation, changes))
     else:

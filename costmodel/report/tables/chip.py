@@ -113,7 +113,8 @@ def designs_table(designs: pd.DataFrame) -> pd.DataFrame:
 
 
 def what_ifs_table(found: WhatIfs) -> pd.DataFrame:
-    """One row a change: a frame's times, traffic and energy after it."""
+    """One row a change: a frame's times, traffic and energy after it, and the chip's area where there is one."""
+    areas = ("area_mm2",) if any(outcome.area_mm2 is not None for outcome in found.outcomes) else ()
     names = (
         "change",
         "speedup",
@@ -122,6 +123,7 @@ def what_ifs_table(found: WhatIfs) -> pd.DataFrame:
         "macs",
         "dram_bytes",
         "joules",
+        *areas,
         "does_nothing",
     )
     return frame_of(

@@ -12,6 +12,7 @@ from costmodel.chip.lowering import lower
 from costmodel.chip.nests import Nests
 from costmodel.chip.whatif import WhatIfs, what_ifs
 from costmodel.errors import InputError
+from costmodel.report.resolutions import other_resolutions
 from costmodel.report.study import Study
 
 BASE = "edge-npu"
@@ -55,7 +56,9 @@ def design(study: Study, base: Accelerator) -> Designed | None:
         tuple(balance(nests, ideal, area) for area in AREAS),
         evaluate(study.trace(), base),
         elasticities(nests, base),
-        what_ifs(study.trace(), base, operands=("int16",)),
+        what_ifs(
+            study.trace(), base, operands=("int16",), extra=other_resolutions(study.network) if study.network else ()
+        ),
     )
 
 

@@ -1,0 +1,39 @@
+"""What a layer asks of a chip: arithmetic, and bytes in and out of its buffer and of its memory."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from costmodel.chip.accelerator import Accelerator
+from costmodel.chip.evaluation import moved_in_buffer_bytes
+from costmodel.chip.mapping import place
+from costmodel.chip.nests import Nest
+from costmodel.chip.shapes import curve_of
+
+
+class Asked(NamedTuple):
+    """What a layer asks of a chip."""
+
+    macs: int
+    array_seconds: float
+    """Until the array is done, fed as fast as the buffer delivers."""
+
+    buffer_bytes: int
+    """Between buffer and array."""
+
+    dram_bytes: int
+    additions: int = 0
+    """Beside those of the MACs."""
+
+
+def asked(nest: Nest, chip: Accelerator) -> Asked:
+    """What a nest asks: placed on the array as it is, with the least DRAM traffic. Raises InputError as those do."""
+    return placed(nest, chip, int(curve_of(nest, chip.widths).dram_bytes(chip.buffer_bytes)))
+
+
+def placed(nest: Nest, chip: Accelerator, dram_bytes: int, additions: int = 0) -> Asked:
+    """The same with DRAM traffic, and additions, that are known."""
+    mapped = place(nest, chip.array)
+    moved = int(moved_in_buffer_bytes(mapped, chip))
+    delivery = moved / chip.buffer_bytes_per_cycle if chip.buffer_bytes_per_cycle else 0.0
+    return Asked(nest.macs, max(int(mapped.cycles), delivery) / chip.clock_hertz, moved, dram_bytes, additions)
