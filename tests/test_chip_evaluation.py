@@ -13,7 +13,7 @@ from costmodel.chip.evaluation import area_of, evaluate
 from costmodel.chip.lowering import lower
 from costmodel.chip.nests import Nest, Nests
 from costmodel.chip.technology import technology
-from costmodel.chip.unfused import unfused_bytes
+from costmodel.chip.unfused import unfused_elements
 from costmodel.errors import InputError
 
 DATA = Path(__file__).with_name("data")
@@ -127,8 +127,10 @@ def test_unfused_operations_of_resnet50(resnet50: cm.Trace) -> None:
     # them again; pooling reads 64 x 112², writes 64 x 56²; the average reads 2048 x 7² and writes 2048
     maps = 3 * 256 * 56**2 + 4 * 512 * 28**2 + 6 * 1024 * 14**2 + 3 * 2048 * 7**2
     expected = 5 * maps + 64 * (112**2 + 56**2) + 2048 * (49 + 1)
-    assert unfused_bytes(cm.count(resnet50), 8) == expected
-    assert unfused_bytes(cm.count(resnet50), 16) == 2 * expected
+    assert unfused_elements(cm.count(resnet50)) == lower(resnet50).unfused_elements == expected
+    assert evaluate(resnet50, TOY).unfused_bytes == expected
+    assert evaluate(lower(resnet50), TOY.replace(operand="int16"), energy=False).unfused_bytes == 2 * expected
+    assert evaluate(lower(resnet50).only("conv"), TOY).unfused_bytes == 0
 
 
 def test_batch_is_the_samples_of_a_run() -> None:

@@ -9,9 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import costmodel as cm
 from costmodel.chip.accelerator import accelerator
 from costmodel.chip.evaluation import evaluate
 from costmodel.chip.explore import MIX, Exploration, explore
+from costmodel.chip.lowering import lower
 from costmodel.chip.nests import Nest, Nests
 from costmodel.chip.space import Space
 from costmodel.errors import InputError
@@ -180,3 +182,21 @@ def test_what_cannot_be_explored() -> None:
 def test_how_it_shows_itself(swept: Exploration) -> None:
     assert "864 of 864 points" in repr(swept)
     assert "mix" in swept._repr_html_() and swept.to_frame() is swept.frame
+
+
+def test_the_slow_end_of_the_band_is_the_evaluations() -> None:
+    """What passes through DRAM between contractions counts in both: resnet18's additions and poolings."""
+    network = cm.networks.find("torchvision:resnet18")
+    trace = cm.trace(network.module, network.inputs(2))
+    chip = accelerator("edge-npu")
+    for operand in ("int8", "int16"):
+        space = Space(
+            chip, arrays=((32, 32),), dataflows=(chip.dataflow,), buffers=(chip.buffer_bytes,),
+            bandwidths=(chip.dram_bandwidth,), operands=(operand,), clocks=(chip.clock_hertz,),
+        )  # fmt: skip
+        found, (_, row) = (
+            evaluate(trace, chip.replace(operand=operand)),
+            next(explore(lower(trace), space).frame.iterrows()),
+        )
+        assert found.unfused_bytes > 0
+        assert row["serial_frames_per_second"] == pytest.approx(found.serial_frames_per_second)

@@ -32,8 +32,7 @@ from costmodel.chip.nests import Nest, Nests
 from costmodel.chip.shapes import curve_of
 from costmodel.chip.technology import TYPE_BITS, Technology
 from costmodel.chip.tiling import Tiling
-from costmodel.chip.unfused import unfused_bytes
-from costmodel.cost import Costs, count
+from costmodel.cost import Costs
 from costmodel.display import html_table
 from costmodel.errors import InputError
 from costmodel.graph import FORWARD, Trace
@@ -263,7 +262,7 @@ def evaluate(network: Trace | Costs | Nests, accelerator: Accelerator, *, energy
     """A network's forward pass on an accelerator, contraction by contraction.
 
     Args:
-        network: a trace, its costs, or loop nests; nests alone say nothing of what stands between them.
+        network: a trace, its costs, or loop nests; nests of one kind alone say nothing of what stands between them.
         accelerator: what runs it. Without a technology it has neither energy nor area.
         energy: leave it out with False, as for an operand that the technology has no numbers for.
 
@@ -279,12 +278,8 @@ def evaluate(network: Trace | Costs | Nests, accelerator: Accelerator, *, energy
 
 def contractions(network: Trace | Costs | Nests, accelerator: Accelerator) -> tuple[Nests, int, int]:
     """A forward's nests, the DRAM traffic between them where nothing is fused, and the samples of a run."""
-    if isinstance(network, Nests):
-        nests = network.of_phase(FORWARD)
-        return nests, 0, nests.images
-    costs = network if isinstance(network, Costs) else count(network)
-    nests = lower(costs).of_phase(FORWARD)
-    return nests, unfused_bytes(costs, TYPE_BITS[accelerator.operand]), nests.images
+    nests = (network if isinstance(network, Nests) else lower(network)).of_phase(FORWARD)
+    return nests, nests.unfused_elements * TYPE_BITS[accelerator.operand] // 8, nests.images
 
 
 def area_of(accelerator: Accelerator, technology: Technology | None) -> Area | None:

@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 from costmodel.chip.nests import Nest, Nests, Pair, Unlowered
+from costmodel.chip.unfused import unfused_elements
 from costmodel.cost import Costs, OperationCost, count
 from costmodel.errors import InputError
 from costmodel.graph import Operation, TensorSpec, Trace
@@ -45,7 +46,8 @@ def lower(network: Trace | Costs) -> Nests:
             + (f": only {have}." if have else ".")
         )
     shape = costs.trace.inputs[0].shape if costs.trace.inputs else ()
-    return Nests(costs.trace.model, tuple(nests), _unlowered(lost), images=shape[0] if shape else 1)
+    images = shape[0] if shape else 1
+    return Nests(costs.trace.model, tuple(nests), _unlowered(lost), images, unfused_elements(costs))
 
 
 def nests_of(operation: Operation) -> tuple[Nest, ...]:

@@ -144,6 +144,9 @@ class Nests:
     images: int = 1
     """Samples of a run. A nest's batch may be more: a linear layer takes the rows of all tokens as its batch."""
 
+    unfused_elements: int = 0
+    """What the forward moves between its contractions where nothing is fused (`costmodel.chip.unfused`)."""
+
     def __iter__(self) -> Iterator[Nest]:
         return iter(self.nests)
 
@@ -159,12 +162,17 @@ class Nests:
         return sum(nest.macs for nest in self.nests)
 
     def only(self, *kinds: str) -> Nests:
-        """The nests of some kinds: "conv", "linear", "attention". Raises InputError if there are none."""
-        return self._where(lambda nest: nest.kind in kinds, f"contraction of kind {' or '.join(kinds)}")
+        """The nests of some kinds ("conv", "linear", "attention"), without what stands between them.
+
+        Raises InputError if there are none.
+        """
+        kept = self._where(lambda nest: nest.kind in kinds, f"contraction of kind {' or '.join(kinds)}")
+        return replace(kept, unfused_elements=0)
 
     def of_phase(self, phase: str) -> Nests:
         """The nests of one phase. Raises InputError if there are none."""
-        return self._where(lambda nest: nest.phase == phase, f"contraction in its {phase} phase")
+        kept = self._where(lambda nest: nest.phase == phase, f"contraction in its {phase} phase")
+        return kept if phase == FORWARD else replace(kept, unfused_elements=0)
 
     def to_frame(self) -> pd.DataFrame:
         """One row a nest, in elements."""

@@ -20,6 +20,7 @@ from costmodel.chip.mapping import Array, Mapped, place
 from costmodel.chip.nests import Nest, Nests
 from costmodel.chip.shapes import curve_of, shape_of
 from costmodel.chip.space import Space, variant
+from costmodel.chip.technology import TYPE_BITS
 from costmodel.errors import InputError
 from costmodel.graph import FORWARD
 
@@ -27,11 +28,12 @@ Floats = npt.NDArray[np.float64]
 
 
 class Work(NamedTuple):
-    """A network's distinct nests and how often each occurs."""
+    """A network's distinct nests, how often each occurs, and what it moves between them."""
 
     nests: tuple[Nest, ...]
     counts: tuple[int, ...]
     images: int
+    unfused_elements: int
 
 
 class Piece(NamedTuple):
@@ -57,7 +59,7 @@ def work_of(nests: Nests) -> Work:
     """The forward of a network, without what occurs twice."""
     forward = nests.of_phase(FORWARD)
     shapes = Counter(map(shape_of, forward))
-    return Work(tuple(shapes), tuple(shapes.values()), forward.images)
+    return Work(tuple(shapes), tuple(shapes.values()), forward.images, forward.unfused_elements)
 
 
 def run(piece: Piece) -> Found:
@@ -83,7 +85,8 @@ def run(piece: Piece) -> Found:
         traffic += times * dram
         moved += times * words
     frames = work.images
-    serial = array_time + (traffic[:, None] / bandwidths)[None, :, :, None]
+    between = work.unfused_elements * TYPE_BITS[operand] // 8
+    serial = array_time + ((traffic + between)[:, None] / bandwidths)[None, :, :, None]
     joules = None
     area = None
     if technology is not None:
