@@ -10,7 +10,10 @@ array has), DRAM time as 1 / bandwidth and, step by step, with the buffer. So
 The first two sum to -1 on any design: twice both is twice as fast. A design is balanced for an area when no square
 millimetre would do more for the frame rate elsewhere: what elements, SRAM and bandwidth are worth in frames/s a mm² is
 then equal, unless a layer stands just between array and DRAM (it loses by less of either and gains by more of neither).
-`balance` finds it by trying divisions of the area, and finer ones around the best.
+`balance` finds it by trying divisions of the area, and finer ones around the best. Where the memory's interface is not
+the chip's (`memory_interface = false`), bandwidth takes no area, and stays what it is.
+
+The array's time is that behind the design's own buffer, though a row-stationary mapping may gain by a larger one.
 """
 
 from __future__ import annotations
@@ -95,8 +98,8 @@ class Worth(NamedTuple):
     bandwidth: float
     """A further GB/s (1e9 bytes/s)."""
 
-    interface_mm2: float
-    """A further mm² of the memory's interface, which is bandwidth too."""
+    interface_mm2: float | None
+    """A further mm² of the memory's interface, which is bandwidth too; None where that takes none of the chip."""
 
 
 @dataclass(frozen=True)
@@ -151,9 +154,9 @@ def elasticities(networks: Networks, chip: Accelerator, weights: Mapping[str, fl
     buffers = np.array([chip.buffer_bytes / STEP, chip.buffer_bytes, chip.buffer_bytes * STEP])
     dram = times.traffic(buffers) / chip.dram_bandwidth
     whole = times.overlapped(1.0, dram)
-    bound = np.sum(np.where(times.array[:, None] > dram, times.array[:, None], 0.0), axis=0)[1]
-    share = float(bound / whole[1])
-    return Elasticities(-share, share - 1, float(np.log(whole[2] / whole[0]) / (2 * np.log(STEP))))
+    by_array = times.times * np.where(times.array > dram[:, 1], times.array, 0.0)
+    share = float(by_array.sum() / whole[1])
+    return Elasticities(0.0 - share, share - 1, float(np.log(whole[2] / whole[0]) / (2 * np.log(STEP))))
 
 
 def worth(networks: Networks, chip: Accelerator, weights: Mapping[str, float] | None = None) -> Worth:
@@ -169,30 +172,33 @@ def balance(
 ) -> Balance:
     """The best division of an area into elements, buffer and bandwidth, for the overlapped time of a frame.
 
-    Everything else is the base's: technology, clock, types, and the utilisation that its array has on each layer (an
-    ideal one wastes nothing). Raises InputError for an area that holds nothing, with what is needed at least.
+    Everything else is the base's: technology, clock, types, the utilisation that its array has on each layer (an ideal
+    one wastes nothing), and the bandwidth if the chip has no memory interface. Raises InputError for an area that holds
+    nothing, with what is needed at least.
     """
     technology = base.find_technology()
     times = _Times(frame_of(networks, weights), base)
     per_element, per_byte = _element_mm2(base, technology), technology.sram_mm2(1)
-    per_bandwidth = technology.interface_mm2(1.0)
+    per_bandwidth = technology.interface_mm2(1.0) if base.memory_interface else 0.0
     fixed = base.other_mm2 + technology.sram_mm2(base.other_sram_bytes)
     smallest = max(curve.smallest_buffer_bytes for curve in times.curves)
     free = area_mm2 - fixed
     if not free > smallest * per_byte + per_element:
-        least = fixed + smallest * per_byte + per_element
         raise InputError(
             f"{area_mm2:g} mm² hold no design: one element, {smallest:,} bytes of buffer and the rest take "
-            f"{least:.3g} mm²."
+            f"{fixed + smallest * per_byte + per_element:.3g} mm²."
         )
     low, high = np.log(smallest), np.log((free - per_element) / per_byte * 0.95)
-    left, right = 1e-4, 1 - 1e-4
+    least, most = (1e-4, 1 - 1e-4) if per_bandwidth else (1.0, 1.0)  # of what the buffer leaves, for elements
+    left, right = least, most
     for _ in range(4):
         buffers = np.exp(np.linspace(low, max(low, high), 65))
         shares = np.linspace(left, right, 129)
         rest = free - buffers * per_byte
         elements = rest[:, None] * shares / per_element
-        bandwidth = rest[:, None] * (1 - shares) / per_bandwidth
+        bandwidth = np.full_like(elements, base.dram_bandwidth)
+        if per_bandwidth:
+            bandwidth = rest[:, None] * (1 - shares) / per_bandwidth
         dram = times.traffic(buffers)
         scale = base.elements / elements
         seconds = sum(
@@ -203,7 +209,7 @@ def balance(
         span, width = (max(low, high) - low) / 16, (right - left) / 16
         low, high = np.log(buffers[i]) - span, np.log(buffers[i]) + span
         low, high = max(low, np.log(smallest)), min(high, np.log((free - per_element) / per_byte * 0.99))
-        left, right = max(shares[j] - width, 1e-4), min(shares[j] + width, 1 - 1e-4)
+        left, right = max(shares[j] - width, least), min(shares[j] + width, most)
         best = float(seconds[i, j]), float(elements[i, j]), int(buffers[i]), float(bandwidth[i, j])
     time, count, size, rate = best
     return Balance(
@@ -319,7 +325,7 @@ def _worth(
         (rate(elements * (1 + MARGIN), buffer_bytes, bandwidth) - here) / (elements * MARGIN * per_element),
         (rate(elements, buffer_bytes * STEP, bandwidth) - here) / technology.sram_mm2(buffer_bytes * (STEP - 1)),
         more_bandwidth / (bandwidth * MARGIN / 1e9),
-        more_bandwidth / technology.interface_mm2(bandwidth * MARGIN),
+        more_bandwidth / technology.interface_mm2(bandwidth * MARGIN) if chip.memory_interface else None,
     )
 
 
