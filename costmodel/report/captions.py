@@ -153,8 +153,9 @@ def fusion_notes(fusions: Iterable[Fusion], curves: Curves) -> list[str]:
     """What a table of fused layers counts, and its sums beside those of layers that run one by one."""
     sums = [
         f"Behind {iec(each.buffer_bytes)}: {iec(each.dram_bytes)} ({si(each.dram_bytes, 'B')}) in {len(each.groups)} "
-        f"groups instead of {iec(each.alone_bytes + each.apart_bytes)}: contractions alone {iec(each.alone_bytes)}, "
-        f"activations and poolings apart {iec(each.apart_bytes)}; {si(each.extra_macs, 'MAC')} made again."
+        f"group{'s' if len(each.groups) > 1 else ''} instead of {iec(each.alone_bytes + each.apart_bytes)}: "
+        f"contractions alone {iec(each.alone_bytes)}, activations and poolings apart {iec(each.apart_bytes)}; "
+        f"{si(each.extra_macs, 'MAC')} made again."
         for each in fusions
     ]
     return [f"{FUSED[0].upper()}{FUSED[1:]}; {_words(curves)}.", *sums]
