@@ -10,8 +10,10 @@ import pytest
 import costmodel as cm
 from costmodel.chip.accelerator import Accelerator, accelerator
 from costmodel.chip.evaluation import area_of, evaluate
+from costmodel.chip.explore import explore
 from costmodel.chip.lowering import lower
 from costmodel.chip.nests import Nest, Nests
+from costmodel.chip.space import Space
 from costmodel.chip.technology import technology
 from costmodel.chip.unfused import unfused_elements
 from costmodel.errors import InputError
@@ -139,6 +141,66 @@ def test_batch_is_the_samples_of_a_run() -> None:
     assert (one.images, eight.images) == (1, 8)
     assert eight.macs == 8 * one.macs
     assert eight.frames_per_second > one.frames_per_second  # the weights move once
+
+
+def test_a_chip_may_be_named() -> None:
+    network = cm.networks.find("lenet-relu")
+    trace = cm.trace(network.module, network.inputs(1))
+    assert evaluate(trace, "edge-npu").accelerator is accelerator("edge-npu")
+    with pytest.raises(InputError, match="Did you mean edge-npu"):
+        evaluate(trace, "edge-nup")
+    with pytest.raises(InputError, match="names no accelerator"):
+        evaluate(trace, None)
+    for wrong in (3, network.module):
+        with pytest.raises(InputError, match=r"not from '\w+': costmodel\.trace"):
+            evaluate(wrong, "edge-npu")
+
+
+def test_a_frame_is_a_sample_in_evaluations_and_explorations() -> None:
+    """128 tokens of a sample are rows of its linear layers, not samples of their own; 3 samples are 3 frames."""
+    from torch import nn
+
+    encoder = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True).eval()
+    chip = accelerator("edge-npu")
+    for batch in (1, 3):
+        trace = cm.trace(encoder, (batch, 128, 32))
+        found = evaluate(trace, chip)
+        row = explore(lower(trace), own_point(chip)).best(trace.model)
+        assert row["frames_per_second"] == pytest.approx(found.frames_per_second)
+        assert row["serial_frames_per_second"] == pytest.approx(found.serial_frames_per_second)
+        assert row["joules_per_frame"] == pytest.approx(found.joules_per_frame)
+        # projections of 32 x 96 and 32 x 32, two layers of 32 x 64, and 128² scores and values of 4 heads of 8
+        assert found.macs == batch * (128 * (32 * 96 + 32 * 32 + 2 * 32 * 64) + 2 * 128 * 128 * 32)
+        assert found.frames_per_second == pytest.approx(batch / found.overlapped_seconds)
+        # the linear layers alone are as many frames
+        linear = evaluate(lower(trace).only("linear"), chip)
+        assert linear.images == batch and linear.unfused_bytes == 0
+        assert linear.joules_per_frame == pytest.approx(linear.energy.total / batch)
+        own = explore(lower(trace).only("linear"), own_point(chip)).best(trace.model)
+        assert own["serial_frames_per_second"] == pytest.approx(linear.serial_frames_per_second)
+
+
+def own_point(chip: Accelerator) -> Space:
+    """The chip alone."""
+    return Space(
+        chip, ((chip.rows, chip.columns),), (chip.dataflow,), (chip.buffer_bytes,), (chip.dram_bandwidth,),
+        (chip.operand,), (chip.clock_hertz,),
+    )  # fmt: skip
+
+
+def test_what_no_loop_nest_says_is_a_share_of_the_macs() -> None:
+    from torch import nn
+
+    # over 4 x 4 x 4 pixels, 2 x 6 channels and 27 taps; then 6 x 10
+    network = nn.Sequential(
+        nn.Conv3d(2, 6, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(6, 10)
+    )
+    lost, kept = 64 * 2 * 6 * 27, 60
+    for train in (False, True):  # of a training step's three convolutions one is the forward's
+        found = evaluate(cm.trace(network, (1, 2, 4, 4, 4), train=train), "edge-npu")
+        assert found.counted_share == pytest.approx(kept / (kept + lost))
+    assert "counting only 0.3 % of the MACs" in found._repr_html_() and "0.3 % of the MACs" in repr(found)
+    assert "counting" not in repr(evaluate(nests(FC), TOY)) and evaluate(nests(FC), TOY).counted_share == 1
 
 
 def test_how_it_shows_itself(eyeriss_run) -> None:

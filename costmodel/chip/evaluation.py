@@ -23,9 +23,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from os import PathLike
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from costmodel.chip.accelerator import Accelerator
+from costmodel.chip.accelerator import accelerator as find_accelerator
 from costmodel.chip.lowering import lower
 from costmodel.chip.mapping import Mapped, place
 from costmodel.chip.nests import Nest, Nests
@@ -36,7 +38,7 @@ from costmodel.cost import Costs
 from costmodel.display import html_table
 from costmodel.errors import InputError
 from costmodel.graph import FORWARD, Trace
-from costmodel.units import seconds, si
+from costmodel.units import percent, seconds, si
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -148,6 +150,9 @@ class Evaluation:
     area: Area | None = None
     """None without a technology."""
 
+    counted_share: float = 1.0
+    """Of the network's MACs, those of the layers; less where a contraction is none that a loop nest can say."""
+
     @cached_property
     def overlapped_seconds(self) -> float:
         """Of a run: the fast end of the band."""
@@ -231,7 +236,7 @@ class Evaluation:
     def __repr__(self) -> str:
         return (
             f"<{self.model} on {self.accelerator.title}: {seconds(self.overlapped_seconds)} to "
-            f"{seconds(self.serial_seconds)}>"
+            f"{seconds(self.serial_seconds)}{for_share(self.counted_share)}>"
         )
 
     def _repr_html_(self) -> str:
@@ -253,33 +258,44 @@ class Evaluation:
         )  # fmt: skip
         title = (
             f"{self.model} on {self.accelerator.title}: {si(self.serial_frames_per_second)} to "
-            f"{si(self.frames_per_second)} frames a second"
+            f"{si(self.frames_per_second)} frames a second{for_share(self.counted_share)}"
         )
         return html_table(title, columns, rows, total, [f"{CONVENTION[0].upper()}{CONVENTION[1:]}."])
 
 
-def evaluate(network: Trace | Costs | Nests, accelerator: Accelerator, *, energy: bool = True) -> Evaluation:
+def evaluate(
+    network: Trace | Costs | Nests, accelerator: Accelerator | str | PathLike[str], *, energy: bool = True
+) -> Evaluation:
     """A network's forward pass on an accelerator, contraction by contraction.
 
     Args:
         network: a trace, its costs, or loop nests; nests of one kind alone say nothing of what stands between them.
-        accelerator: what runs it. Without a technology it has neither energy nor area.
+        accelerator: what runs it, or its name or file. Without a technology it has neither energy nor area.
         energy: leave it out with False, as for an operand that the technology has no numbers for.
 
-    Raises InputError for a network without contractions, for a buffer that holds no tile of some layer, and for energy
-    that the technology has no number for.
+    Raises InputError for a network without contractions, for an unknown accelerator, for a buffer that holds no tile of
+    some layer, and for energy that the technology has no number for.
     """
-    nests, between, images = contractions(network, accelerator)
-    technology = accelerator.find_technology() if accelerator.technology else None
-    joules = energy_of(accelerator, technology) if technology and energy else None
-    layers = tuple(_layer(nest, accelerator, joules) for nest in nests)
-    return Evaluation(nests.model, accelerator, layers, images, between, area_of(accelerator, technology))
+    chip = find_accelerator(accelerator)
+    nests, between, images = contractions(network, chip)
+    technology = chip.find_technology() if chip.technology else None
+    joules = energy_of(chip, technology) if technology and energy else None
+    layers = tuple(_layer(nest, chip, joules) for nest in nests)
+    share = nests.macs / nests.known_macs
+    return Evaluation(nests.model, chip, layers, images, between, area_of(chip, technology), share)
 
 
 def contractions(network: Trace | Costs | Nests, accelerator: Accelerator) -> tuple[Nests, int, int]:
     """A forward's nests, the DRAM traffic between them where nothing is fused, and the samples of a run."""
     nests = (network if isinstance(network, Nests) else lower(network)).of_phase(FORWARD)
     return nests, nests.unfused_elements * TYPE_BITS[accelerator.operand] // 8, nests.images
+
+
+def for_share(share: float) -> str:
+    """What stands behind a number that covers a share of a network's MACs; nothing behind one that covers all."""
+    if share > 0.9995:  # 100.0 %
+        return ""
+    return f", counting only {percent(share) if share >= 0.001 else f'{100 * share:.2g} %'} of the MACs"
 
 
 def area_of(accelerator: Accelerator, technology: Technology | None) -> Area | None:

@@ -131,6 +131,8 @@ class Unlowered:
     macs: int | None
     """What it multiplies; None where no rule says."""
 
+    phase: str = FORWARD
+
 
 @dataclass(frozen=True, repr=False)
 class Nests:
@@ -161,6 +163,11 @@ class Nests:
         """Multiply-accumulates of all nests."""
         return sum(nest.macs for nest in self.nests)
 
+    @property
+    def known_macs(self) -> int:
+        """Those of the contractions that are not among them as well, as far as a rule says what they are."""
+        return self.macs + sum(lost.macs or 0 for lost in self.unlowered)
+
     def only(self, *kinds: str) -> Nests:
         """The nests of some kinds ("conv", "linear", "attention"), without what stands between them.
 
@@ -172,7 +179,8 @@ class Nests:
     def of_phase(self, phase: str) -> Nests:
         """The nests of one phase. Raises InputError if there are none."""
         kept = self._where(lambda nest: nest.phase == phase, f"contraction in its {phase} phase")
-        return kept if phase == FORWARD else replace(kept, unfused_elements=0)
+        unlowered = tuple(lost for lost in self.unlowered if lost.phase == phase)
+        return replace(kept, unlowered=unlowered, unfused_elements=self.unfused_elements if phase == FORWARD else 0)
 
     def to_frame(self) -> pd.DataFrame:
         """One row a nest, in elements."""

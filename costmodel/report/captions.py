@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from costmodel.chip.dram import CONVENTION as TRAFFIC
 from costmodel.chip.evaluation import CONVENTION as BAND
+from costmodel.chip.evaluation import for_share
 from costmodel.chip.fusion import CONVENTION as FUSED
 from costmodel.cost import Costs
 from costmodel.graph import Trace
@@ -170,9 +171,10 @@ def _words(curves: Curves) -> str:
 
 def chip_notes(evaluation: Evaluation) -> list[str]:
     """A network on an accelerator in a few lines: the band, what binds it, energy, area."""
+    only = for_share(evaluation.counted_share)
     lines = [
         f"{si(evaluation.serial_frames_per_second)} to {si(evaluation.frames_per_second)} frames a second "
-        f"({seconds(evaluation.serial_seconds)} to {seconds(evaluation.overlapped_seconds)} a run).",
+        f"({seconds(evaluation.serial_seconds)} to {seconds(evaluation.overlapped_seconds)} a run){only}.",
         f"{BAND[0].upper()}{BAND[1:]}.",
         "Bound by "
         + ", ".join(
@@ -186,20 +188,21 @@ def chip_notes(evaluation: Evaluation) -> list[str]:
         parts = ", ".join(f"{name} {percent(part / whole)}" for name, part in energy._asdict().items())
         lines.append(
             f"{joules(evaluation.joules_per_frame)} a frame ({parts}), {si(evaluation.frames_per_joule)} frames a "
-            f"joule, {si(evaluation.watts, 'W')}; without leakage and clock wires, {evaluation.accelerator.technology}."
+            f"joule, {si(evaluation.watts, 'W')}{only}; without leakage and clock wires, "
+            f"{evaluation.accelerator.technology}."
         )
     if evaluation.area is not None:
         parts = ", ".join(f"{name} {part:.3g}" for name, part in evaluation.area._asdict().items() if part)
-        lines.append(
-            f"{evaluation.area.total:.3g} mm² ({parts}): {si(evaluation.frames_per_second_per_mm2)} frames/s a mm²."
-        )
+        rate = si(evaluation.frames_per_second_per_mm2)
+        lines.append(f"{evaluation.area.total:.3g} mm² ({parts}): {rate} frames/s a mm²{only}.")
     return lines
 
 
 def unlowered_warnings(unlowered: Iterable[Unlowered]) -> list[str]:
     """What the traffic leaves out."""
     return [
-        f"Not counted: {lost.operator} ({lost.reason}; {lost.count} times, in {_layers(lost.layers)})."
+        f"Not counted: {lost.operator} ({lost.reason}; {lost.count if lost.count > 1 else 'one'} "
+        f"time{'s' if lost.count > 1 else ''}, in {_layers(lost.layers)})."
         for lost in unlowered
     ]
 

@@ -221,6 +221,7 @@ def evaluation(evaluation: Evaluation, what_ifs: WhatIfs | None = None) -> Docum
         "accelerator": accelerator(evaluation.accelerator),
         "totals": {
             "macs": evaluation.macs,
+            "counted_share": evaluation.counted_share,
             "dram_bytes": evaluation.dram_bytes,
             "unfused_bytes": evaluation.unfused_bytes,
             "overlapped_seconds": evaluation.overlapped_seconds,
