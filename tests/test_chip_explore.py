@@ -261,3 +261,23 @@ def test_the_slow_end_of_the_band_is_the_evaluations() -> None:
         )
         assert found.unfused_bytes > 0
         assert row["serial_frames_per_second"] == pytest.approx(found.serial_frames_per_second)
+
+
+def test_of_designs_of_least_energy_the_smallest_then_the_fastest_is_the_best() -> None:
+    """Energy depends on neither bandwidth nor clock, and area not on the clock."""
+    found = explore(WIDE, replace(SPACE, bandwidths=(64e9, 128e9)))
+    rows = found.of("wide")
+    best = found.best("wide", "joules_per_frame", least=True)
+    equals = rows[rows["joules_per_frame"] == rows["joules_per_frame"].min()]
+    smallest = equals[equals["area_mm2"] == equals["area_mm2"].min()]
+    assert len(equals) > len(smallest) > 1
+    assert best["frames_per_second"] == smallest["frames_per_second"].max() > smallest["frames_per_second"].min()
+    product = found.best("wide", "joule_seconds", least=True)
+    assert product["joule_seconds"] == (rows["joules_per_frame"] * rows["overlapped_seconds"]).min()
+
+
+def test_a_design_at_an_end_of_an_axis(swept: Exploration) -> None:
+    design = {"rows": 8, "columns": 16, "buffer_bytes": 16384, "dram_bandwidth": 1e9, "clock_hertz": 1e9}
+    assert swept.at_an_end(pd.Series(design)) == ("rows", "dram_bandwidth", "clock_hertz")
+    one_clock = replace(swept, space=replace(SPACE, clocks=(1e9,)))
+    assert one_clock.at_an_end(pd.Series(design)) == ("rows", "dram_bandwidth")

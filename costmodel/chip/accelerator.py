@@ -26,7 +26,7 @@ of, each of at least 1 KiB: an access takes the energy of one), `buffer_bytes_pe
     date = "2017-06"
 
 GPUs come from their device files: the matrix units as an ideal array, the level-2 cache as the buffer, neither energy
-nor area.
+nor area. Where they are given a technology, their area leaves out the memory's interface: technologies know DDR3's.
 """
 
 from __future__ import annotations
@@ -182,6 +182,7 @@ class Accelerator:
             accumulator="int32" if operand == "int8" else "fp32",
             buffer_bytes=gpu.l2_bytes,
             dram_bandwidth=gpu.memory_bandwidth,
+            memory_interface=False,
             facts={"dram_bandwidth": gpu.facts["memory_bandwidth"]} if "memory_bandwidth" in gpu.facts else {},
         )
 

@@ -50,7 +50,7 @@ class Space:
     """Bytes."""
 
     bandwidths: tuple[float, ...] = _USUAL
-    """Bytes/s; usually the base's alone if its chip has no memory interface, as more would cost nothing."""
+    """Bytes/s; usually the base's alone if areas leave out its memory's interface, as more would cost nothing."""
 
     operands: tuple[str, ...] = _USUAL
     """Types; usually the base's alone."""
@@ -64,7 +64,8 @@ class Space:
         long = "row_stationary" in self.dataflows
         self._fill("arrays", (*(_FEW_ARRAYS if long else _ARRAYS), (base.rows, base.columns)))
         self._fill("buffers", (*(_FEW_BUFFERS if long else _BUFFERS), base.buffer_bytes))
-        self._fill("bandwidths", (*(_BANDWIDTHS if base.memory_interface else ()), base.dram_bandwidth))
+        costly = base.memory_interface or not base.technology
+        self._fill("bandwidths", (*(_BANDWIDTHS if costly else ()), base.dram_bandwidth))
         self._fill("operands", (base.operand,))
         self._fill("clocks", (*_CLOCKS, base.clock_hertz))
         self._check()

@@ -13,7 +13,7 @@ from costmodel.chip.fusion import CONVENTION as FUSED
 from costmodel.cost import Costs
 from costmodel.graph import Trace
 from costmodel.roofline import CONVENTION, Prediction, interval
-from costmodel.units import iec, joules, percent, seconds, si
+from costmodel.units import iec, joules, percent, plural, seconds, si
 
 if TYPE_CHECKING:
     from costmodel.chip.dram import Curves, Traffic
@@ -153,8 +153,8 @@ def traffic_notes(traffic: Traffic) -> list[str]:
 def fusion_notes(fusions: Iterable[Fusion], curves: Curves) -> list[str]:
     """What a table of fused layers counts, and its sums beside those of layers that run one by one."""
     sums = [
-        f"Behind {iec(each.buffer_bytes)}: {iec(each.dram_bytes)} ({si(each.dram_bytes, 'B')}) in {len(each.groups)} "
-        f"group{'s' if len(each.groups) > 1 else ''} instead of {iec(each.alone_bytes + each.apart_bytes)}: "
+        f"Behind {iec(each.buffer_bytes)}: {iec(each.dram_bytes)} ({si(each.dram_bytes, 'B')}) in "
+        f"{plural(len(each.groups), 'group')} instead of {iec(each.alone_bytes + each.apart_bytes)}: "
         f"contractions alone {iec(each.alone_bytes)}, activations and poolings apart {iec(each.apart_bytes)}; "
         f"{si(each.extra_macs, 'MAC')} made again."
         for each in fusions
@@ -201,8 +201,7 @@ def chip_notes(evaluation: Evaluation) -> list[str]:
 def unlowered_warnings(unlowered: Iterable[Unlowered]) -> list[str]:
     """What the traffic leaves out."""
     return [
-        f"Not counted: {lost.operator} ({lost.reason}; {lost.count if lost.count > 1 else 'one'} "
-        f"time{'s' if lost.count > 1 else ''}, in {_layers(lost.layers)})."
+        f"Not counted: {lost.operator} ({lost.reason}; {plural(lost.count, 'time')}, in {_layers(lost.layers)})."
         for lost in unlowered
     ]
 

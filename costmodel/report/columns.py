@@ -156,6 +156,8 @@ COLUMNS: Mapping[str, Column] = {
     "watts": Column("W", "ratio", "power while it runs, without leakage and clock wires", 1),
     "frames_per_joule": Column("frames/J", "ratio", "samples a joule: frames a second and watt", 1),
     "frames_per_second_per_mm2": Column("fr./s/mm²", "ratio", "samples a second and square millimetre", 2),
+    "joule_seconds": Column("J s", "ratio", "energy-delay product: energy of a frame x its time", 1),
+    "joules_per_frame": Column("J/frame", "joules", "energy of a sample, without leakage and clock wires", 1),
     "macs_per_second": Column("MAC/s", "macs", "multiply-accumulates a second at most", 1),
     "technology": Column("technology", "text", "whose energies and areas", 3),
     "ridge_point": Column("MACs/B", "ratio", "MACs a byte at which arithmetic and memory take equally long", 1),
