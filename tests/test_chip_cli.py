@@ -109,6 +109,19 @@ class TestChip:
     def test_csv_and_markdown(self, cli) -> None:
         rows = list(csv.DictReader(io.StringIO(cli("chip", "lenet", "-a", "h200", "-f", "csv").out)))
         assert sum(int(row["macs"]) for row in rows) == 416_520 and "joules" not in rows[0]
+        rows = list(csv.DictReader(io.StringIO(cli("chip", "lenet", "-a", "edge-npu", "-f", "csv").out)))
+        layers = json.loads(cli("chip", "lenet", "-a", "edge-npu", "-f", "json").out)["layers"]
+        assert [[row["layer"], float(row["joules"])] for row in rows] == [
+            [own["layer"], own["joules"]] for own in layers
+        ]
+        for row in rows:  # energy by part and traffic by what moves are there, and add up
+            parts = [float(row[f"{part}_joules"]) for part in ("mac", "element", "buffer", "dram")]
+            assert sum(parts) == pytest.approx(float(row["joules"]))
+            moved = [int(row[f"{what}_dram_bytes"]) for what in ("input", "weight", "output", "partial")]
+            assert sum(moved) == int(row["dram_bytes"])
+        # 84 x 10 weights of the last layer, its 84 inputs and 10 outputs: each once
+        last = [int(rows[-1][f"{what}_dram_bytes"]) for what in ("input", "weight", "output", "partial")]
+        assert last == [84, 840, 10, 0]
         assert "| what if |" in cli("chip", "lenet", "-a", "edge-npu", "--what-if", "-f", "md").out
 
     def test_eyeriss_as_the_readme_says(self, cli) -> None:

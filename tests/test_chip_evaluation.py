@@ -56,6 +56,8 @@ def test_two_layers_by_hand() -> None:
     fc, conv = found.layers
     # everything fits in 1 MiB: 64 + 32 + 2048 bytes, and 1600 + 1024 + 2304
     assert [layer.dram_bytes for layer in found.layers] == [2144, 4928]
+    moved = found.to_frame()[["input_dram_bytes", "weight_dram_bytes", "output_dram_bytes", "partial_dram_bytes"]]
+    assert moved.to_numpy().tolist() == [[64, 2048, 32, 0], [1600, 2304, 1024, 0]]
     # 2048 and 147,456 MACs on 64 elements at 1 GHz; 1 GB/s
     assert [layer.array_seconds for layer in found.layers] == pytest.approx([32e-9, 2304e-9])
     assert [layer.dram_seconds for layer in found.layers] == pytest.approx([2144e-9, 4928e-9])

@@ -50,6 +50,10 @@ CONVENTION = (
 """What the two times mean, in one line for tables and plots."""
 
 
+DRAM_PARTS = ("input_dram_bytes", "weight_dram_bytes", "output_dram_bytes", "partial_dram_bytes")
+"""A layer's DRAM traffic by what moves; partial sums both ways."""
+
+
 class Energy(NamedTuple):
     """Where the joules go. An estimate without leakage and clock wires."""
 
@@ -377,10 +381,12 @@ def _row(layer: LayerOnChip) -> dict[str, Any]:
         "overlapped_seconds": layer.overlapped_seconds,
         "serial_seconds": layer.serial_seconds,
         "binding": layer.binding,
-        "buffer_bytes": layer.buffer_bytes,
+        "delivered_bytes": layer.buffer_bytes,
         "dram_bytes": layer.dram_bytes,
+        **{name: getattr(layer.tiling, name.replace("_dram", "")) for name in DRAM_PARTS},
         "schedule": layer.tiling.schedule,
         "tile": tuple(layer.tiling.tile),
         "mapping": layer.mapped.how,
         **joules,
+        **({"joules": energy.total} if energy else {}),
     }

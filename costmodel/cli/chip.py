@@ -73,13 +73,15 @@ def chip(
     from costmodel.report.tables import evaluation_table, what_ifs_table
 
     nests = lower(trace)
-    evaluation = evaluate(nests.only(*kind) if kind else trace, hardware, energy=energy)
+    evaluation = evaluate(nests.only(*kind) if kind else nests, hardware, energy=energy)
     changes = what_ifs(nests.only(*kind) if kind else trace, hardware) if what_if else None
     if out.format is Format.JSON:
         text = documents.to_text(documents.evaluation(evaluation, changes))
     else:
         title = f"{caption(trace, found.title, feed.batch)}, on {hardware.title}"
-        table = what_ifs_table(changes) if changes else evaluation_table(evaluation)
+        table = evaluation.to_frame() if out.format is Format.CSV else evaluation_table(evaluation)
+        if changes:
+            table = what_ifs_table(changes)
         text = rendered(
             table, out, title, chip_notes(evaluation), unlowered_warnings(nests.unlowered), total=changes is None
         )

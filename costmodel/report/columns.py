@@ -143,6 +143,11 @@ COLUMNS: Mapping[str, Column] = {
     "dram_joules": Column("DRAM", "joules", "energy of the DRAM traffic", 4, adds=True),
     "joules": Column("energy", "joules", "energy, without leakage and clock wires", 2, adds=True),
     "mapping": Column("mapping", "term", "what the array's mapping chose, where it has a choice", 8),
+    "delivered_bytes": Column("delivered", "bytes", "bytes between buffer and array, both ways", 4, adds=True),
+    "input_dram_bytes": Column("inputs", "bytes", "DRAM traffic of inputs", 4, adds=True),
+    "weight_dram_bytes": Column("weights", "bytes", "DRAM traffic of weights", 4, adds=True),
+    "output_dram_bytes": Column("outputs", "bytes", "DRAM traffic of outputs, each once", 4, adds=True),
+    "partial_dram_bytes": Column("part. sums", "bytes", "DRAM traffic of partial sums, both ways", 4, adds=True),
     # designs
     "network": Column("network", "text", "the network that runs", 0),
     "array": Column("array", "text", "rows x columns of processing elements", 0),
