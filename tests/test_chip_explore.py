@@ -226,6 +226,9 @@ def test_what_cannot_be_explored() -> None:
         replace(SPACE, bandwidths=(-1.0,))
     with pytest.raises(InputError, match="at least one network"):
         explore({}, SPACE)
+    for wrong in (3, {"wide": 3}, [WIDE]):
+        with pytest.raises(InputError, match=r"costmodel\.lower\(trace\) makes them"):
+            explore(wrong, SPACE)
     with pytest.raises(InputError, match="a weight for 'narrow'"):
         explore(WIDE, SPACE, weights={"narrow": 1})
     with pytest.raises(InputError, match="give a positive number"):

@@ -28,7 +28,7 @@ import numpy.typing as npt
 from costmodel.chip.accelerator import Accelerator
 from costmodel.chip.evaluation import moved_in_buffer_bytes
 from costmodel.chip.mapping import place
-from costmodel.chip.nests import Nest, Nests
+from costmodel.chip.nests import Nest, Nests, by_name
 from costmodel.chip.shapes import curve_of
 from costmodel.chip.technology import Technology
 from costmodel.chip.tiling import Curve
@@ -60,7 +60,7 @@ def frame_of(networks: Networks, weights: Mapping[str, float] | None = None) -> 
 
     Raises InputError for a weight of an unknown network, or one that is not positive.
     """
-    named = {networks.model: networks} if isinstance(networks, Nests) else dict(networks)
+    named = by_name(networks)
     shares = dict(weights) if weights is not None else dict.fromkeys(named, 1.0)
     for name, weight in shares.items():
         if name not in named:
@@ -68,7 +68,7 @@ def frame_of(networks: Networks, weights: Mapping[str, float] | None = None) -> 
         if not (weight > 0 and np.isfinite(weight)):
             raise InputError(f"the weight of {name!r} is {weight}: give a positive number.")
     if not shares:
-        raise InputError("there is nothing to run: give at least one network.")
+        raise InputError("a mix needs at least one weight.")
     whole = sum(shares.values())
     times: dict[Nest, float] = {}
     for name, weight in shares.items():

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from costmodel.chip.nests import Nests
+from costmodel.chip.nests import Nests, by_name
 from costmodel.chip.pareto import pareto
 from costmodel.chip.space import Space
 from costmodel.chip.sweep import Found, Piece, run, work_of
@@ -149,9 +149,7 @@ def explore(
     technology, a buffer axis of which none holds a tile of every layer, and a budget that nothing meets: it says what
     comes nearest.
     """
-    named = {networks.model: networks} if isinstance(networks, Nests) else dict(networks)
-    if not named:
-        raise InputError("there is nothing to explore: give at least one network.")
+    named = by_name(networks)
     check_weights(weights, named)
     budgets = budgets_of(space, area_mm2, watts)
     work = {name: work_of(nests) for name, nests in named.items()}

@@ -14,7 +14,7 @@ MACs follow the count's convention: taps on padding are multiplied as well (a tr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -214,6 +214,16 @@ class Nests:
         if not kept:
             raise InputError(f"{self.model} has no {what}.")
         return replace(self, nests=kept)
+
+
+def by_name(networks: Nests | Mapping[str, Nests]) -> dict[str, Nests]:
+    """One network or several, by name. Raises InputError for what is no loop nests, or for none."""
+    named = {networks.model: networks} if isinstance(networks, Nests) else networks
+    if not isinstance(named, Mapping) or not all(isinstance(nests, Nests) for nests in named.values()):
+        raise InputError("networks are loop nests, or a dict of several by name: costmodel.lower(trace) makes them.")
+    if not named:
+        raise InputError("there is nothing to run: give at least one network.")
+    return dict(named)
 
 
 def _row(nest: Nest) -> dict[str, Any]:

@@ -106,21 +106,23 @@ def explore(
     ] = None,
     dataflow: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="weight_stationary, ideal ...; repeatable.", show_default="three"),
+        typer.Option(metavar="NAME", help="Such as weight_stationary; repeatable.", show_default="three and its own"),
     ] = None,
     array: Annotated[
-        list[str] | None, typer.Option(metavar="RxC", help="Rows x columns; repeatable.", show_default="121 of them")
+        list[str] | None,
+        typer.Option(metavar="RxC", help="Rows x columns; repeatable.", show_default="121 and its own"),
     ] = None,
     buffer_bytes: Annotated[
         list[str] | None,
-        typer.Option(metavar="SIZE", help="Buffers to try: 32768, 108KiB ...; repeatable.", show_default="17 of them"),
+        typer.Option(metavar="SIZE", help="Buffers: 32768, 108KiB ...; repeatable.", show_default="17 and its own"),
     ] = None,
     bandwidth: Annotated[
         list[str] | None,
-        typer.Option(metavar="RATE", help="Bytes a second: 8e9, 8GB ...; repeatable.", show_default="25 of them"),
+        typer.Option(metavar="RATE", help="Bytes a second: 8e9, 8GB ...; repeatable.", show_default="25 and its own"),
     ] = None,
     clock: Annotated[
-        list[float] | None, typer.Option(metavar="HZ", help="Clocks to try; repeatable.", show_default="three")
+        list[float] | None,
+        typer.Option(metavar="HZ", help="Clocks; repeatable.", show_default="three and its own"),
     ] = None,
     weight: Annotated[
         list[str] | None,
@@ -131,7 +133,7 @@ def explore(
     technology: Annotated[str | None, _TECHNOLOGY] = None,
     dram: Annotated[str | None, _DRAM] = None,
     objective: Annotated[
-        Goal, typer.Option(help="What is best: most frames a second, least energy a frame, or their product (edp).")
+        Goal, typer.Option(help="What is best: frames a second, energy a frame, or energy x time (edp).")
     ] = Goal.SPEED,
     front: Annotated[int, typer.Option(metavar="N", help="Designs of each Pareto front in a table.", min=1)] = 12,
     every: Annotated[
