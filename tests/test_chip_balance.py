@@ -168,6 +168,15 @@ def test_the_ridge_against_the_layers() -> None:
     assert found.traffic_below == pytest.approx(traffic[1] / sum(traffic))
 
 
+def test_a_chip_may_be_named() -> None:
+    named, chip = "edge-npu", accelerator("edge-npu")
+    assert elasticities(NET, named) == elasticities(NET, chip) and worth(NET, named) == worth(NET, chip)
+    assert balance(NET, named, 10.0) == balance(NET, chip, 10.0)
+    assert ridge_and_mix(NET, named) == ridge_and_mix(NET, chip)
+    with pytest.raises(InputError, match="Did you mean edge-npu"):
+        balance(NET, "edge-nup", 10.0)
+
+
 def test_an_area_that_holds_nothing() -> None:
     with pytest.raises(InputError, match=r"0\.0001 mm² hold no design: one element"):
         balance(NET, CHIP, 0.0001)

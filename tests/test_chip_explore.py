@@ -105,7 +105,7 @@ def test_a_space_tries_its_base_too() -> None:
             own = own[own[axis] == value]
         assert len(own) == 1 and len(found.frame) == len(found.space)
         assert own.iloc[0]["overlapped_seconds"] == pytest.approx(evaluate(FLAT, chip).overlapped_seconds / 2)
-    assert "row_stationary" in Space(accelerator("eyeriss")).dataflows
+    assert Space("eyeriss") == Space(accelerator("eyeriss")) and "row_stationary" in Space("eyeriss").dataflows
 
 
 def test_bandwidth_that_costs_nothing_is_not_varied_unasked() -> None:

@@ -202,7 +202,11 @@ class Accelerator:
         return html_table(self.title, [("", "text"), ("", "text")], rows, notes=list(sources))
 
 
-def accelerator(name_or_path: str | PathLike[str] | Accelerator) -> Accelerator:
+Which = Accelerator | str | PathLike[str]
+"""An accelerator, its name, or its file."""
+
+
+def accelerator(name_or_path: Which) -> Accelerator:
     """An accelerator by its name ("eyeriss", "tpu-v1", "h200", "h200@int8"), or read from a TOML file of yours.
 
     A GPU's name may say the type that it computes in, behind an @; an accelerator is itself. Raises InputError for an

@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from costmodel.chip.accelerator import Accelerator
+from costmodel.chip.accelerator import Accelerator, Which, accelerator
 from costmodel.chip.evaluation import moved_in_buffer_bytes
 from costmodel.chip.mapping import place
 from costmodel.chip.nests import Nest, Nests, by_name
@@ -148,8 +148,9 @@ class Balance:
         return html_table(f"{area:.3g} mm², balanced: {si(self.frames_per_second)} frames a second", columns, rows)
 
 
-def elasticities(networks: Networks, chip: Accelerator, weights: Mapping[str, float] | None = None) -> Elasticities:
+def elasticities(networks: Networks, chip: Which, weights: Mapping[str, float] | None = None) -> Elasticities:
     """What a frame's overlapped time depends on, on a design. Raises InputError where `evaluate` does."""
+    chip = accelerator(chip)
     times = _Times(frame_of(networks, weights), chip)
     buffers = np.array([chip.buffer_bytes / STEP, chip.buffer_bytes, chip.buffer_bytes * STEP])
     dram = times.traffic(buffers) / chip.dram_bandwidth
@@ -159,23 +160,23 @@ def elasticities(networks: Networks, chip: Accelerator, weights: Mapping[str, fl
     return Elasticities(0.0 - share, share - 1, float(np.log(whole[2] / whole[0]) / (2 * np.log(STEP))))
 
 
-def worth(networks: Networks, chip: Accelerator, weights: Mapping[str, float] | None = None) -> Worth:
+def worth(networks: Networks, chip: Which, weights: Mapping[str, float] | None = None) -> Worth:
     """What further area or bandwidth brings on a design. Raises InputError where `evaluate` does, or without areas."""
+    chip = accelerator(chip)
     technology = chip.find_technology()
     times = _Times(frame_of(networks, weights), chip)
     per_element = _element_mm2(chip, technology)
     return _worth(times, chip, technology, chip.elements, per_element, chip.buffer_bytes, chip.dram_bandwidth)
 
 
-def balance(
-    networks: Networks, base: Accelerator, area_mm2: float, weights: Mapping[str, float] | None = None
-) -> Balance:
+def balance(networks: Networks, base: Which, area_mm2: float, weights: Mapping[str, float] | None = None) -> Balance:
     """The best division of an area into elements, buffer and bandwidth, for the overlapped time of a frame.
 
     Everything else is the base's: technology, clock, types, the utilisation that its array has on each layer (an ideal
     one wastes nothing), and the bandwidth if the chip has no memory interface. Raises InputError for an area that holds
     nothing, with what is needed at least.
     """
+    base = accelerator(base)
     technology = base.find_technology()
     times = _Times(frame_of(networks, weights), base)
     per_element, per_byte = _element_mm2(base, technology), technology.sram_mm2(1)
@@ -262,8 +263,9 @@ class Mix(NamedTuple):
     """Share of the traffic in those layers."""
 
 
-def ridge_and_mix(networks: Networks, chip: Accelerator, weights: Mapping[str, float] | None = None) -> Mix:
+def ridge_and_mix(networks: Networks, chip: Which, weights: Mapping[str, float] | None = None) -> Mix:
     """The ridge point of a design against the intensities of a frame's layers behind its buffer."""
+    chip = accelerator(chip)
     frame = frame_of(networks, weights)
     traffic = np.array([float(curve_of(nest, chip.widths).dram_bytes(chip.buffer_bytes)) for nest in frame.nests])
     macs, times = np.array([float(nest.macs) for nest in frame.nests]), np.array(frame.times)

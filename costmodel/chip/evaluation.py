@@ -23,10 +23,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from os import PathLike
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from costmodel.chip.accelerator import Accelerator
+from costmodel.chip.accelerator import Accelerator, Which
 from costmodel.chip.accelerator import accelerator as find_accelerator
 from costmodel.chip.lowering import lower
 from costmodel.chip.mapping import Mapped, place
@@ -267,9 +266,7 @@ class Evaluation:
         return html_table(title, columns, rows, total, [f"{CONVENTION[0].upper()}{CONVENTION[1:]}."])
 
 
-def evaluate(
-    network: Trace | Costs | Nests, accelerator: Accelerator | str | PathLike[str], *, energy: bool = True
-) -> Evaluation:
+def evaluate(network: Trace | Costs | Nests, accelerator: Which, *, energy: bool = True) -> Evaluation:
     """A network's forward pass on an accelerator, contraction by contraction.
 
     Args:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from costmodel.chip.accelerator import LIMITS, SMALLEST_BANK_BYTES, Accelerator, scratchpad_bytes
+from costmodel.chip.accelerator import LIMITS, SMALLEST_BANK_BYTES, Accelerator, accelerator, scratchpad_bytes
 from costmodel.chip.evaluation import area_of, energy_of
 from costmodel.chip.mapping import DATAFLOWS
 from costmodel.chip.technology import TYPE_BITS
@@ -39,7 +39,7 @@ class Space:
     """
 
     base: Accelerator
-    """Where the technology, the kind of memory and all that is not varied come from."""
+    """Where the technology, the kind of memory and all that is not varied come from; its name or file will do."""
 
     arrays: tuple[tuple[int, int], ...] = _USUAL
     """Rows and columns; usually fewer, as of buffers, if row-stationary arrays are tried, which take long to map."""
@@ -59,7 +59,8 @@ class Space:
     """Hz."""
 
     def __post_init__(self) -> None:
-        base = self.base
+        base = accelerator(self.base)
+        object.__setattr__(self, "base", base)
         self._fill("dataflows", (*_DATAFLOWS, base.dataflow))
         long = "row_stationary" in self.dataflows
         self._fill("arrays", (*(_FEW_ARRAYS if long else _ARRAYS), (base.rows, base.columns)))
