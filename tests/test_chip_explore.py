@@ -105,6 +105,7 @@ def test_a_space_tries_its_base_too() -> None:
             own = own[own[axis] == value]
         assert len(own) == 1 and len(found.frame) == len(found.space)
         assert own.iloc[0]["overlapped_seconds"] == pytest.approx(evaluate(FLAT, chip).overlapped_seconds / 2)
+    assert Space(BASE, buffers=tuple(2 ** np.arange(15, 18))).buffers == (32768, 65536, 131072)
     assert Space("eyeriss") == Space(accelerator("eyeriss")) and "row_stationary" in Space("eyeriss").dataflows
 
 

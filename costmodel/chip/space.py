@@ -113,7 +113,7 @@ class Space:
                     raise InputError(f"unknown {what} {word!r}.{hint}")
         for name, values in self.sizes.items():
             for value in values:
-                if problem := LIMITS[name].problem(value):
+                if problem := LIMITS[name].problem(value.item() if isinstance(value, np.generic) else value):
                     raise InputError(f"a design's {name}: {problem}.")
         technology = self.base.find_technology() if self.base.technology else None
         for operand, flow in product(self.operands, self.dataflows):
