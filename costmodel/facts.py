@@ -52,13 +52,28 @@ class Range(NamedTuple):
         """What about a number cannot be, or an empty text."""
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             return f"{value!r} is not a number: give {self.unit}"
-        if not math.isfinite(value) or value < 0 or (value == 0 and self.low > 0):
+        if self.low > 0 and not (math.isfinite(value) and value > 0):
             return f"{value} is not a positive, finite number: give {self.unit}"
+        if not (math.isfinite(value) and value >= 0):
+            return f"{value} is negative or not finite: give {self.unit}, 0 or more"
         if self.whole and value != int(value):
             return f"{value} is not a whole number: give {self.unit}"
-        if not self.low <= value <= self.high:
-            return f"{value:g} cannot be in {self.unit}: give it in that unit"
-        return ""
+        if self.low <= value <= self.high:
+            return ""
+        if self.whole:
+            return f"{value:,.0f} {self.unit} cannot be: give {self.low:,.0f} to {self.high:,.0f}"
+        meant = self._meant(value)
+        return f"{value:g} cannot be in {self.unit}: give {_engineering(self.low)} to {_engineering(self.high)}" + (
+            f"; was {meant} meant?" if meant else ""
+        )
+
+    def _meant(self, value: float) -> str:
+        """A number that is too small with the prefix that it was likely thought of in: 800 for Hz as "800e6"."""
+        middle = math.sqrt(self.low * self.high)
+        fitting = [power for power in (3, 6, 9, 12) if self.low <= value * 10**power <= self.high]
+        if not fitting or "e" in f"{value:g}":
+            return ""
+        return f"{value:g}e{min(fitting, key=lambda power: abs(math.log10(value * 10**power / middle)))}"
 
 
 _Described = TypeVar("_Described")
@@ -96,7 +111,7 @@ class SourcedFile:
         except FileNotFoundError:
             raise InputError(f"{path}: no such file. {listed_by}") from None
         except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror}): give a {what}'s TOML file.") from None
+            raise InputError(f"{path}: cannot be read ({error.strerror}): give {_a(what)}'s TOML file.") from None
         except ValueError as error:  # not TOML, or not even UTF-8
             reason = " ".join(str(error).split())
             raise InputError(f"{path}: not a TOML file ({reason}): correct it, or copy one of ours.") from None
@@ -179,6 +194,12 @@ class SourcedFile:
         if not _DATE.fullmatch(source.date):
             raise self.error(f"{name}.date", f'{source.date!r} is no date: write "2022", "2022-11" or "2022-11-30"')
         return source
+
+
+def _engineering(value: float) -> str:
+    """A number with an exponent of three: 100e3; 0 as it is."""
+    power = math.floor(math.log10(value) / 3 + 1e-9) * 3 if value else 0
+    return f"{value / 10**power:g}" + (f"e{power}" if power else "")
 
 
 def _instead(name: str, known: Collection[str]) -> str:

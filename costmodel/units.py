@@ -49,6 +49,11 @@ def percent(share: float, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f} %"
 
 
+def plural(count: int, noun: str) -> str:
+    """A number of things: "1 group", "1,024 groups"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def parse_bytes(text: str | int) -> int:
     """Bytes from "32768", "32KiB", "108 kB" or "1.5GiB"; K, M and G alone mean KiB, MiB and GiB.
 

@@ -84,10 +84,22 @@ def test_gpus_come_from_their_device_files() -> None:
     assert (gpu.dram_bandwidth, gpu.buffer_bytes) == (h200.memory_bandwidth, h200.l2_bytes)
     assert 2 * accelerator("h200@int8").macs_per_second == pytest.approx(h200.peaks["int8"])
     assert accelerator("gtx1080").operand == "fp32"
-    with pytest.raises(InputError, match="has no bf16"):
+    with pytest.raises(InputError, match=r"has no bf16 arithmetic: take one of .*gtx1080@fp32"):
         accelerator("gtx1080@bf16")
+    for known in ("fp8", "tf32", "fp64"):  # the device computes in it, chips are not modelled with it
+        with pytest.raises(InputError, match=f"the chip model does not know {known}: take one of h200@") as caught:
+            accelerator(f"h200@{known}")
+        listed = str(caught.value).removesuffix(".").partition("take one of ")[2].split(", ")
+        assert {accelerator(name).operand for name in listed} == {"fp32", "fp16", "bf16", "int8"}
     with pytest.raises(InputError, match="is no accelerator"):
         accelerator("xeon-icelake")
+
+
+def test_an_accelerator_is_itself() -> None:
+    assert accelerator(accelerator("eyeriss")) is accelerator("eyeriss")
+    for wrong in (None, 3):
+        with pytest.raises(InputError, match="names no accelerator: give a name"):
+            accelerator(wrong)
 
 
 def test_unknown_names() -> None:
@@ -129,10 +141,19 @@ def test_a_technology_file_lies_beside_the_file_that_names_it(write, tmp_path: P
         (("rows = 32", "rows = -1"), ["rows", "positive"]),
         (("rows = 32", "rows = 3.5"), ["rows", "whole"]),
         (("rows = 32", 'rows = "32"'), ["rows", "not a number"]),
-        (("clock_hertz = 500e6", "clock_hertz = 500"), ["clock_hertz", "cannot be in Hz"]),
+        (
+            ("clock_hertz = 500e6", "clock_hertz = 500"),
+            ["clock_hertz", "cannot be in Hz: give 100e3 to 100e9; was 500e6 meant?"],
+        ),
+        (("rows = 32", "rows = 100000"), ["rows: 100,000 elements cannot be: give 1 to 65,536"]),
+        (("rows = 32", "rows = 32\nother_mm2 = -1"), ["other_mm2: -1 is negative or not finite: give mm², 0 or more"]),
+        (
+            ("rows = 32", "rows = 32\nbuffer_banks = 60000"),
+            ["buffer_banks: a bank holds at least 1.00 KiB", "64.0 KiB are at most 64"],
+        ),
         (("value = 8e9", "value = -8e9"), ["dram_bandwidth", "positive"]),
         (("value = 8e9", "value = inf"), ["dram_bandwidth", "finite"]),
-        (("value = 8e9", "value = 8"), ["dram_bandwidth", "bytes/s"]),
+        (("value = 8e9", "value = 8"), ["dram_bandwidth", "bytes/s", "was 8e9 meant?"]),
         (('"weight_stationary"', '"weightstationary"'), ["dataflow", "Did you mean weight_stationary"]),
         (('"weight_stationary"', '"row_stationary"'), ["scratchpads", "row_stationary needs them"]),
         (("[sources", PADS + "[sources"), ["scratchpads", "no other dataflow"]),

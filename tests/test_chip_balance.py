@@ -48,6 +48,33 @@ def test_elasticities_agree_with_finite_differences(bandwidth: float) -> None:
     assert found.sram == pytest.approx(log(seconds(more) / seconds(less)) / (2 * log(STEP)), abs=1e-6)
 
 
+@pytest.mark.parametrize("bandwidth", [12e9, 30e9])
+@pytest.mark.parametrize(
+    ("networks", "weights"),
+    [
+        (replace(NET, images=4), None),  # a run is four samples
+        (Nests("twice", (CONV, CONV, FC)), None),  # a layer that is used twice
+        ({"net": NET, "fc": Nests("fc", (FC,), images=2)}, {"net": 1.0, "fc": 5.0}),
+    ],
+)
+def test_they_do_for_batches_mixes_and_repeated_layers(networks, weights, bandwidth: float) -> None:
+    def time(chip) -> float:
+        """Of the average frame, each network evaluated by itself."""
+        if weights is None:
+            return seconds(chip, networks) / networks.images
+        frames = {name: seconds(chip, nests) / nests.images for name, nests in networks.items()}
+        return sum(weights[name] * frames[name] for name in frames) / sum(weights.values())
+
+    chip = CHIP.replace(dram_bandwidth=bandwidth)
+    found = elasticities(networks, chip, weights)
+    faster = chip.replace(clock_hertz=chip.clock_hertz * 1.0001)
+    wider = chip.replace(dram_bandwidth=bandwidth * 1.0001)
+    assert found.elements == pytest.approx(log(time(faster) / time(chip)) / log(1.0001), abs=1e-3)
+    assert found.bandwidth == pytest.approx(log(time(wider) / time(chip)) / log(1.0001), abs=1e-3)
+    assert found.elements + found.bandwidth == pytest.approx(-1)
+    assert -1 < found.elements < 0
+
+
 @pytest.mark.parametrize("flow", ["ideal", "weight_stationary", "output_stationary", "channel_parallel"])
 def test_twice_the_elements_and_the_bandwidth_is_twice_as_fast(flow: str) -> None:
     for bandwidth in (1e9, 3e9, 10e9):
@@ -141,11 +168,35 @@ def test_the_ridge_against_the_layers() -> None:
     assert found.traffic_below == pytest.approx(traffic[1] / sum(traffic))
 
 
+def test_a_chip_may_be_named() -> None:
+    named, chip = "edge-npu", accelerator("edge-npu")
+    assert elasticities(NET, named) == elasticities(NET, chip) and worth(NET, named) == worth(NET, chip)
+    assert balance(NET, named, 10.0) == balance(NET, chip, 10.0)
+    assert ridge_and_mix(NET, named) == ridge_and_mix(NET, chip)
+    with pytest.raises(InputError, match="Did you mean edge-npu"):
+        balance(NET, "edge-nup", 10.0)
+
+
 def test_an_area_that_holds_nothing() -> None:
     with pytest.raises(InputError, match=r"0\.0001 mm² hold no design: one element"):
         balance(NET, CHIP, 0.0001)
     with pytest.raises(InputError, match="names no technology"):
         balance(NET, CHIP.replace(technology="", dram=""), 5.0)
+
+
+@pytest.mark.parametrize("area", [3.0, 6.0, 20.0])
+def test_a_chip_without_a_memory_interface_divides_no_area_for_bandwidth(area: float) -> None:
+    chip = CHIP.replace(memory_interface=False, dram_bandwidth=2e9)
+    found = balance(NET, chip, area)
+    assert (found.dram_bandwidth, found.interface_mm2, found.worth.interface_mm2) == (2e9, 0.0, None)
+    assert found.elements_mm2 + found.sram_mm2 == pytest.approx(area)
+    technology = chip.find_technology()
+    for size in (1 << 13, 1 << 15, 1 << 17, 1 << 19, found.buffer_bytes):
+        elements = (area - technology.sram_mm2(size)) / technology.element_mm2("int8")
+        rate = 1 / frame_seconds(NET, chip, np.array([elements]), size, np.array([2e9]))
+        assert rate[0] <= found.frames_per_second * 1.001
+    assert worth(NET, chip).interface_mm2 is None and worth(NET, chip).bandwidth > 0
+    assert "of the area" in found._repr_html_()
 
 
 def test_how_it_shows_itself() -> None:

@@ -10,10 +10,12 @@ import pytest
 import costmodel as cm
 from costmodel.chip.accelerator import Accelerator, accelerator
 from costmodel.chip.evaluation import area_of, evaluate
+from costmodel.chip.explore import explore
 from costmodel.chip.lowering import lower
 from costmodel.chip.nests import Nest, Nests
+from costmodel.chip.space import Space
 from costmodel.chip.technology import technology
-from costmodel.chip.unfused import unfused_bytes
+from costmodel.chip.unfused import unfused_elements
 from costmodel.errors import InputError
 
 DATA = Path(__file__).with_name("data")
@@ -54,6 +56,8 @@ def test_two_layers_by_hand() -> None:
     fc, conv = found.layers
     # everything fits in 1 MiB: 64 + 32 + 2048 bytes, and 1600 + 1024 + 2304
     assert [layer.dram_bytes for layer in found.layers] == [2144, 4928]
+    moved = found.to_frame()[["input_dram_bytes", "weight_dram_bytes", "output_dram_bytes", "partial_dram_bytes"]]
+    assert moved.to_numpy().tolist() == [[64, 2048, 32, 0], [1600, 2304, 1024, 0]]
     # 2048 and 147,456 MACs on 64 elements at 1 GHz; 1 GB/s
     assert [layer.array_seconds for layer in found.layers] == pytest.approx([32e-9, 2304e-9])
     assert [layer.dram_seconds for layer in found.layers] == pytest.approx([2144e-9, 4928e-9])
@@ -127,8 +131,10 @@ def test_unfused_operations_of_resnet50(resnet50: cm.Trace) -> None:
     # them again; pooling reads 64 x 112², writes 64 x 56²; the average reads 2048 x 7² and writes 2048
     maps = 3 * 256 * 56**2 + 4 * 512 * 28**2 + 6 * 1024 * 14**2 + 3 * 2048 * 7**2
     expected = 5 * maps + 64 * (112**2 + 56**2) + 2048 * (49 + 1)
-    assert unfused_bytes(cm.count(resnet50), 8) == expected
-    assert unfused_bytes(cm.count(resnet50), 16) == 2 * expected
+    assert unfused_elements(cm.count(resnet50)) == lower(resnet50).unfused_elements == expected
+    assert evaluate(resnet50, TOY).unfused_bytes == expected
+    assert evaluate(lower(resnet50), TOY.replace(operand="int16"), energy=False).unfused_bytes == 2 * expected
+    assert evaluate(lower(resnet50).only("conv"), TOY).unfused_bytes == 0
 
 
 def test_batch_is_the_samples_of_a_run() -> None:
@@ -137,6 +143,66 @@ def test_batch_is_the_samples_of_a_run() -> None:
     assert (one.images, eight.images) == (1, 8)
     assert eight.macs == 8 * one.macs
     assert eight.frames_per_second > one.frames_per_second  # the weights move once
+
+
+def test_a_chip_may_be_named() -> None:
+    network = cm.networks.find("lenet-relu")
+    trace = cm.trace(network.module, network.inputs(1))
+    assert evaluate(trace, "edge-npu").accelerator is accelerator("edge-npu")
+    with pytest.raises(InputError, match="Did you mean edge-npu"):
+        evaluate(trace, "edge-nup")
+    with pytest.raises(InputError, match="names no accelerator"):
+        evaluate(trace, None)
+    for wrong in (3, network.module):
+        with pytest.raises(InputError, match=r"not from '\w+': costmodel\.trace"):
+            evaluate(wrong, "edge-npu")
+
+
+def test_a_frame_is_a_sample_in_evaluations_and_explorations() -> None:
+    """128 tokens of a sample are rows of its linear layers, not samples of their own; 3 samples are 3 frames."""
+    from torch import nn
+
+    encoder = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True).eval()
+    chip = accelerator("edge-npu")
+    for batch in (1, 3):
+        trace = cm.trace(encoder, (batch, 128, 32))
+        found = evaluate(trace, chip)
+        row = explore(lower(trace), own_point(chip)).best(trace.model)
+        assert row["frames_per_second"] == pytest.approx(found.frames_per_second)
+        assert row["serial_frames_per_second"] == pytest.approx(found.serial_frames_per_second)
+        assert row["joules_per_frame"] == pytest.approx(found.joules_per_frame)
+        # projections of 32 x 96 and 32 x 32, two layers of 32 x 64, and 128² scores and values of 4 heads of 8
+        assert found.macs == batch * (128 * (32 * 96 + 32 * 32 + 2 * 32 * 64) + 2 * 128 * 128 * 32)
+        assert found.frames_per_second == pytest.approx(batch / found.overlapped_seconds)
+        # the linear layers alone are as many frames
+        linear = evaluate(lower(trace).only("linear"), chip)
+        assert linear.images == batch and linear.unfused_bytes == 0
+        assert linear.joules_per_frame == pytest.approx(linear.energy.total / batch)
+        own = explore(lower(trace).only("linear"), own_point(chip)).best(trace.model)
+        assert own["serial_frames_per_second"] == pytest.approx(linear.serial_frames_per_second)
+
+
+def own_point(chip: Accelerator) -> Space:
+    """The chip alone."""
+    return Space(
+        chip, ((chip.rows, chip.columns),), (chip.dataflow,), (chip.buffer_bytes,), (chip.dram_bandwidth,),
+        (chip.operand,), (chip.clock_hertz,),
+    )  # fmt: skip
+
+
+def test_what_no_loop_nest_says_is_a_share_of_the_macs() -> None:
+    from torch import nn
+
+    # over 4 x 4 x 4 pixels, 2 x 6 channels and 27 taps; then 6 x 10
+    network = nn.Sequential(
+        nn.Conv3d(2, 6, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(6, 10)
+    )
+    lost, kept = 64 * 2 * 6 * 27, 60
+    for train in (False, True):  # of a training step's three convolutions one is the forward's
+        found = evaluate(cm.trace(network, (1, 2, 4, 4, 4), train=train), "edge-npu")
+        assert found.counted_share == pytest.approx(kept / (kept + lost))
+    assert "counting only 0.3 % of the MACs" in found._repr_html_() and "0.3 % of the MACs" in repr(found)
+    assert "counting" not in repr(evaluate(nests(FC), TOY)) and evaluate(nests(FC), TOY).counted_share == 1
 
 
 def test_how_it_shows_itself(eyeriss_run) -> None:

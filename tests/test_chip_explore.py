@@ -9,11 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import costmodel as cm
 from costmodel.chip.accelerator import accelerator
-from costmodel.chip.evaluation import evaluate
+from costmodel.chip.evaluation import area_of, energy_of, evaluate
 from costmodel.chip.explore import MIX, Exploration, explore
+from costmodel.chip.lowering import lower
 from costmodel.chip.nests import Nest, Nests
-from costmodel.chip.space import Space
+from costmodel.chip.space import Space, variant, with_buffer
+from costmodel.chip.sweep import _placed, _placements
 from costmodel.errors import InputError
 
 CONV = Nest(
@@ -90,6 +93,65 @@ def test_row_stationary_arrays_too() -> None:
         assert row["overlapped_seconds"] == pytest.approx(one.overlapped_seconds / 2)
         assert row["area_mm2"] == pytest.approx(one.area.total)
         assert row["joules_per_frame"] == pytest.approx(one.joules_per_frame)
+
+
+def test_where_a_row_stationary_mapping_is_the_same_nothing_between_is_mapped() -> None:
+    chip, buffers = accelerator("eyeriss"), [round(2**exponent) for exponent in np.arange(9, 22, 0.5)]
+    for nest in (CONV, replace(CONV, batch=1, in_channels=96, out_channels=128), FC):
+        alone = [_placed(nest, chip.replace(buffer_bytes=size, buffer_banks=1)) for size in buffers]
+        assert len({found and found.cycles for found in alone}) > 1
+        assert _placements(nest, chip, buffers) == alone
+
+
+def test_a_space_tries_its_base_too() -> None:
+    for name in ("edge-npu", "nvdla-64", "tpu-v1", "h200"):
+        chip = accelerator(name)
+        found = explore(FLAT, Space(chip))
+        own = found.frame
+        for axis, value in (
+            ("dataflow", chip.dataflow), ("rows", chip.rows), ("columns", chip.columns),
+            ("buffer_bytes", chip.buffer_bytes), ("dram_bandwidth", chip.dram_bandwidth),
+            ("clock_hertz", chip.clock_hertz), ("operand", chip.operand),
+        ):  # fmt: skip
+            own = own[own[axis] == value]
+        assert len(own) == 1 and len(found.frame) == len(found.space)
+        assert own.iloc[0]["overlapped_seconds"] == pytest.approx(evaluate(FLAT, chip).overlapped_seconds / 2)
+    assert Space(BASE, buffers=tuple(2 ** np.arange(15, 18))).buffers == (32768, 65536, 131072)
+    assert Space("eyeriss") == Space(accelerator("eyeriss")) and "row_stationary" in Space("eyeriss").dataflows
+
+
+def test_bandwidth_that_costs_nothing_is_not_varied_unasked() -> None:
+    chip = accelerator("nvdla-64")
+    assert Space(chip).bandwidths == (1e9,)
+    assert len(Space(chip.replace(memory_interface=True)).bandwidths) == 25  # 1 GB/s is one of them
+    assert Space(chip, bandwidths=(1e9, 4e9)).bandwidths == (1e9, 4e9)
+
+
+def test_without_scratchpads_an_element_has_registers() -> None:
+    """Area and energy of the element both follow: a weight, an input and a partial sum of 16 bits each."""
+    base = accelerator("eyeriss")
+    technology = base.find_technology()
+    own, other = variant(base, "int16", "row_stationary"), variant(base, "int16", "output_stationary")
+    assert own == base
+    assert (other.scratchpads, other.element_bytes) == (None, 6)
+    assert area_of(own, technology).elements - area_of(other, technology).elements == pytest.approx(
+        168 * technology.sram_mm2(520)
+    )
+    pads, registers = (energy_of(chip, technology)(1, 0, 0).element for chip in (own, other))
+    # 8 bytes move for a MAC; an access takes the square root of the size below the smallest array that has a number
+    assert registers == pytest.approx(pads * (6 / 520) ** 0.5)
+    assert variant(base, "int8", "row_stationary").element_bytes == 224 + 12 + 2 * 24
+    assert variant(BASE, "int16", "output_stationary").element_bytes == BASE.element_bytes
+
+
+def test_small_buffers_have_fewer_banks() -> None:
+    assert [with_buffer(BASE, size).buffer_banks for size in (1 << 20, 1 << 14, 1 << 13, 4096, 100)] == [
+        16,
+        16,
+        8,
+        4,
+        1,
+    ]
 
 
 def test_the_front_and_the_best(swept: Exploration) -> None:
@@ -172,10 +234,13 @@ def test_what_cannot_be_explored() -> None:
         replace(SPACE, buffers=())
     with pytest.raises(InputError, match="Did you mean weight_stationary"):
         replace(SPACE, dataflows=("weightstationary",))
-    with pytest.raises(InputError, match="give a positive one"):
+    with pytest.raises(InputError, match="not a positive, finite number"):
         replace(SPACE, bandwidths=(-1.0,))
     with pytest.raises(InputError, match="at least one network"):
         explore({}, SPACE)
+    for wrong in (3, {"wide": 3}, [WIDE]):
+        with pytest.raises(InputError, match=r"costmodel\.lower\(trace\) makes them"):
+            explore(wrong, SPACE)
     with pytest.raises(InputError, match="a weight for 'narrow'"):
         explore(WIDE, SPACE, weights={"narrow": 1})
     with pytest.raises(InputError, match="give a positive number"):
@@ -183,11 +248,51 @@ def test_what_cannot_be_explored() -> None:
     with pytest.raises(InputError, match="is not positive"):
         explore(WIDE, SPACE, area_mm2=-1)
     with pytest.raises(InputError, match="bf16"):
-        explore(WIDE, replace(SPACE, operands=("bf16",)))
+        replace(SPACE, operands=("bf16",))
+    with pytest.raises(InputError, match="unknown operand 'fp8'"):
+        replace(SPACE, operands=("fp8",))
     with pytest.raises(InputError, match="scratchpads"):
-        explore(WIDE, replace(SPACE, dataflows=("row_stationary",)))
+        replace(SPACE, dataflows=("row_stationary",))
 
 
 def test_how_it_shows_itself(swept: Exploration) -> None:
     assert "864 of 864 points" in repr(swept)
     assert "mix" in swept._repr_html_() and swept.to_frame() is swept.frame
+
+
+def test_the_slow_end_of_the_band_is_the_evaluations() -> None:
+    """What passes through DRAM between contractions counts in both: resnet18's additions and poolings."""
+    network = cm.networks.find("torchvision:resnet18")
+    trace = cm.trace(network.module, network.inputs(2))
+    chip = accelerator("edge-npu")
+    for operand in ("int8", "int16"):
+        space = Space(
+            chip, arrays=((32, 32),), dataflows=(chip.dataflow,), buffers=(chip.buffer_bytes,),
+            bandwidths=(chip.dram_bandwidth,), operands=(operand,), clocks=(chip.clock_hertz,),
+        )  # fmt: skip
+        found, (_, row) = (
+            evaluate(trace, chip.replace(operand=operand)),
+            next(explore(lower(trace), space).frame.iterrows()),
+        )
+        assert found.unfused_bytes > 0
+        assert row["serial_frames_per_second"] == pytest.approx(found.serial_frames_per_second)
+
+
+def test_of_designs_of_least_energy_the_smallest_then_the_fastest_is_the_best() -> None:
+    """Energy depends on neither bandwidth nor clock, and area not on the clock."""
+    found = explore(WIDE, replace(SPACE, bandwidths=(64e9, 128e9)))
+    rows = found.of("wide")
+    best = found.best("wide", "joules_per_frame", least=True)
+    equals = rows[rows["joules_per_frame"] == rows["joules_per_frame"].min()]
+    smallest = equals[equals["area_mm2"] == equals["area_mm2"].min()]
+    assert len(equals) > len(smallest) > 1
+    assert best["frames_per_second"] == smallest["frames_per_second"].max() > smallest["frames_per_second"].min()
+    product = found.best("wide", "joule_seconds", least=True)
+    assert product["joule_seconds"] == (rows["joules_per_frame"] * rows["overlapped_seconds"]).min()
+
+
+def test_a_design_at_an_end_of_an_axis(swept: Exploration) -> None:
+    design = {"rows": 8, "columns": 16, "buffer_bytes": 16384, "dram_bandwidth": 1e9, "clock_hertz": 1e9}
+    assert swept.at_an_end(pd.Series(design)) == ("rows", "dram_bandwidth", "clock_hertz")
+    one_clock = replace(swept, space=replace(SPACE, clocks=(1e9,)))
+    assert one_clock.at_an_end(pd.Series(design)) == ("rows", "dram_bandwidth")

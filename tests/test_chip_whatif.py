@@ -207,8 +207,8 @@ def test_winograd(m: int, fewer: float, inputs: int, outputs: int) -> None:
 
 def test_winograd_fits_the_buffer() -> None:
     """One channel in and out: 4 x 4 inputs and filters of a byte, 4 x 4 sums of four bytes, at least."""
-    assert has_winograd(CONV, CHIP.replace(buffer_bytes=96), 2)
-    assert not has_winograd(CONV, CHIP.replace(buffer_bytes=95), 2)
+    assert has_winograd(CONV, CHIP.replace(buffer_bytes=96, buffer_banks=1), 2)
+    assert not has_winograd(CONV, CHIP.replace(buffer_bytes=95, buffer_banks=1), 2)
     odd = replace(CONV, out_rows=27, out_columns=27, in_rows=27, in_columns=27)
     assert winograd(odd, CHIP, 2).dram_bytes == 729 * 160 + 16 * 64 * 96  # no more outputs than there are
 
@@ -245,7 +245,9 @@ def test_fused_layers_do_not_go_by_their_names() -> None:
         functions.first, nn.ReLU(), nn.MaxPool2d(2), functions.second, nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
         functions.fc,
     )  # fmt: skip
-    chip = CHIP.replace(buffer_bytes=1 << 11, dram_bandwidth=1e11)  # arithmetic binds: times are the parts' own
+    chip = CHIP.replace(
+        buffer_bytes=1 << 11, buffer_banks=1, dram_bandwidth=1e11
+    )  # arithmetic binds: times are the parts' own
     both = [what_ifs(cm.trace(network, (1, 3, 18, 18)), chip)["fused layers"] for network in (functions, modules)]
     assert both[0] == both[1]
     assert both[0].macs >= 256 * 27 * 8 + 64 * 72 * 16 + 256 * 5
@@ -332,5 +334,7 @@ def test_nonsense_is_refused() -> None:
 def test_words_too_wide_for_the_buffer_are_left_out() -> None:
     """An FC layer's smallest tile is an input, a weight and a sum: 1 + 1 + 4 bytes, or 2 + 2 + 4."""
     for buffer_bytes, fits in ((6, False), (8, True)):
-        found = what_ifs(Nests("fc", (FC,)), CHIP.replace(buffer_bytes=buffer_bytes), operands=("int16",))
+        found = what_ifs(
+            Nests("fc", (FC,)), CHIP.replace(buffer_bytes=buffer_bytes, buffer_banks=1), operands=("int16",)
+        )
         assert ("int16 in place of int8" in [outcome.change for outcome in found.outcomes]) is fits

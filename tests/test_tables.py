@@ -221,6 +221,26 @@ class TestText:
         text = render(pd.DataFrame({"layer": [name, "x"], "flops": [1, 2]}, dtype=object), "csv")
         assert [row[0] for row in csv.reader(io.StringIO(text, newline=""))][1:] == [name, "x"]
 
+    def test_csv_of_every_kind_of_column(self) -> None:
+        frame = pd.DataFrame(
+            {
+                "a,b": ["x\r", None, 'q"'],
+                "ratio": [1.5, float("nan"), 2e-9],
+                "ok": [True, False, True],
+                "tile": [(1, 2), None, (3,)],
+                "macs": pd.array([1, None, 3], dtype="Int64"),
+                "network": pd.Categorical(["a,", None, "b"]),
+                "flops": [1, 2, 12345678901],
+            }
+        )
+        lines = [
+            '"a,b",ratio,ok,tile,macs,network,flops',
+            '"x\r",1.5,True,1x2,1,"a,",1',
+            ",,False,,,,2",
+            '"q""",2e-09,True,3,3,b,12345678901',
+        ]
+        assert tables.csv(frame) == "".join(f"{line}\n" for line in lines)
+
     def test_json_is_raw(self, costs: Costs) -> None:
         document = json.loads(render(tables.layers_table(costs), "json", title="tiny", notes=["n"]))
         assert [row["flops"] for row in document["rows"]] == [152, 8, 0, 51]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from costmodel.errors import InputError, nearest
-from costmodel.units import iec, joules, parse_bytes, percent, seconds, si
+from costmodel.units import iec, joules, parse_bytes, percent, plural, seconds, si
 
 
 @pytest.mark.parametrize(
@@ -96,3 +96,7 @@ def parse_bytes_float(text: str) -> float:
 def test_nearest() -> None:
     assert nearest("VGG1", ["vgg16", "vgg19x", "lenet"]) == " Did you mean vgg16, vgg19x?"
     assert nearest("transformer", ["vgg16"]) == ""
+
+
+def test_plural() -> None:
+    assert [plural(count, "group") for count in (0, 1, 2, 1024)] == ["0 groups", "1 group", "2 groups", "1,024 groups"]

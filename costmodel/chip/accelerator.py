@@ -14,7 +14,7 @@
 
 These are required, except the last two, without which an accelerator has no energy and no area. Optional:
 `element_bytes` (registers or scratchpads of one element), `buffer_banks` (equal arrays of SRAM that the buffer is made
-of: an access takes the energy of one), `buffer_bytes_per_cycle` (what the buffer delivers at most),
+of, each of at least 1 KiB: an access takes the energy of one), `buffer_bytes_per_cycle` (what the buffer delivers),
 `other_sram_bytes` (on the chip beside the buffer: its area counts), `other_mm2` (everything else on the chip),
 `weights_ahead = true` (a weight-stationary array that takes in the next weights while it multiplies),
 `memory_interface = false` (where the area of the memory's interface is not the chip's, or in `other_mm2`), and a table
@@ -27,7 +27,7 @@ of: an access takes the energy of one), `buffer_bytes_per_cycle` (what the buffe
     date = "2017-06"
 
 GPUs come from their device files: the matrix units as an ideal array, the level-2 cache as the buffer, neither energy
-nor area.
+nor area. Where they are given a technology, their area leaves out the memory's interface: technologies know DDR3's.
 """
 
 from __future__ import annotations
@@ -51,6 +51,9 @@ from costmodel.facts import Fact, Range, SourcedFile, with_other
 from costmodel.units import iec, si
 
 _FOLDER = Path(__file__).with_name("accelerators")
+
+SMALLEST_BANK_BYTES = 1024
+"""Of a buffer of several banks: of a smaller array the decoder and the sense amplifiers, not the cells, take most."""
 
 
 @dataclass(frozen=True)
@@ -163,11 +166,15 @@ class Accelerator:
         """The matrix units of a GPU as an ideal array, its level-2 cache as the buffer.
 
         It computes in fp16, or else fp32, if no type is given. Raises InputError for a device that is no GPU, lacks
-        arithmetic on that type, or whose file does not say its units and its level-2 cache.
+        arithmetic on that type, or whose file does not say its units and its level-2 cache, and for a type that the
+        model of chips does not know.
         """
         operand = operand or ("fp16" if "fp16" in gpu.peaks else "fp32")
         if operand not in gpu.peaks or operand not in TYPE_BITS:
-            raise InputError(f"{gpu.title} has no {operand} arithmetic: it has {', '.join(gpu.peaks)}.")
+            known = operand in gpu.peaks
+            problem = f"the chip model does not know {operand}" if known else f"{gpu.title} has no {operand} arithmetic"
+            ours = ", ".join(f"{gpu.name}@{name}" for name in gpu.peaks if name in TYPE_BITS)
+            raise InputError(f"{problem}: take one of {ours}.")
         if gpu.kind != "gpu" or gpu.units is None or gpu.l2_bytes is None:
             raise InputError(f"{gpu.title} is no accelerator: that takes a GPU whose file says its units and its L2.")
         columns = max(1, round(gpu.peaks[operand] / 2 / (gpu.clock_hertz or 1e9) / gpu.units))
@@ -182,6 +189,7 @@ class Accelerator:
             accumulator="int32" if operand == "int8" else "fp32",
             buffer_bytes=gpu.l2_bytes,
             dram_bandwidth=gpu.memory_bandwidth,
+            memory_interface=False,
             facts={"dram_bandwidth": gpu.facts["memory_bandwidth"]} if "memory_bandwidth" in gpu.facts else {},
         )
 
@@ -201,12 +209,20 @@ class Accelerator:
         return html_table(self.title, [("", "text"), ("", "text")], rows, notes=list(sources))
 
 
-def accelerator(name_or_path: str | PathLike[str]) -> Accelerator:
+Which = Accelerator | str | PathLike[str]
+"""An accelerator, its name, or its file."""
+
+
+def accelerator(name_or_path: Which) -> Accelerator:
     """An accelerator by its name ("eyeriss", "tpu-v1", "h200", "h200@int8"), or read from a TOML file of yours.
 
-    A GPU's name may say the type that it computes in, behind an @. Raises InputError for an unknown name, with the
-    nearest ones, and for a file that cannot be read or makes no sense.
+    A GPU's name may say the type that it computes in, behind an @; an accelerator is itself. Raises InputError for an
+    unknown name, with the nearest ones, and for a file that cannot be read or makes no sense.
     """
+    if isinstance(name_or_path, Accelerator):
+        return name_or_path
+    if not isinstance(name_or_path, (str, PathLike)):
+        raise InputError(f"{name_or_path!r} names no accelerator: give a name, such as edge-npu, or a TOML file.")
     text = fspath(name_or_path)
     if not isinstance(name_or_path, str) or text.lower().endswith(".toml") or "/" in text or "\\" in text:
         return read_accelerator(Path(text))
@@ -234,9 +250,15 @@ def _ours(name: str) -> Accelerator:
     return read_accelerator(_FOLDER / f"{name}.toml")
 
 
+def scratchpad_bytes(pads: Scratchpads, operand: str, accumulator: str) -> int:
+    """What a row-stationary element's scratchpads hold, in words of these types."""
+    words = (pads.weight_words + pads.input_words) * TYPE_BITS[operand]
+    return (words + pads.partial_sum_words * TYPE_BITS[accumulator]) // 8
+
+
 _TEXTS = ("title", "dataflow", "operand", "accumulator", "dram", "technology")
 _SWITCHES = ("memory_interface", "weights_ahead")
-_NUMBERS: Mapping[str, Range] = {
+LIMITS: Mapping[str, Range] = {
     "rows": Range(1, 1 << 16, "elements", whole=True),
     "columns": Range(1, 1 << 16, "elements", whole=True),
     "clock_hertz": Range(1e5, 1e11, "Hz"),
@@ -248,6 +270,8 @@ _NUMBERS: Mapping[str, Range] = {
     "other_sram_bytes": Range(0, 1 << 40, "bytes", whole=True),
     "other_mm2": Range(0, 1e5, "mm²"),
 }
+"""What each number of an accelerator can be."""
+
 _WORDS = Range(1, 1 << 20, "words", whole=True)
 _REQUIRED = (
     "title", "dataflow", "rows", "columns", "clock_hertz", "operand", "accumulator", "buffer_bytes", "dram_bandwidth",
@@ -266,7 +290,7 @@ def read_accelerator(path: Path) -> Accelerator:
     Raises InputError if the file cannot be read, is no TOML, or has an unknown, missing or senseless field.
     """
     file = SourcedFile(path, "accelerator", f"Ours are {', '.join(names())}.")
-    known = (*_TEXTS, *_NUMBERS, *_SWITCHES, "scratchpads", "sources")
+    known = (*_TEXTS, *LIMITS, *_SWITCHES, "scratchpads", "sources")
     file.check_names(known, _REQUIRED)
     document = file.document
     values: dict[str, Any] = {
@@ -280,7 +304,7 @@ def read_accelerator(path: Path) -> Accelerator:
             value = facts[name].value
         return (int if limits.whole else float)(file.number(name, value, limits))
 
-    for name, limits in _NUMBERS.items():
+    for name, limits in LIMITS.items():
         if name in document:
             values[name] = number(name, document[name], limits)
     for name in _SWITCHES:
@@ -307,10 +331,16 @@ def _inconsistency(chip: Accelerator) -> str:
         value = getattr(chip, name)
         if value not in choices and not (name == "dram" and not value):
             return f"{name}: {value!r} is unknown, use {', '.join(choices)}"
-    for name, limits in _NUMBERS.items():
+    for name, limits in LIMITS.items():
         value = getattr(chip, name)
         if value is not None and (problem := limits.problem(value)):
             return f"{name}: {problem}"
+    if chip.buffer_banks > 1 and chip.buffer_bytes < chip.buffer_banks * SMALLEST_BANK_BYTES:
+        most = max(1, chip.buffer_bytes // SMALLEST_BANK_BYTES)
+        return (
+            f"buffer_banks: a bank holds at least {iec(SMALLEST_BANK_BYTES)}, as what surrounds the cells of a smaller "
+            f"one takes most of the energy: {iec(chip.buffer_bytes)} are at most {most:,}"
+        )
     if chip.operand.startswith("int") != chip.accumulator.startswith("int"):
         return f"accumulator: {chip.accumulator} cannot add up products of {chip.operand}: both integer, or neither"
     if TYPE_BITS[chip.accumulator] < TYPE_BITS[chip.operand]:
@@ -318,9 +348,7 @@ def _inconsistency(chip: Accelerator) -> str:
     if (chip.dataflow == "row_stationary") != (chip.scratchpads is not None):
         return "scratchpads: row_stationary needs them, and no other dataflow has them"
     if chip.scratchpads is not None:
-        pads = chip.scratchpads
-        needed = (pads.weight_words + pads.input_words) * TYPE_BITS[chip.operand] // 8
-        needed += pads.partial_sum_words * TYPE_BITS[chip.accumulator] // 8
+        needed = scratchpad_bytes(chip.scratchpads, chip.operand, chip.accumulator)
         if chip.element_bytes and needed > chip.element_bytes:
             return f"element_bytes: the scratchpads alone hold {needed} bytes"
     if chip.technology and not chip.dram:

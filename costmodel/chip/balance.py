@@ -10,7 +10,10 @@ array has), DRAM time as 1 / bandwidth and, step by step, with the buffer. So
 The first two sum to -1 on any design: twice both is twice as fast. A design is balanced for an area when no square
 millimetre would do more for the frame rate elsewhere: what elements, SRAM and bandwidth are worth in frames/s a mm² is
 then equal, unless a layer stands just between array and DRAM (it loses by less of either and gains by more of neither).
-`balance` finds it by trying divisions of the area, and finer ones around the best.
+`balance` finds it by trying divisions of the area, and finer ones around the best. Where the memory's interface is not
+the chip's (`memory_interface = false`), bandwidth takes no area, and stays what it is.
+
+The array's time is that behind the design's own buffer, though a row-stationary mapping may gain by a larger one.
 """
 
 from __future__ import annotations
@@ -22,10 +25,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from costmodel.chip.accelerator import Accelerator
+from costmodel.chip.accelerator import Accelerator, Which, accelerator
 from costmodel.chip.evaluation import moved_in_buffer_bytes
 from costmodel.chip.mapping import place
-from costmodel.chip.nests import Nest, Nests
+from costmodel.chip.nests import Nest, Nests, by_name
 from costmodel.chip.shapes import curve_of
 from costmodel.chip.technology import Technology
 from costmodel.chip.tiling import Curve
@@ -57,7 +60,7 @@ def frame_of(networks: Networks, weights: Mapping[str, float] | None = None) -> 
 
     Raises InputError for a weight of an unknown network, or one that is not positive.
     """
-    named = {networks.model: networks} if isinstance(networks, Nests) else dict(networks)
+    named = by_name(networks)
     shares = dict(weights) if weights is not None else dict.fromkeys(named, 1.0)
     for name, weight in shares.items():
         if name not in named:
@@ -65,7 +68,7 @@ def frame_of(networks: Networks, weights: Mapping[str, float] | None = None) -> 
         if not (weight > 0 and np.isfinite(weight)):
             raise InputError(f"the weight of {name!r} is {weight}: give a positive number.")
     if not shares:
-        raise InputError("there is nothing to run: give at least one network.")
+        raise InputError("a mix needs at least one weight.")
     whole = sum(shares.values())
     times: dict[Nest, float] = {}
     for name, weight in shares.items():
@@ -95,8 +98,8 @@ class Worth(NamedTuple):
     bandwidth: float
     """A further GB/s (1e9 bytes/s)."""
 
-    interface_mm2: float
-    """A further mm² of the memory's interface, which is bandwidth too."""
+    interface_mm2: float | None
+    """A further mm² of the memory's interface, which is bandwidth too; None where that takes none of the chip."""
 
 
 @dataclass(frozen=True)
@@ -145,54 +148,58 @@ class Balance:
         return html_table(f"{area:.3g} mm², balanced: {si(self.frames_per_second)} frames a second", columns, rows)
 
 
-def elasticities(networks: Networks, chip: Accelerator, weights: Mapping[str, float] | None = None) -> Elasticities:
+def elasticities(networks: Networks, chip: Which, weights: Mapping[str, float] | None = None) -> Elasticities:
     """What a frame's overlapped time depends on, on a design. Raises InputError where `evaluate` does."""
+    chip = accelerator(chip)
     times = _Times(frame_of(networks, weights), chip)
     buffers = np.array([chip.buffer_bytes / STEP, chip.buffer_bytes, chip.buffer_bytes * STEP])
     dram = times.traffic(buffers) / chip.dram_bandwidth
     whole = times.overlapped(1.0, dram)
-    bound = np.sum(np.where(times.array[:, None] > dram, times.array[:, None], 0.0), axis=0)[1]
-    share = float(bound / whole[1])
-    return Elasticities(-share, share - 1, float(np.log(whole[2] / whole[0]) / (2 * np.log(STEP))))
+    by_array = times.times * np.where(times.array > dram[:, 1], times.array, 0.0)
+    share = float(by_array.sum() / whole[1])
+    return Elasticities(0.0 - share, share - 1, float(np.log(whole[2] / whole[0]) / (2 * np.log(STEP))))
 
 
-def worth(networks: Networks, chip: Accelerator, weights: Mapping[str, float] | None = None) -> Worth:
+def worth(networks: Networks, chip: Which, weights: Mapping[str, float] | None = None) -> Worth:
     """What further area or bandwidth brings on a design. Raises InputError where `evaluate` does, or without areas."""
+    chip = accelerator(chip)
     technology = chip.find_technology()
     times = _Times(frame_of(networks, weights), chip)
     per_element = _element_mm2(chip, technology)
     return _worth(times, chip, technology, chip.elements, per_element, chip.buffer_bytes, chip.dram_bandwidth)
 
 
-def balance(
-    networks: Networks, base: Accelerator, area_mm2: float, weights: Mapping[str, float] | None = None
-) -> Balance:
+def balance(networks: Networks, base: Which, area_mm2: float, weights: Mapping[str, float] | None = None) -> Balance:
     """The best division of an area into elements, buffer and bandwidth, for the overlapped time of a frame.
 
-    Everything else is the base's: technology, clock, types, and the utilisation that its array has on each layer (an
-    ideal one wastes nothing). Raises InputError for an area that holds nothing, with what is needed at least.
+    Everything else is the base's: technology, clock, types, the utilisation that its array has on each layer (an ideal
+    one wastes nothing), and the bandwidth if the chip has no memory interface. Raises InputError for an area that holds
+    nothing, with what is needed at least.
     """
+    base = accelerator(base)
     technology = base.find_technology()
     times = _Times(frame_of(networks, weights), base)
     per_element, per_byte = _element_mm2(base, technology), technology.sram_mm2(1)
-    per_bandwidth = technology.interface_mm2(1.0)
+    per_bandwidth = technology.interface_mm2(1.0) if base.memory_interface else 0.0
     fixed = base.other_mm2 + technology.sram_mm2(base.other_sram_bytes)
     smallest = max(curve.smallest_buffer_bytes for curve in times.curves)
     free = area_mm2 - fixed
     if not free > smallest * per_byte + per_element:
-        least = fixed + smallest * per_byte + per_element
         raise InputError(
             f"{area_mm2:g} mm² hold no design: one element, {smallest:,} bytes of buffer and the rest take "
-            f"{least:.3g} mm²."
+            f"{fixed + smallest * per_byte + per_element:.3g} mm²."
         )
     low, high = np.log(smallest), np.log((free - per_element) / per_byte * 0.95)
-    left, right = 1e-4, 1 - 1e-4
+    least, most = (1e-4, 1 - 1e-4) if per_bandwidth else (1.0, 1.0)  # of what the buffer leaves, for elements
+    left, right = least, most
     for _ in range(4):
         buffers = np.exp(np.linspace(low, max(low, high), 65))
         shares = np.linspace(left, right, 129)
         rest = free - buffers * per_byte
         elements = rest[:, None] * shares / per_element
-        bandwidth = rest[:, None] * (1 - shares) / per_bandwidth
+        bandwidth = np.full_like(elements, base.dram_bandwidth)
+        if per_bandwidth:
+            bandwidth = rest[:, None] * (1 - shares) / per_bandwidth
         dram = times.traffic(buffers)
         scale = base.elements / elements
         seconds = sum(
@@ -203,7 +210,7 @@ def balance(
         span, width = (max(low, high) - low) / 16, (right - left) / 16
         low, high = np.log(buffers[i]) - span, np.log(buffers[i]) + span
         low, high = max(low, np.log(smallest)), min(high, np.log((free - per_element) / per_byte * 0.99))
-        left, right = max(shares[j] - width, 1e-4), min(shares[j] + width, 1 - 1e-4)
+        left, right = max(shares[j] - width, least), min(shares[j] + width, most)
         best = float(seconds[i, j]), float(elements[i, j]), int(buffers[i]), float(bandwidth[i, j])
     time, count, size, rate = best
     return Balance(
@@ -256,8 +263,9 @@ class Mix(NamedTuple):
     """Share of the traffic in those layers."""
 
 
-def ridge_and_mix(networks: Networks, chip: Accelerator, weights: Mapping[str, float] | None = None) -> Mix:
+def ridge_and_mix(networks: Networks, chip: Which, weights: Mapping[str, float] | None = None) -> Mix:
     """The ridge point of a design against the intensities of a frame's layers behind its buffer."""
+    chip = accelerator(chip)
     frame = frame_of(networks, weights)
     traffic = np.array([float(curve_of(nest, chip.widths).dram_bytes(chip.buffer_bytes)) for nest in frame.nests])
     macs, times = np.array([float(nest.macs) for nest in frame.nests]), np.array(frame.times)
@@ -319,7 +327,7 @@ def _worth(
         (rate(elements * (1 + MARGIN), buffer_bytes, bandwidth) - here) / (elements * MARGIN * per_element),
         (rate(elements, buffer_bytes * STEP, bandwidth) - here) / technology.sram_mm2(buffer_bytes * (STEP - 1)),
         more_bandwidth / (bandwidth * MARGIN / 1e9),
-        more_bandwidth / technology.interface_mm2(bandwidth * MARGIN),
+        more_bandwidth / technology.interface_mm2(bandwidth * MARGIN) if chip.memory_interface else None,
     )
 
 

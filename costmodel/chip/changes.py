@@ -41,7 +41,7 @@ from costmodel.chip.lowering import nests_of
 from costmodel.chip.nests import Nest, Nests
 from costmodel.chip.shapes import curve_of
 from costmodel.chip.technology import TYPE_BITS
-from costmodel.chip.unfused import unfused_bytes
+from costmodel.chip.unfused import unfused_elements
 from costmodel.chip.winograd import TRANSFORM_ADDITIONS, has_winograd, winograd
 from costmodel.cost import Costs
 from costmodel.devices import device
@@ -144,7 +144,7 @@ def fused(costs: Costs, chip: Accelerator, images: int) -> Iterator[Run]:
         time = sum(part.array_seconds for part in parts) * again
         layers.append(Asked(macs + group.extra_macs, time, moved, group.dram_bytes))
     apart = replace(costs, operations=tuple(each for each in costs.operations if not follows(each.operation)))
-    between = unfused_bytes(apart, widths.input_bits)
+    between = unfused_elements(apart) * widths.input_bits // 8
     yield Run(
         "fused layers",
         layers,

@@ -25,19 +25,19 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from costmodel.chip.accelerator import Accelerator
+from costmodel.chip.accelerator import Accelerator, Which
+from costmodel.chip.accelerator import accelerator as find_accelerator
 from costmodel.chip.lowering import lower
 from costmodel.chip.mapping import Mapped, place
 from costmodel.chip.nests import Nest, Nests
 from costmodel.chip.shapes import curve_of
 from costmodel.chip.technology import TYPE_BITS, Technology
 from costmodel.chip.tiling import Tiling
-from costmodel.chip.unfused import unfused_bytes
-from costmodel.cost import Costs, count
+from costmodel.cost import Costs
 from costmodel.display import html_table
 from costmodel.errors import InputError
 from costmodel.graph import FORWARD, Trace
-from costmodel.units import seconds, si
+from costmodel.units import percent, seconds, si
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,6 +47,10 @@ CONVENTION = (
     "has its best schedule and tile"
 )
 """What the two times mean, in one line for tables and plots."""
+
+
+DRAM_PARTS = ("input_dram_bytes", "weight_dram_bytes", "output_dram_bytes", "partial_dram_bytes")
+"""A layer's DRAM traffic by what moves; partial sums both ways."""
 
 
 class Energy(NamedTuple):
@@ -149,6 +153,9 @@ class Evaluation:
     area: Area | None = None
     """None without a technology."""
 
+    counted_share: float = 1.0
+    """Of the network's MACs, those of the layers; less where a contraction is none that a loop nest can say."""
+
     @cached_property
     def overlapped_seconds(self) -> float:
         """Of a run: the fast end of the band."""
@@ -232,7 +239,7 @@ class Evaluation:
     def __repr__(self) -> str:
         return (
             f"<{self.model} on {self.accelerator.title}: {seconds(self.overlapped_seconds)} to "
-            f"{seconds(self.serial_seconds)}>"
+            f"{seconds(self.serial_seconds)}{for_share(self.counted_share)}>"
         )
 
     def _repr_html_(self) -> str:
@@ -254,37 +261,42 @@ class Evaluation:
         )  # fmt: skip
         title = (
             f"{self.model} on {self.accelerator.title}: {si(self.serial_frames_per_second)} to "
-            f"{si(self.frames_per_second)} frames a second"
+            f"{si(self.frames_per_second)} frames a second{for_share(self.counted_share)}"
         )
         return html_table(title, columns, rows, total, [f"{CONVENTION[0].upper()}{CONVENTION[1:]}."])
 
 
-def evaluate(network: Trace | Costs | Nests, accelerator: Accelerator, *, energy: bool = True) -> Evaluation:
+def evaluate(network: Trace | Costs | Nests, accelerator: Which, *, energy: bool = True) -> Evaluation:
     """A network's forward pass on an accelerator, contraction by contraction.
 
     Args:
-        network: a trace, its costs, or loop nests; nests alone say nothing of what stands between them.
-        accelerator: what runs it. Without a technology it has neither energy nor area.
+        network: a trace, its costs, or loop nests; nests of one kind alone say nothing of what stands between them.
+        accelerator: what runs it, or its name or file. Without a technology it has neither energy nor area.
         energy: leave it out with False, as for an operand that the technology has no numbers for.
 
-    Raises InputError for a network without contractions, for a buffer that holds no tile of some layer, and for energy
-    that the technology has no number for.
+    Raises InputError for a network without contractions, for an unknown accelerator, for a buffer that holds no tile of
+    some layer, and for energy that the technology has no number for.
     """
-    nests, between, images = contractions(network, accelerator)
-    technology = accelerator.find_technology() if accelerator.technology else None
-    joules = energy_of(accelerator, technology) if technology and energy else None
-    layers = tuple(_layer(nest, accelerator, joules) for nest in nests)
-    return Evaluation(nests.model, accelerator, layers, images, between, area_of(accelerator, technology))
+    chip = find_accelerator(accelerator)
+    nests, between, images = contractions(network, chip)
+    technology = chip.find_technology() if chip.technology else None
+    joules = energy_of(chip, technology) if technology and energy else None
+    layers = tuple(_layer(nest, chip, joules) for nest in nests)
+    share = nests.macs / nests.known_macs
+    return Evaluation(nests.model, chip, layers, images, between, area_of(chip, technology), share)
 
 
 def contractions(network: Trace | Costs | Nests, accelerator: Accelerator) -> tuple[Nests, int, int]:
     """A forward's nests, the DRAM traffic between them where nothing is fused, and the samples of a run."""
-    if isinstance(network, Nests):
-        nests = network.of_phase(FORWARD)
-        return nests, 0, nests.images
-    costs = network if isinstance(network, Costs) else count(network)
-    nests = lower(costs).of_phase(FORWARD)
-    return nests, unfused_bytes(costs, TYPE_BITS[accelerator.operand]), nests.images
+    nests = (network if isinstance(network, Nests) else lower(network)).of_phase(FORWARD)
+    return nests, nests.unfused_elements * TYPE_BITS[accelerator.operand] // 8, nests.images
+
+
+def for_share(share: float) -> str:
+    """What stands behind a number that covers a share of a network's MACs; nothing behind one that covers all."""
+    if share > 0.9995:  # 100.0 %
+        return ""
+    return f", counting only {percent(share) if share >= 0.001 else f'{100 * share:.2g} %'} of the MACs"
 
 
 def area_of(accelerator: Accelerator, technology: Technology | None) -> Area | None:
@@ -366,10 +378,12 @@ def _row(layer: LayerOnChip) -> dict[str, Any]:
         "overlapped_seconds": layer.overlapped_seconds,
         "serial_seconds": layer.serial_seconds,
         "binding": layer.binding,
-        "buffer_bytes": layer.buffer_bytes,
+        "delivered_bytes": layer.buffer_bytes,
         "dram_bytes": layer.dram_bytes,
+        **{name: getattr(layer.tiling, name.replace("_dram", "")) for name in DRAM_PARTS},
         "schedule": layer.tiling.schedule,
         "tile": tuple(layer.tiling.tile),
         "mapping": layer.mapped.how,
         **joules,
+        **({"joules": energy.total} if energy else {}),
     }

@@ -8,16 +8,16 @@ A sweep is cut into pieces, one for each network, operand and dataflow, and arra
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from costmodel.chip.nests import Nests
+from costmodel.chip.nests import Nests, by_name
 from costmodel.chip.pareto import pareto
 from costmodel.chip.space import Space
 from costmodel.chip.sweep import Found, Piece, run, work_of
@@ -30,6 +30,26 @@ if TYPE_CHECKING:
 
 MIX = "mix"
 """The network that a weighted mix is called."""
+
+
+_TIES = {"area_mm2": True, "joules_per_frame": True, "frames_per_second": False}
+"""What decides between equals, and whether less is better."""
+
+
+class Objective(NamedTuple):
+    """What the best design has the most or the least of."""
+
+    column: str
+    least: bool
+    title: str
+
+
+OBJECTIVES: Mapping[str, Objective] = {
+    "speed": Objective("frames_per_second", False, "Fastest"),
+    "energy": Objective("joules_per_frame", True, "Least energy a frame"),
+    "edp": Objective("joule_seconds", True, "Least energy x time a frame"),
+}
+"""What a design can be best at; the energy-delay product is that of a frame, at the overlapped time."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -69,13 +89,18 @@ class Exploration:
         costs = np.stack([*(-rows[name] for name in maximise), *(rows[name] for name in minimise)], axis=1)
         return rows[pareto(costs)].sort_values(list(minimise or maximise))
 
-    def best(self, network: str, column: str = "frames_per_second") -> pd.Series[Any]:
-        """The design with the most of a column; of equals the smallest, then the one of least power."""
+    def best(self, network: str, column: str = "frames_per_second", least: bool = False) -> pd.Series[Any]:
+        """The design with the most (or least) of a column; of equals the smallest, of least energy, the fastest."""
         rows = self.of(network)
         if column not in rows.columns:
             raise InputError(f"an exploration has no column {column!r}.{nearest(column, map(str, rows.columns))}")
-        order = [column, *(name for name in ("area_mm2", "watts") if name in rows.columns and name != column)]
-        return rows.sort_values(order, ascending=[False] + [True] * (len(order) - 1), kind="stable").iloc[0]
+        order = {column: least} | {name: up for name, up in _TIES.items() if name in rows.columns and name != column}
+        return rows.sort_values(list(order), ascending=list(order.values()), kind="stable").iloc[0]
+
+    def at_an_end(self, design: pd.Series[Any]) -> tuple[str, ...]:
+        """The numbers of a design that lie at an end of what was tried, beyond which there may be a better one."""
+        axes = {name: values for name, values in self.space.sizes.items() if len(set(values)) > 1}
+        return tuple(name for name, values in axes.items() if design[name] in (min(values), max(values)))
 
     def to_frame(self) -> pd.DataFrame:
         """One row a design and network, in base units."""
@@ -124,16 +149,9 @@ def explore(
     technology, a buffer axis of which none holds a tile of every layer, and a budget that nothing meets: it says what
     comes nearest.
     """
-    named = {networks.model: networks} if isinstance(networks, Nests) else dict(networks)
-    if not named:
-        raise InputError("there is nothing to explore: give at least one network.")
-    _check_weights(weights, named)
-    budgets = {name: limit for name, limit in (("area_mm2", area_mm2), ("watts", watts)) if limit is not None}
-    for name, limit in budgets.items():
-        if not limit > 0:
-            raise InputError(f"a budget of {limit} {name.replace('_', ' ')} is not positive.")
-        if not space.base.technology:
-            raise InputError(f"{space.base.title} names no technology: budgets of area and power need one.")
+    named = by_name(networks)
+    check_weights(weights, named)
+    budgets = budgets_of(space, area_mm2, watts)
     work = {name: work_of(nests) for name, nests in named.items()}
     pieces = [
         Piece(work[name], space, operand, flow)
@@ -152,6 +170,34 @@ def explore(
             raise InputError(_nearest_miss(frame, budgets))
         frame = frame[within].reset_index(drop=True)
     return Exploration(space, frame, tried, budgets)
+
+
+def budgets_of(space: Space, area_mm2: float | None, watts: float | None) -> dict[str, float]:
+    """The most that each column may be. Raises InputError for a budget that is none, or without a technology."""
+    budgets = {name: limit for name, limit in (("area_mm2", area_mm2), ("watts", watts)) if limit is not None}
+    for name, limit in budgets.items():
+        if not (limit > 0 and np.isfinite(limit)):
+            raise InputError(f"a budget of {limit} {_UNITS[name]} is not positive and finite.")
+        if not space.base.technology:
+            raise InputError(f"{space.base.title} names no technology: budgets of area and power need one.")
+    return budgets
+
+
+def check_objective(space: Space, objective: Objective) -> None:
+    """Raises InputError for an objective of energy without a technology."""
+    if objective.column != "frames_per_second" and not space.base.technology:
+        raise InputError(f"{space.base.title} names no technology: the least energy needs one.")
+
+
+def check_weights(weights: Mapping[str, float] | None, networks: Collection[str]) -> None:
+    """Raises InputError for the weight of an unknown network, one that is not positive, and for none at all."""
+    for name, weight in (weights or {}).items():
+        if name not in networks:
+            raise InputError(f"a weight for {name!r}, which is not among the networks: {', '.join(networks)}.")
+        if not (weight > 0 and np.isfinite(weight)):
+            raise InputError(f"the weight of {name!r} is {weight}: give a positive number.")
+    if weights is not None and not weights:
+        raise InputError("a mix needs at least one weight.")
 
 
 def _frame(
@@ -204,6 +250,7 @@ def _frame(
                     "joules_per_frame": joules,
                     "watts": joules / overlapped,
                     "frames_per_joule": 1 / joules,
+                    "joule_seconds": joules * overlapped,
                     "frames_per_second_per_mm2": 1 / overlapped / area,
                 }
             for key, values in row.items():
@@ -226,16 +273,6 @@ def _mixed(parts: list[tuple[Found, float]]) -> Found:
     return Found(total("overlapped"), total("serial"), total("dram_bytes"), total("joules"), parts[0][0].area)
 
 
-def _check_weights(weights: Mapping[str, float] | None, named: Mapping[str, Nests]) -> None:
-    for name, weight in (weights or {}).items():
-        if name not in named:
-            raise InputError(f"a weight for {name!r}, which is not explored: {', '.join(named)} are.")
-        if not (weight > 0 and np.isfinite(weight)):
-            raise InputError(f"the weight of {name!r} is {weight}: give a positive number.")
-    if weights is not None and not weights:
-        raise InputError("a mix needs at least one weight.")
-
-
 def _nearest_miss(frame: pd.DataFrame, budgets: Mapping[str, float]) -> str:
     """What to say where no design is within the budgets."""
     excess = np.max([frame[name] / limit for name, limit in budgets.items()], axis=0)
@@ -248,5 +285,8 @@ def _nearest_miss(frame: pd.DataFrame, budgets: Mapping[str, float]) -> str:
     )
 
 
+_UNITS = {"area_mm2": "mm²", "watts": "W"}
+
+
 def _amount(name: str, value: float) -> str:
-    return f"{value:,.3g} {'mm²' if name == 'area_mm2' else 'W'}"
+    return f"{value:,.3g} {_UNITS[name]}"

@@ -38,7 +38,7 @@ from costmodel.cost import Costs
 from costmodel.display import html_table
 from costmodel.errors import InputError
 from costmodel.graph import Trace
-from costmodel.units import iec, percent
+from costmodel.units import iec, percent, plural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -152,7 +152,7 @@ class Fusion:
 
     def __repr__(self) -> str:
         return (
-            f"<Fusion of {self.model} behind {iec(self.buffer_bytes)}: {len(self.groups)} groups, "
+            f"<Fusion of {self.model} behind {iec(self.buffer_bytes)}: {plural(len(self.groups), 'group')}, "
             f"{iec(self.dram_bytes)} instead of {iec(self.alone_bytes + self.apart_bytes)}>"
         )
 

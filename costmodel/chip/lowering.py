@@ -14,12 +14,12 @@ is one with a single tap along some dimension, as in R(2+1)D, and a video transf
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 from costmodel.chip.nests import Nest, Nests, Unlowered
+from costmodel.chip.unfused import unfused_elements
 from costmodel.cost import Costs, OperationCost, count
 from costmodel.errors import InputError
 from costmodel.graph import Operation, TensorSpec, Trace
@@ -29,8 +29,14 @@ def lower(network: Trace | Costs) -> Nests:
     """The loop nests of every contraction of a trace, forward and backward, in the order of execution.
 
     Their MACs and those of `Nests.unlowered` (a convolution whose windows overlap along three dimensions, a product of
-    three tensors) add up to the count's. Raises InputError for a network that has no contraction to lower.
+    three tensors) add up to the count's. Raises InputError for a network that has no contraction to lower, and for
+    what is no trace.
     """
+    if not isinstance(network, (Trace, Costs)):
+        raise InputError(
+            f"loop nests come from a trace or its costs, not from {type(network).__name__!r}: "
+            "costmodel.trace(module, inputs) makes one."
+        )
     costs = network if isinstance(network, Costs) else count(network)
     nests: list[Nest] = []
     lost: list[tuple[OperationCost, str]] = []
@@ -49,7 +55,8 @@ def lower(network: Trace | Costs) -> Nests:
             + (f": only {have}." if have else ".")
         )
     shape = costs.trace.inputs[0].shape if costs.trace.inputs else ()
-    return Nests(costs.trace.model, tuple(nests), _unlowered(lost), images=shape[0] if shape else 1)
+    images = shape[0] if shape else 1
+    return Nests(costs.trace.model, tuple(nests), _unlowered(lost), images, unfused_elements(costs))
 
 
 def nests_of(operation: Operation) -> tuple[Nest, ...]:
@@ -267,10 +274,12 @@ def _why_not(op: Operation) -> str:
 
 
 def _unlowered(lost: list[tuple[OperationCost, str]]) -> tuple[Unlowered, ...]:
-    counts = Counter((entry.operation.operator, why) for entry, why in lost)
+    alike: dict[tuple[str, str, str], list[OperationCost]] = {}
+    for entry, why in lost:
+        alike.setdefault((entry.operation.operator, why, entry.operation.phase), []).append(entry)
     rows = []
-    for (operator, why), times in counts.items():
-        own = [entry for entry, reason in lost if (entry.operation.operator, reason) == (operator, why)]
+    for (operator, why, phase), own in alike.items():
         macs = sum(entry.cost.macs for entry in own) if own[0].modelled else None
-        rows.append(Unlowered(operator, why, times, tuple(dict.fromkeys(e.operation.layer for e in own)), macs))
+        layers = tuple(dict.fromkeys(entry.operation.layer for entry in own))
+        rows.append(Unlowered(operator, why, len(own), layers, macs, phase))
     return tuple(rows)

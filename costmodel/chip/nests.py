@@ -14,7 +14,7 @@ MACs follow the count's convention: taps on padding are multiplied as well (a tr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -131,6 +131,8 @@ class Unlowered:
     macs: int | None
     """What it multiplies; None where no rule says."""
 
+    phase: str = FORWARD
+
 
 @dataclass(frozen=True, repr=False)
 class Nests:
@@ -143,6 +145,9 @@ class Nests:
 
     images: int = 1
     """Samples of a run. A nest's batch may be more: a linear layer takes the rows of all tokens as its batch."""
+
+    unfused_elements: int = 0
+    """What the forward moves between its contractions where nothing is fused (`costmodel.chip.unfused`)."""
 
     def __iter__(self) -> Iterator[Nest]:
         return iter(self.nests)
@@ -158,13 +163,24 @@ class Nests:
         """Multiply-accumulates of all nests."""
         return sum(nest.macs for nest in self.nests)
 
+    @property
+    def known_macs(self) -> int:
+        """Those of the contractions that are not among them as well, as far as a rule says what they are."""
+        return self.macs + sum(lost.macs or 0 for lost in self.unlowered)
+
     def only(self, *kinds: str) -> Nests:
-        """The nests of some kinds: "conv", "linear", "attention". Raises InputError if there are none."""
-        return self._where(lambda nest: nest.kind in kinds, f"contraction of kind {' or '.join(kinds)}")
+        """The nests of some kinds ("conv", "linear", "attention"), without what stands between them.
+
+        Raises InputError if there are none.
+        """
+        kept = self._where(lambda nest: nest.kind in kinds, f"contraction of kind {' or '.join(kinds)}")
+        return replace(kept, unfused_elements=0)
 
     def of_phase(self, phase: str) -> Nests:
         """The nests of one phase. Raises InputError if there are none."""
-        return self._where(lambda nest: nest.phase == phase, f"contraction in its {phase} phase")
+        kept = self._where(lambda nest: nest.phase == phase, f"contraction in its {phase} phase")
+        unlowered = tuple(lost for lost in self.unlowered if lost.phase == phase)
+        return replace(kept, unlowered=unlowered, unfused_elements=self.unfused_elements if phase == FORWARD else 0)
 
     def to_frame(self) -> pd.DataFrame:
         """One row a nest, in elements."""
@@ -198,6 +214,16 @@ class Nests:
         if not kept:
             raise InputError(f"{self.model} has no {what}.")
         return replace(self, nests=kept)
+
+
+def by_name(networks: Nests | Mapping[str, Nests]) -> dict[str, Nests]:
+    """One network or several, by name. Raises InputError for what is no loop nests, or for none."""
+    named = {networks.model: networks} if isinstance(networks, Nests) else networks
+    if not isinstance(named, Mapping) or not all(isinstance(nests, Nests) for nests in named.values()):
+        raise InputError("networks are loop nests, or a dict of several by name: costmodel.lower(trace) makes them.")
+    if not named:
+        raise InputError("there is nothing to run: give at least one network.")
+    return dict(named)
 
 
 def _row(nest: Nest) -> dict[str, Any]:

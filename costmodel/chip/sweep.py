@@ -19,7 +19,8 @@ from costmodel.chip.evaluation import area_of, energy_of, moved_in_buffer_bytes
 from costmodel.chip.mapping import Mapped, place
 from costmodel.chip.nests import Nest, Nests
 from costmodel.chip.shapes import curve_of, shape_of
-from costmodel.chip.space import Space, variant
+from costmodel.chip.space import Space, variant, with_buffer
+from costmodel.chip.technology import TYPE_BITS
 from costmodel.errors import InputError
 from costmodel.graph import FORWARD
 
@@ -27,11 +28,12 @@ Floats = npt.NDArray[np.float64]
 
 
 class Work(NamedTuple):
-    """A network's distinct nests and how often each occurs."""
+    """A network's distinct nests, how often each occurs, and what it moves between them."""
 
     nests: tuple[Nest, ...]
     counts: tuple[int, ...]
     images: int
+    unfused_elements: int
 
 
 class Piece(NamedTuple):
@@ -57,7 +59,7 @@ def work_of(nests: Nests) -> Work:
     """The forward of a network, without what occurs twice."""
     forward = nests.of_phase(FORWARD)
     shapes = Counter(map(shape_of, forward))
-    return Work(tuple(shapes), tuple(shapes.values()), forward.images)
+    return Work(tuple(shapes), tuple(shapes.values()), forward.images, forward.unfused_elements)
 
 
 def run(piece: Piece) -> Found:
@@ -83,7 +85,8 @@ def run(piece: Piece) -> Found:
         traffic += times * dram
         moved += times * words
     frames = work.images
-    serial = array_time + (traffic[:, None] / bandwidths)[None, :, :, None]
+    between = work.unfused_elements * TYPE_BITS[operand] // 8
+    serial = array_time + ((traffic + between)[:, None] / bandwidths)[None, :, :, None]
     joules = None
     area = None
     if technology is not None:
@@ -93,12 +96,12 @@ def run(piece: Piece) -> Found:
             for rows, columns in sides.tolist()
         ]
         memories = [
-            energy_of(chip.replace(buffer_bytes=size), technology)(0, moved[:, index], traffic[index]).total
+            energy_of(with_buffer(chip, size), technology)(0, moved[:, index], traffic[index]).total
             for index, size in enumerate(buffers.tolist())
         ]
         joules = (np.array(elements)[:, None] + np.stack(memories, axis=1)) / frames
         parts = [_area(chip, technology, rows=int(rows), columns=int(columns)) for rows, columns in sides]
-        sram = np.array([_area(chip, technology, buffer_bytes=size) for size in buffers.tolist()])
+        sram = np.array([_area(with_buffer(chip, size), technology) for size in buffers.tolist()])
         interface = np.array([_area(chip, technology, dram_bandwidth=rate) for rate in bandwidths.tolist()])
         own = _area(chip, technology)
         area = np.array(parts)[:, None, None] + (sram - own)[:, None] + (interface - own)
@@ -133,12 +136,35 @@ def _cycles(
             np.broadcast_to(np.asarray(words, dtype=float)[:, None], shape),
         )
     cycles, words = np.full(shape, np.nan), np.full(shape, np.nan)
+    ascending = np.argsort(buffers)
     for i, (rows, columns) in enumerate(sides.tolist()):
-        for j, size in enumerate(buffers.tolist()):
-            found = _placed(nest, chip.replace(rows=rows, columns=columns, buffer_bytes=size))
+        array = chip.replace(rows=rows, columns=columns)
+        for j, found in zip(ascending, _placements(nest, array, buffers[ascending].tolist()), strict=True):
             if found is not None:
                 cycles[i, j], words[i, j] = found.cycles, moved_in_buffer_bytes(found, chip)
     return cycles, words
+
+
+def _placements(nest: Nest, chip: Accelerator, buffers: list[int]) -> list[Mapped | None]:
+    """A nest's mapping with each of some buffers, the smallest first; None where no pass fits.
+
+    More buffer never makes a mapping slower: where two buffers have the same one, those between have it too.
+    """
+    found: list[Mapped | None] = [None] * len(buffers)
+
+    def between(low: int, high: int) -> None:
+        if found[low] == found[high]:
+            found[low:high] = [found[low]] * (high - low)
+        elif high - low > 1:
+            middle = (low + high) // 2
+            found[middle] = _placed(nest, with_buffer(chip, buffers[middle]))
+            between(low, middle)
+            between(middle, high)
+
+    for end in (0, -1):
+        found[end] = _placed(nest, with_buffer(chip, buffers[end]))
+    between(0, len(buffers) - 1)
+    return found
 
 
 def _placed(nest: Nest, chip: Accelerator) -> Mapped | None:

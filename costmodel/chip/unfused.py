@@ -14,11 +14,11 @@ from costmodel.graph import FORWARD, TensorSpec
 _ON_THE_WAY = ("activation", "dropout")
 
 
-def unfused_bytes(costs: Costs, word_bits: int) -> int:
-    """DRAM traffic of a forward's operations that neither are contractions nor follow one element by element.
+def unfused_elements(costs: Costs) -> int:
+    """What a forward's operations move that neither are contractions nor follow one element by element.
 
-    A tensor's elements count once for each operation that reads or writes them, `word_bits` wide; parameters, which are
-    small there, and integer tensors (a pooling's indices) do not.
+    A tensor's elements count once for each operation that reads or writes them; parameters, which are small there, and
+    integer tensors (a pooling's indices) do not.
     """
     parameters = {parameter.tensor.storage for parameter in costs.trace.parameters}
     leaving: set[int] = set()  # storages that hold outputs on their way
@@ -42,7 +42,7 @@ def unfused_bytes(costs: Costs, word_bits: int) -> int:
             read = {tensor for tensor in operation.inputs.values() if tensor.storage not in parameters}
             elements += sum(tensor.elements for tensor in read if _is_data(tensor)) if entry.cost.moved_bytes else 0
             elements += sum(tensor.elements for tensor in outputs) if entry.cost.moved_bytes else 0
-    return elements * word_bits // 8
+    return elements
 
 
 def _is_data(tensor: TensorSpec) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from costmodel.chip import changes
 from costmodel.chip.accelerator import Accelerator
+from costmodel.chip.accelerator import accelerator as find_accelerator
 from costmodel.chip.changes import Run
 from costmodel.chip.evaluation import area_of, contractions, energy_of
 from costmodel.chip.nests import Nests
@@ -86,7 +87,7 @@ class WhatIfs:
 
 def what_ifs(
     network: Trace | Costs | Nests,
-    chip: Accelerator,
+    accelerator: Accelerator | str,
     *,
     batch: int = 16,
     operands: Sequence[str] = ("int16", "bf16", "int8"),
@@ -98,7 +99,7 @@ def what_ifs(
 
     Args:
         network: a trace, its costs, or loop nests, which say neither what fusing nor what pooling would do.
-        chip: what runs it.
+        accelerator: what runs it, or its name.
         batch: how many times as many samples.
         operands: types to try in place of the chip's.
         rank: of the factored FC layers.
@@ -108,6 +109,7 @@ def what_ifs(
 
     A change that no layer allows is left out. Raises InputError where `evaluate` does.
     """
+    chip = find_accelerator(accelerator)
     if any(type(number) is not int or number < 1 for number in (batch, rank)) or not 0 < density <= 1:
         raise InputError("what-ifs take a batch and a rank of at least 1, and a density above 0 and up to 1.")
     for operand in operands:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -31,6 +32,18 @@ _ACCELERATOR: Any = typer.Option(
 )
 
 
+_TECHNOLOGY: Any = typer.Option(metavar="NAME", help="Another technology: 45nm, 28nm+derived, my.toml ...")
+_DRAM: Any = typer.Option(metavar="KIND", help="Another kind of memory: ddr3, lpddr4, hbm2 ...", show_default="its own")
+
+
+class Goal(StrEnum):
+    """What the best design is best at."""
+
+    SPEED = "speed"
+    ENERGY = "energy"
+    EDP = "edp"
+
+
 @command
 def chip(
     model: Model,
@@ -41,9 +54,8 @@ def chip(
         list[str] | None,
         typer.Option(metavar="KIND", help="Only contractions of this kind: conv, linear, attention; repeatable."),
     ] = None,
-    technology: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Another technology: 45nm, 28nm+derived, my.toml ...")
-    ] = None,
+    technology: Annotated[str | None, _TECHNOLOGY] = None,
+    dram: Annotated[str | None, _DRAM] = None,
     energy: Annotated[bool, typer.Option("--energy/--no-energy", help="Whether energy is worked out.")] = True,
     what_if: Annotated[
         bool, typer.Option("--what-if", help="What batch, narrower types, Winograd and other changes would do.")
@@ -51,7 +63,7 @@ def chip(
     allow_unmodelled: AllowUnmodelled = False,
 ) -> Answer:
     """A network on an accelerator, layer by layer: time, what binds it, energy, area."""
-    hardware = _accelerator(accelerator, technology)
+    hardware = _accelerator(accelerator, technology, dram)
     found, trace = traced(model, feed, Step())
     from costmodel.chip.evaluation import evaluate
     from costmodel.chip.lowering import lower
@@ -62,7 +74,7 @@ def chip(
     from costmodel.report.tables import evaluation_table, what_ifs_table
 
     nests = lower(trace)
-    evaluation = evaluate(nests.only(*kind) if kind else trace, hardware, energy=energy)
+    evaluation = evaluate(nests.only(*kind) if kind else nests, hardware, energy=energy)
     changes = None
     if what_if:
         sizes = other_resolutions(found, feed.batch, **run_options(feed, Step()))
@@ -72,7 +84,9 @@ def chip(
         text = documents.to_text(documents.evaluation(evaluation, changes))
     else:
         title = f"{caption(trace, found.title, feed.batch)}, on {hardware.title}"
-        table = what_ifs_table(changes) if changes else evaluation_table(evaluation)
+        table = evaluation.to_frame() if out.format is Format.CSV else evaluation_table(evaluation)
+        if changes:
+            table = what_ifs_table(changes)
         text = rendered(
             table, out, title, chip_notes(evaluation), unlowered_warnings(nests.unlowered), total=changes is None
         )
@@ -97,21 +111,23 @@ def explore(
     ] = None,
     dataflow: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="weight_stationary, ideal ...; repeatable.", show_default="three"),
+        typer.Option(metavar="NAME", help="Such as weight_stationary; repeatable.", show_default="three and its own"),
     ] = None,
     array: Annotated[
-        list[str] | None, typer.Option(metavar="RxC", help="Rows x columns; repeatable.", show_default="121 of them")
+        list[str] | None,
+        typer.Option(metavar="RxC", help="Rows x columns; repeatable.", show_default="121 and its own"),
     ] = None,
     buffer_bytes: Annotated[
         list[str] | None,
-        typer.Option(metavar="SIZE", help="Buffers to try: 32768, 108KiB ...; repeatable.", show_default="17 of them"),
+        typer.Option(metavar="SIZE", help="Buffers: 32768, 108KiB ...; repeatable.", show_default="17 and its own"),
     ] = None,
     bandwidth: Annotated[
         list[str] | None,
-        typer.Option(metavar="RATE", help="Bytes a second: 8e9, 8GB ...; repeatable.", show_default="25 of them"),
+        typer.Option(metavar="RATE", help="Bytes a second: 8e9, 8GB ...; repeatable.", show_default="25 and its own"),
     ] = None,
     clock: Annotated[
-        list[float] | None, typer.Option(metavar="HZ", help="Clocks to try; repeatable.", show_default="three")
+        list[float] | None,
+        typer.Option(metavar="HZ", help="Clocks; repeatable.", show_default="three and its own"),
     ] = None,
     weight: Annotated[
         list[str] | None,
@@ -119,9 +135,11 @@ def explore(
             metavar="MODEL=W", help="How often a network runs, against the others; repeatable.", show_default="equally"
         ),
     ] = None,
-    technology: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Another technology: 28nm+derived, my.toml ...")
-    ] = None,
+    technology: Annotated[str | None, _TECHNOLOGY] = None,
+    dram: Annotated[str | None, _DRAM] = None,
+    objective: Annotated[
+        Goal, typer.Option(help="What is best: frames a second, energy a frame, or energy x time (edp).")
+    ] = Goal.SPEED,
     front: Annotated[int, typer.Option(metavar="N", help="Designs of each Pareto front in a table.", min=1)] = 12,
     every: Annotated[
         bool, typer.Option("--every", help="With csv: every design within the budgets, not the fronts alone.")
@@ -131,8 +149,11 @@ def explore(
     """Many designs at once: which are best within a budget, and what more compute, memory or bandwidth is worth."""
     if every and out.format is not Format.CSV:
         raise InputError("--every prints a row for each design, often a million: give --format csv with it.")
-    base = _accelerator(accelerator, technology)
-    from costmodel.units import parse_bytes
+    base = _accelerator(accelerator, technology, dram)
+    from costmodel.chip.explore import MIX, OBJECTIVES, budgets_of, check_objective, check_weights
+    from costmodel.chip.explore import explore as explored
+    from costmodel.chip.space import Space
+    from costmodel.units import parse_bytes, plural
 
     axes = {
         "dataflows": tuple(dict.fromkeys(dataflow or ())),
@@ -142,34 +163,36 @@ def explore(
         "bandwidths": tuple(dict.fromkeys(float(parse_bytes(text)) for text in bandwidth or ())),
         "clocks": tuple(dict.fromkeys(clock or ())),
     }
-    runs = [traced(model, feed, Step()) for model in models]
-    from costmodel.chip.explore import MIX
-    from costmodel.chip.explore import explore as explored
+    space = Space(base, **{name: values for name, values in axes.items() if values})  # type: ignore[arg-type]
+    goal = OBJECTIVES[objective]
+    budgets_of(space, budget_area, budget_power)
+    check_objective(space, goal)
+    shares = _weights(weight, models)
+    check_weights(shares, models)
+    runs = [traced(model, feed, Step()) for model in models]  # takes seconds: what can be refused was
     from costmodel.chip.lowering import lower
-    from costmodel.chip.space import Space
     from costmodel.report import documents
     from costmodel.report.captions import unlowered_warnings
-    from costmodel.report.designs import answers, front_rows, notes
-    from costmodel.report.tables import csv, designs_table
+    from costmodel.report.designs import answers, front_table, notes
+    from costmodel.report.tables import csv
 
     networks = {trace.model: lower(trace) for _, trace in runs}
-    weights = _weights(weight, list(networks))
-    space = Space(base, **{name: values for name, values in axes.items() if values})  # type: ignore[arg-type]
+    weights = {trace.model: shares[text] for text, (_, trace) in zip(models, runs, strict=True)} if shares else None
     found = explored(networks, space, area_mm2=budget_area, watts=budget_power, weights=weights)
     lost = tuple(entry for nests in networks.values() for entry in nests.unlowered)
     code = uncounted_code(lost, allow_unmodelled)
     if every:
         return Answer(csv(found.frame), code)
     if out.format is Format.JSON:
-        told = answers(found, networks, weights, every_front=True)
-        return Answer(documents.to_text(documents.designs(found, told)), code)
+        told = answers(found, networks, weights, every_front=True, objective=goal)
+        return Answer(documents.to_text(documents.designs(found, told, objective)), code)
     tables = []
     for name in found.networks:
-        told = answers(found, networks, weights, only=name)
-        title = f"{'The average frame' if name == MIX else name}: the front of {found.tried:,} points"
-        table = designs_table(front_rows(found, name, None if out.format is Format.CSV else front))
+        told = answers(found, networks, weights, only=name, objective=goal)
+        title = f"{'The average frame' if name == MIX else name}: the front of {plural(found.tried, 'point')}"
+        table = front_table(found, name, None if out.format is Format.CSV else front, goal)
         warnings = unlowered_warnings(networks[name].unlowered) if name in networks else []
-        tables.append(rendered(table, out, title, notes(told[name]), warnings, total=False))
+        tables.append(rendered(table, out, title, notes(told[name], goal), warnings, total=False))
     return Answer("\n".join(tables), code)
 
 
@@ -190,14 +213,17 @@ def accelerators(out: Output) -> Answer:
     return Answer(rendered(accelerators_table(found), out, "Accelerators", notes, total=False))
 
 
-def _accelerator(name: str, technology: str | None) -> Accelerator:
+def _accelerator(name: str, technology: str | None, dram: str | None) -> Accelerator:
     from costmodel.chip.accelerator import accelerator
+    from costmodel.chip.technology import DRAM_KINDS
 
     found = accelerator(name)
-    if technology is None:
-        return found
-    changed = found.replace(technology=technology, dram=found.dram or "ddr3", title=found.title)
-    changed.find_technology()
+    changes = {"technology": technology or found.technology, "dram": dram or found.dram}
+    if changes["technology"] and not changes["dram"]:
+        raise InputError(f"nobody says what memory {found.title} has: give --dram, one of {', '.join(DRAM_KINDS)}.")
+    changed = found.replace(**changes, title=found.title)
+    if technology is not None:
+        changed.find_technology()
     return changed
 
 
@@ -210,7 +236,7 @@ def _sides(text: str) -> tuple[int, int]:
 
 
 def _weights(texts: list[str] | None, networks: list[str]) -> dict[str, float] | None:
-    """Weights from "vgg16=2"; equal ones for several networks if none is given, and none for one."""
+    """Weights from "vgg16=2", by the networks as they were given; equal ones for several if none is, none for one."""
     if not texts:
         return dict.fromkeys(networks, 1.0) if len(networks) > 1 else None
     weights = dict.fromkeys(networks, 1.0)

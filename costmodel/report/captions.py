@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from costmodel.chip.dram import CONVENTION as TRAFFIC
 from costmodel.chip.evaluation import CONVENTION as BAND
+from costmodel.chip.evaluation import for_share
 from costmodel.chip.fusion import CONVENTION as FUSED
 from costmodel.cost import MIXED, Costs
 from costmodel.graph import Trace
 from costmodel.roofline import CONVENTION, Prediction, interval
-from costmodel.units import iec, joules, percent, seconds, si
+from costmodel.units import iec, joules, percent, plural, seconds, si
 
 if TYPE_CHECKING:
     from costmodel.chip.dram import Curves, Traffic
@@ -173,8 +174,7 @@ def traffic_notes(traffic: Traffic) -> list[str]:
 def fusion_notes(fusions: Iterable[Fusion], curves: Curves) -> list[str]:
     """What a table of fused layers counts, and its sums beside those of layers that run one by one."""
     sums = [
-        f"Behind {iec(each.buffer_bytes)}: {iec(each.dram_bytes)} in {len(each.groups)} "
-        f"group{'' if len(each.groups) == 1 else 's'} instead of "
+        f"Behind {iec(each.buffer_bytes)}: {iec(each.dram_bytes)} in {plural(len(each.groups), 'group')} instead of "
         f"{iec(each.alone_bytes + each.apart_bytes)}: contractions alone "
         f"{iec(each.alone_bytes)}, activations and poolings apart {iec(each.apart_bytes)}; "
         f"{si(each.extra_macs, 'MAC')} made again."
@@ -192,9 +192,10 @@ def _words(curves: Curves) -> str:
 
 def chip_notes(evaluation: Evaluation) -> list[str]:
     """A network on an accelerator in a few lines: the band, what binds it, energy, area."""
+    only = for_share(evaluation.counted_share)
     lines = [
         f"{si(evaluation.serial_frames_per_second)} to {si(evaluation.frames_per_second)} frames a second "
-        f"({seconds(evaluation.serial_seconds)} to {seconds(evaluation.overlapped_seconds)} a run).",
+        f"({seconds(evaluation.serial_seconds)} to {seconds(evaluation.overlapped_seconds)} a run){only}.",
         f"{BAND[0].upper()}{BAND[1:]}.",
         "Bound by "
         + ", ".join(
@@ -208,20 +209,20 @@ def chip_notes(evaluation: Evaluation) -> list[str]:
         parts = ", ".join(f"{name} {percent(part / whole)}" for name, part in energy._asdict().items())
         lines.append(
             f"{joules(evaluation.joules_per_frame)} a frame ({parts}), {si(evaluation.frames_per_joule)} frames a "
-            f"joule, {si(evaluation.watts, 'W')}; without leakage and clock wires, {evaluation.accelerator.technology}."
+            f"joule, {si(evaluation.watts, 'W')}{only}; without leakage and clock wires, "
+            f"{evaluation.accelerator.technology}."
         )
     if evaluation.area is not None:
         parts = ", ".join(f"{name} {part:.3g}" for name, part in evaluation.area._asdict().items() if part)
-        lines.append(
-            f"{evaluation.area.total:.3g} mm² ({parts}): {si(evaluation.frames_per_second_per_mm2)} frames/s a mm²."
-        )
+        rate = si(evaluation.frames_per_second_per_mm2)
+        lines.append(f"{evaluation.area.total:.3g} mm² ({parts}): {rate} frames/s a mm²{only}.")
     return lines
 
 
 def unlowered_warnings(unlowered: Iterable[Unlowered]) -> list[str]:
     """What the traffic leaves out."""
     return [
-        f"Not counted: {lost.operator} ({lost.reason}; {lost.count} times, in {_layers(lost.layers)})."
+        f"Not counted: {lost.operator} ({lost.reason}; {plural(lost.count, 'time')}, in {_layers(lost.layers)})."
         for lost in unlowered
     ]
 

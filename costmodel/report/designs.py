@@ -1,4 +1,4 @@
-"""What an exploration answers, network by network: the fastest design, the front, and what more of each would bring."""
+"""What an exploration answers, network by network: the best design, the front, and what more of each would bring."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from costmodel.chip.balance import balance, elasticities, ridge_and_mix, worth
 from costmodel.chip.dram import traffic_curves
-from costmodel.chip.explore import MIX, Exploration
+from costmodel.chip.evaluation import for_share
+from costmodel.chip.explore import MIX, OBJECTIVES, Exploration, Objective
 from costmodel.chip.nests import Nests
+from costmodel.chip.space import variant
+from costmodel.graph import FORWARD
+from costmodel.report.columns import column
 from costmodel.report.tables import designs_table, records
-from costmodel.units import iec, percent, si
+from costmodel.units import iec, joules, percent, si
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,19 +22,36 @@ if TYPE_CHECKING:
     from costmodel.chip.accelerator import Accelerator
 
 Answer = dict[str, Any]
+SPEED = OBJECTIVES["speed"]
 
 
-def front_rows(found: Exploration, network: str, most: int | None = None) -> pd.DataFrame:
-    """The Pareto front of a network: frames a second against area, or against bandwidth without areas.
+def front_rows(found: Exploration, network: str, most: int | None = None, objective: Objective = SPEED) -> pd.DataFrame:
+    """The Pareto front of a network: what is best against area, or against bandwidth without areas.
 
-    Of more than `most` rows, as many at equal distances along the front, its ends among them.
+    Of equals that of least energy, then the fastest. Of more than `most` rows, as many at equal distances along the
+    front, its ends among them.
     """
     against = "area_mm2" if "area_mm2" in found.frame.columns else "dram_bandwidth"
-    front = found.pareto(network, minimise=(against,))
+    if objective.least:
+        front = found.pareto(network, maximise=(), minimise=(against, objective.column))
+    else:
+        front = found.pareto(network, maximise=(objective.column,), minimise=(against,))
+    energy = ["joules_per_frame"] if "joules_per_frame" in front.columns else []
+    front = front.sort_values(
+        [against, *energy, "frames_per_second"], ascending=[True] * (1 + len(energy)) + [False], kind="stable"
+    ).drop_duplicates([against, objective.column])
     if most is None or len(front) <= most:
         return front
     places = sorted({round(index * (len(front) - 1) / max(most - 1, 1)) for index in range(most)})
     return front.iloc[places]
+
+
+def front_table(
+    found: Exploration, network: str, most: int | None = None, objective: Objective = SPEED
+) -> pd.DataFrame:
+    """The front as a table, with the objective's own column."""
+    rows = front_rows(found, network, most, objective)
+    return designs_table(rows, objective.column) if objective.least else designs_table(rows)
 
 
 def answers(
@@ -39,18 +60,22 @@ def answers(
     weights: Mapping[str, float] | None,
     only: str | None = None,
     every_front: bool = False,
+    objective: Objective = SPEED,
 ) -> dict[str, Answer]:
-    """For each network, or the `only` one: what stands in a designs document."""
+    """For each network, or the `only` one: what stands in a designs document, about the design that is best."""
     told = {}
     for name in found.networks:
         if only is not None and name != only:
             continue
-        best = found.best(name)
+        best = found.best(name, objective.column, objective.least)
         design = found.space.design(best)
         own = networks if name == MIX else networks[name]
         shares = weights if name == MIX else None
         answer: Answer = {
-            "fastest": records(designs_table(best.to_frame().T))[0],
+            "best": records(designs_table(best.to_frame().T, objective.column))[0],
+            "counted_share": _counted_share(networks if name == MIX else {name: networks[name]}, shares),
+            "at_an_end": list(found.at_an_end(best)),
+            "bandwidth_takes_area": design.memory_interface,
             "elasticities": elasticities(own, design, shares)._asdict(),
             "ridge": ridge_and_mix(own, design, shares)._asdict(),
         }
@@ -61,28 +86,34 @@ def answers(
             answer["worth_frames_per_second"] = worth(own, design, shares)._asdict()
             answer["balanced"] = _balanced(own, design, float(best["area_mm2"]), shares)
         if every_front:
-            answer["front"] = records(designs_table(front_rows(found, name)))
+            answer["front"] = records(front_table(found, name, objective=objective))
         told[name] = answer
     return told
 
 
-def notes(answer: Answer) -> list[str]:
+def notes(answer: Answer, objective: Objective = SPEED) -> list[str]:
     """An answer in sentences, for under a table."""
-    best, change, ridge = answer["fastest"], answer["elasticities"], answer["ridge"]
+    best, change, ridge = answer["best"], answer["elasticities"], answer["ridge"]
     lines = [
-        f"Fastest: {best['array']} elements, {best['dataflow'].replace('_', ' ')}, {iec(best['buffer_bytes'])} of "
-        f"buffer, {si(best['dram_bandwidth'], 'B/s')}: {si(best['frames_per_second'])} frames a second."
+        f"{objective.title}: {best['array']} elements, {best['dataflow'].replace('_', ' ')}, "
+        f"{iec(best['buffer_bytes'])} of buffer, {si(best['dram_bandwidth'], 'B/s')}, {si(best['clock_hertz'], 'Hz')}: "
+        f"{si(best['frames_per_second'])} frames a second{_energy(best)}{for_share(answer['counted_share'])}."
     ]
+    if answer["at_an_end"]:
+        names = ", ".join(column(name).title for name in answer["at_an_end"])
+        lines.append(f"At an end of what was tried, beyond which there may be better ones: its {names}.")
     lines.append(
-        f"There, 1 % more elements saves {abs(change['elements']):.2f} % of the time, 1 % more bandwidth "
-        f"{abs(change['bandwidth']):.2f} %, 1 % more buffer {abs(change['sram']):.2f} %."
+        f"There, 1 % more elements saves {0 - change['elements']:.2f} % of the time, 1 % more bandwidth "
+        f"{0 - change['bandwidth']:.2f} %, 1 % more buffer {0 - change['sram']:.2f} %."
     )
     if "worth_frames_per_second" in answer:
         gain, even = answer["worth_frames_per_second"], answer["balanced"]
-        lines.append(
-            f"A further mm² brings {gain['elements_mm2']:.3g} frames/s as elements, {gain['sram_mm2']:.3g} as buffer, "
-            f"{gain['interface_mm2']:.3g} as memory interface; a further GB/s {gain['bandwidth']:.3g}."
-        )
+        parts = f"{gain['elements_mm2']:.3g} frames/s as elements, {gain['sram_mm2']:.3g} as buffer"
+        if answer["bandwidth_takes_area"]:
+            parts += f", {gain['interface_mm2']:.3g} as memory interface"
+        lines.append(f"A further mm² brings {parts}; a further GB/s {gain['bandwidth']:.3g}.")
+        if not answer["bandwidth_takes_area"]:
+            lines.append("Bandwidth takes no area here: this chip is described without its memory's interface.")
         lines.append(
             f"An array that wastes nothing would divide that area into {even['elements']:,.0f} elements, "
             f"{iec(even['buffer_bytes'])} and {si(even['dram_bandwidth'], 'B/s')}: "
@@ -102,9 +133,23 @@ def notes(answer: Answer) -> list[str]:
     return lines
 
 
+def _energy(best: Mapping[str, Any]) -> str:
+    """What a frame of a design takes, where that is known."""
+    return f", {joules(1 / best['frames_per_joule'])} a frame" if "frames_per_joule" in best else ""
+
+
+def _counted_share(networks: Mapping[str, Nests], weights: Mapping[str, float] | None) -> float:
+    """Of a frame's MACs, those that loop nests say."""
+    counted = known = 0.0
+    for name, nests in networks.items():
+        forward = nests.of_phase(FORWARD)
+        frames = (weights or {name: 1.0}).get(name, 0.0) / forward.images
+        counted, known = counted + forward.macs * frames, known + forward.known_macs * frames
+    return counted / known
+
+
 def _balanced(
     networks: Nests | Mapping[str, Nests], design: Accelerator, area_mm2: float, weights: Mapping[str, float] | None
 ) -> Answer:
-    ideal = design.replace(dataflow="ideal", scratchpads=None)
-    found = balance(networks, ideal, area_mm2, weights)
+    found = balance(networks, variant(design, design.operand, "ideal"), area_mm2, weights)
     return {name: value for name, value in vars(found).items() if name != "worth"} | {"worth": found.worth._asdict()}

@@ -230,6 +230,7 @@ def evaluation(evaluation: Evaluation, what_ifs: WhatIfs | None = None) -> Docum
         "accelerator": accelerator(evaluation.accelerator),
         "totals": {
             "macs": evaluation.macs,
+            "counted_share": evaluation.counted_share,
             "dram_bytes": evaluation.dram_bytes,
             "unfused_bytes": evaluation.unfused_bytes,
             "overlapped_seconds": evaluation.overlapped_seconds,
@@ -251,14 +252,15 @@ def evaluation(evaluation: Evaluation, what_ifs: WhatIfs | None = None) -> Docum
     return document
 
 
-def designs(found: Exploration, answers: Mapping[str, Document]) -> Document:
-    """`costmodel/designs/1`: a design space, and for each network its fastest design, its front and what is asked."""
+def designs(found: Exploration, answers: Mapping[str, Document], objective: str = "speed") -> Document:
+    """`costmodel/designs/1`: a design space, and for each network its best design, its front and what is asked."""
     space = found.space
     axes = ("arrays", "dataflows", "buffers", "bandwidths", "operands", "clocks")
     return _versioned("designs") | {
         "base": accelerator(space.base),
         "space": {name: [list(v) if isinstance(v, tuple) else v for v in getattr(space, name)] for name in axes},
         "budgets": dict(found.budgets),
+        "objective": objective,
         "tried": found.tried,
         "within": len(found.frame),
         "networks": dict(answers),

@@ -100,11 +100,11 @@ def evaluation_table(evaluation: Evaluation) -> pd.DataFrame:
     )
 
 
-def designs_table(designs: pd.DataFrame) -> pd.DataFrame:
-    """Designs of an exploration, an array in one column and what they are in the first ones."""
+def designs_table(designs: pd.DataFrame, last: str = "frames_per_second_per_mm2") -> pd.DataFrame:
+    """Designs of an exploration, an array in one column; `last` is a column of theirs that stands at the end."""
     names = [
         "network", "array", "dataflow", "operand", "clock_hertz", "buffer_bytes", "dram_bandwidth", "area_mm2",
-        "frames_per_second", "serial_frames_per_second", "watts", "frames_per_joule", "frames_per_second_per_mm2",
+        "frames_per_second", "serial_frames_per_second", "watts", "frames_per_joule", last,
     ]  # fmt: skip
     array = designs["rows"].astype(str) + "x" + designs["columns"].astype(str)
     words = {name: designs[name].astype(str) for name in ("network", "dataflow", "operand")}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from costmodel.display import is_missing
@@ -58,8 +59,9 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 def csv(frame: pd.DataFrame) -> str:
     """A frame as CSV: base units, whole numbers in full, shapes as 1x96x54x54, nothing where a value is missing."""
-    lines: list[Iterable[Any]] = [frame.columns, *(row.values() for row in records(frame))]
-    return "".join(",".join(map(_csv_cell, line)) + "\n" for line in lines)
+    heads = [_csv_cell(str(name)) for name in frame.columns]
+    rows = zip(*(_csv_column(frame[name]) for name in frame.columns), strict=True)
+    return "".join(",".join(line) + "\n" for line in chain([heads], rows))
 
 
 def _series(values: Sequence[Any]) -> pd.Series[Any]:
@@ -80,6 +82,16 @@ def _sum(values: pd.Series[Any]) -> Any:
     """Whole numbers exactly, as Python's integers; times with one rounding."""
     known = [_plain(value) for value in values if not is_missing(value)]
     return sum(known) if all(isinstance(value, int) for value in known) else math.fsum(known)
+
+
+def _csv_column(values: pd.Series[Any]) -> Iterable[str]:
+    """The cells of a column; numbers, and texts that repeat, take no look at each, as there may be a million."""
+    if hasattr(values, "cat"):
+        cells = {value: _csv_cell(_plain(value)) for value in values.cat.categories}
+        return (cells.get(value, "") for value in values.tolist())
+    if str(values.dtype) in ("int8", "int64", "float64") and not values.hasnans:
+        return map(str, values.tolist())
+    return (_csv_cell(_plain(value)) for value in values.astype(object).where(values.notna(), None))
 
 
 def _csv_cell(value: Any) -> str:
