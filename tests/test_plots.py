@@ -138,7 +138,7 @@ def test_the_convention_stands_under_the_plot_unless_told_otherwise() -> None:
         return [" ".join(child.get_text().split()) for child in ax.texts if "unfused" in child.get_text()]
 
     (note,) = notes(plots.roofline(prediction))
-    assert "2 x MACs + vector FLOPs" in note and "at least 53." in note
+    assert "2 x MACs + vector FLOPs" in note and "bound 53.5 µs" in note
     assert not notes(plots.roofline(prediction, note=False))
 
 

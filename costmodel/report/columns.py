@@ -64,7 +64,7 @@ COLUMNS: Mapping[str, Column] = {
     "path": Column("path", "term", "precision path of the largest operation", 2),
     "compute_seconds": Column("compute", "seconds", "time of the arithmetic at the path's peak", 4, adds=True),
     "memory_seconds": Column("memory", "seconds", "time of the traffic at the memory's bandwidth", 4, adds=True),
-    "bound_seconds": Column("bound", "seconds", "what no unfused run can beat", 0, adds=True),
+    "bound_seconds": Column("bound", "seconds", "least time of arithmetic and traffic at the peaks", 0, adds=True),
     "estimate_seconds": Column("estimate", "seconds", "what a calibrated device is expected to take", 0, adds=True),
     "low_seconds": Column("from", "seconds", "the lower end of the estimate's interval", 3),
     "high_seconds": Column("to", "seconds", "the upper end of the estimate's interval", 3),

@@ -9,7 +9,7 @@ import pandas as pd
 from costmodel.cost import CONVENTIONS
 from costmodel.devices import Device
 from costmodel.report import plots
-from costmodel.report.exercises.words import BATCH, listed, times
+from costmodel.report.exercises.words import BATCH, BEATEN, listed, times
 from costmodel.report.model import Block, Bullets, Figure, Paragraph, Section, Table, code, slug
 from costmodel.report.study import PARTS, Study, heaviest, part_of, same_form
 from costmodel.report.tables import layers_table, prediction_table, total_of
@@ -51,7 +51,7 @@ def side_by_side(studies: Sequence[Study], device: Device) -> Section:
                 "One image, unless a batch is given",
                 pd.DataFrame(networks),
                 note=f"Inference and training are peaks of requested memory, training at batch {BATCH} with SGD, "
-                f"momentum and weight decay. Bounds are times on the {device.title} that no unfused run can beat.",
+                f"momentum and weight decay. The bound is the least time on the {device.title}. {BEATEN}",
                 labels={"inference_peak_bytes": "inference", "training_peak_bytes": "training"},
             ),
             Figure(
@@ -98,7 +98,10 @@ def conventions(devices: Sequence[Device]) -> Section:
     ]
     words = (
         *(f"**{name}**: {CONVENTIONS[key]}." for key, name in names.items() if key in CONVENTIONS),
-        f"**Bound**: {CONVENTION}. No such run beats it, and it is not what a run takes.",
+        f"**Bound**: {CONVENTION}. No run beats it that multiplies as the definition does and moves each tensor to and "
+        "from memory. Convolutions by Winograd's algorithm or by FFT multiply less and may beat it; so may data that "
+        "stays in a cache; and where a device was calibrated its peaks are measured rates, which a lucky run can beat. "
+        "Starting operations takes time that no bound has in.",
         "**Memory**: bytes that the program requests of the allocator; the allocator's rounding and libraries' "
         "workspaces come on top.",
         "FLOPs and rates have SI prefixes (k = 1000), memory has IEC ones (Ki = 1024).",

@@ -34,7 +34,7 @@ _QUANTITIES: Mapping[str, _Quantity] = {
     "macs": _Quantity("multiply-accumulates", lambda value: si(value, "MAC")),
     "flops": _Quantity("FLOPs (2 x MACs + vector FLOPs)", lambda value: si(value, "FLOP")),
     "moved_bytes": _Quantity("bytes read and written", lambda value: iec(value)),
-    "bound_seconds": _Quantity("time at least", lambda value: seconds(value)),
+    "bound_seconds": _Quantity("bound on time", lambda value: seconds(value)),
 }
 
 

@@ -316,7 +316,7 @@ def _convention(predictions: Sequence[Prediction], names: Sequence[str]) -> str:
 
 def _time(prediction: Prediction) -> str:
     idle = sum(layer.bound_seconds for layer in prediction.layers if not _is_drawn(layer))
-    text = f"at least {seconds(prediction.bound_seconds)}"
+    text = f"bound {seconds(prediction.bound_seconds)}"
     if idle < _NEGLIGIBLE * prediction.bound_seconds or not idle:
         return text
     return f"{text}, {percent(idle / prediction.bound_seconds)} of it in layers that only move bytes and are not drawn"
