@@ -159,7 +159,7 @@ def test_the_batch_figure_shows_every_network_up_to_its_bound_and_memory() -> No
     left, right = figure.draw().figure.axes
     assert "bound" in left.get_title(loc="left")
     for ax in (left, right):
-        assert {text.get_text() for text in ax.texts} == {"LeNet (book)", "AlexNet (book)"}
+        assert {text.get_text() for text in ax.texts} == {"LeNet-5 (book)", "AlexNet (book)"}
         assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
     # one image in 42.37 µs; a step with momentum holds parameters, gradients, momentum and a temporary: 4 x 178.4 MiB
     assert left.lines[0].get_ydata()[0] == pytest.approx(23_601, rel=1e-4)

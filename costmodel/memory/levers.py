@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from costmodel.display import html_table
 from costmodel.errors import CostModelError, InputError
-from costmodel.graph import Trace
+from costmodel.graph import LOSS_LAYER, OPTIMIZER_LAYER, Trace
 from costmodel.memory.runs import replay
 from costmodel.memory.timeline import Memory, remember
 from costmodel.units import iec
@@ -237,9 +237,9 @@ def _reason(base: Memory, memory: Memory, lever: Lever) -> str:
         for role, change in sorted(changes.items(), key=lambda item: -abs(item[1]))
         if change
     ]
-    there = memory.peak_operation.phase
-    place = memory.peak_operation.layer or memory.peak_operation.operator
-    return f"{', '.join(moved)}{f'; the peak moves to the {there}, {place}' if there != phase else ''}."
+    there, layer = memory.peak_operation.phase, memory.peak_operation.layer
+    place = "" if layer in (LOSS_LAYER, OPTIMIZER_LAYER) else f", {layer or memory.peak_operation.operator}"
+    return f"{', '.join(moved)}{f'; the peak moves to the {there}{place}' if there != phase else ''}."
 
 
 def phase_peaks(memory: Memory) -> Mapping[str, int]:

@@ -121,7 +121,7 @@ COLUMNS: Mapping[str, Column] = {
     "bound_batch": Column("bound", "count", "what the tensors alone would allow", 2),
     "lever": Column("lever", "text", "what is changed about the training step", 0),
     "saving_bytes": Column("saves", "bytes", "how much lower the peak is", 0),
-    "saved_bytes": Column("for backward", "bytes", "what autograd saves for the backward", 3),
+    "saved_bytes": Column("saved for backward", "bytes", "what autograd saves", 3),
     "how": Column("how", "text", "what to write in a program", 4),
     "why": Column("why", "prose", "where the saving comes from, or why there is none", 0),
     "layers": Column("layers", "layer", "dotted paths of the modules that run as one", 0),
