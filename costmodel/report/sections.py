@@ -77,25 +77,14 @@ def side_by_side(studies: Sequence[Study], device: Device) -> Section:
     )
 
 
-def conventions(devices: Sequence[Device]) -> Section:
-    """What the words and numbers mean, and where the devices' numbers come from."""
+def conventions() -> Section:
+    """What the words and numbers mean."""
     names = {
         "mac": "MAC",
         "flops": "FLOPs",
         "bytes": "Bytes read and written",
         "arithmetic_intensity": "Arithmetic intensity",
     }
-    facts = [
-        {
-            "device": device.title,
-            "number": name,
-            "value": int(fact.value) if fact.value >= 1 else fact.value,
-            "unit": _unit(name),
-        }
-        | {"source": fact.source.title, "date": fact.source.date, "note": fact.note}
-        for device in devices
-        for name, fact in device.facts.items()
-    ]
     words = (
         *(f"**{name}**: {CONVENTIONS[key]}." for key, name in names.items() if key in CONVENTIONS),
         f"**Bound**: {CONVENTION}. No run beats it that multiplies as the definition does and moves each tensor to and "
@@ -106,20 +95,7 @@ def conventions(devices: Sequence[Device]) -> Section:
         "workspaces come on top.",
         "FLOPs and rates have SI prefixes (k = 1000), memory has IEC ones (Ki = 1024).",
     )
-    table = Table(
-        "devices",
-        "The devices' numbers and where they come from",
-        pd.DataFrame(facts),
-        labels={"source": "source"},
-        folded=True,
-    )
-    return Section("Conventions", (Bullets(words), table) if facts else (Bullets(words),))  # fmt: skip
-
-
-def _unit(name: str) -> str:
-    """The unit of a device's number, by its name."""
-    units = {"peaks": "FLOP/s", "memory_bandwidth": "B/s", "clock_hertz": "Hz", "launch_seconds": "s", "units": ""}
-    return units.get(name.partition(".")[0], "B" if name.endswith("_bytes") else "")
+    return Section("Conventions", (Bullets(words),))
 
 
 def rooflines(studies: Sequence[Study], devices: Sequence[Device]) -> Section:
@@ -145,8 +121,28 @@ def rooflines(studies: Sequence[Study], devices: Sequence[Device]) -> Section:
                 f"image, hollow ones a batch of {BATCH}. {_movement(form[0])}"
             ),
             *(figure(study, device) for study, device in pairs),
+            *_facts(devices),
         ),
     )
+
+
+def _facts(devices: Sequence[Device]) -> list[Table]:
+    """Every number of the devices, with its source."""
+    rows = [
+        {
+            "device": device.title,
+            "quantity": name.removeprefix("peaks."),
+            "value": int(fact.value) if fact.value >= 1 else fact.value,
+        }
+        | {"source": fact.source.title, "date": fact.source.date, "note": fact.note}
+        for device in devices
+        for name, fact in device.facts.items()
+    ]
+    if not rows:
+        return []
+    title = "The devices' numbers and where they come from"
+    note = "Peaks are those of dense arithmetic. The CSV has FLOP/s, B/s, bytes, Hz and seconds."
+    return [Table("devices", title, pd.DataFrame(rows), note, labels={"source": "source"}, folded=True)]
 
 
 def _movement(study: Study) -> str:

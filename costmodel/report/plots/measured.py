@@ -190,13 +190,13 @@ def _draw_frame(ax: Axes, comparison: Comparison, pairs: Sequence[_Pair], title:
 
 @styled
 def sweeps(several: Sequence[Sweep], *, title: str | None = None) -> tuple[Axes, ...]:
-    """Throughput over batches, and memory where it is known: predicted (open) and measured (filled), bends marked.
+    """Throughput over batches, and memory where it was measured: predicted (open), measured (filled), bends marked.
 
     A figure of its own. Returns its axes. Raises InputError for no sweep.
     """
     if not several:
         raise InputError("there is nothing to draw: give at least one sweep.")
-    with_memory = any(point.predicted_bytes for sweep in several for point in sweep.points)
+    with_memory = any(point.measured_bytes for sweep in several for point in sweep.points)
     width, height, panel = (10.4 if with_memory else 6.4), 4.8, 4.3
     figure = Figure(figsize=(width, height), dpi=100)
     axes = [
@@ -215,7 +215,7 @@ def sweeps(several: Sequence[Sweep], *, title: str | None = None) -> tuple[Axes,
     axes[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: si(value, digits=1)))
     if with_memory:
         axes[1].yaxis.set_major_formatter(FuncFormatter(lambda value, _: iec(value, digits=1)))
-    figure.text(0.15 / width, 1 - 0.3 / height, title or _sweeps_title(several), fontsize=11)
+    figure.text(0.15 / width, 1 - 0.3 / height, title or _sweeps_title(several, with_memory), fontsize=11)
     _sweeps_legend(axes[0], several)
     if any(line.get_marker() == "D" for line in axes[0].lines):
         note = "Diamonds: the bend of the predicted (open) and the measured (filled) curve, up to which launches and "
@@ -260,16 +260,17 @@ def _dress_batches(ax: Axes, batches: Sequence[int], base: int) -> None:
     ax.set_xlim(batches[0] / 1.3, batches[-1] * 1.3)
     ax.set_xticks(batches, [str(batch) for batch in batches])
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.yaxis.set_major_locator(LogLocator(base, subs=(1, 2, 5) if base == 10 else (1,)))
+    ax.yaxis.set_major_locator(LogLocator(base, subs=(1, 2, 5) if base == 10 else (1,), numticks=16))
     ax.yaxis.set_minor_formatter(NullFormatter())
     ax.tick_params(which="minor", length=0)
     ax.set_xlabel("batch")
     dress(ax, grid="both")
 
 
-def _sweeps_title(several: Sequence[Sweep]) -> str:
+def _sweeps_title(several: Sequence[Sweep], with_memory: bool) -> str:
     what = "training step" if several[0].train else "forward"
-    return f"Batch against throughput and memory, {what}, on {shortened(several[0].device_name, 50)}"
+    shown = "throughput and memory" if with_memory else "throughput"
+    return f"Batch against {shown}, {what}, on {shortened(several[0].device_name, 50)}"
 
 
 def _sweeps_legend(ax: Axes, several: Sequence[Sweep]) -> None:

@@ -61,8 +61,7 @@ def memory_chapter(studies: Sequence[Study], devices: Sequence[Device], records:
 def _command(study: Study) -> str:
     """What prints the peak of a training step as this report takes it."""
     flags = " ".join(f"--{name.replace('_', '-')} {value:g}" for name, value in TRAINING["optimizer_options"].items())
-    name = study.network.name if study.network else study.name
-    return f"costmodel memory {name} --train --batch {BATCH} {flags}"
+    return f"costmodel memory {study.name} --train --batch {BATCH} {flags}"
 
 
 def _answer(study: Study, growth: Scaling, gpus: Sequence[Device]) -> str:
