@@ -42,7 +42,7 @@ def side_by_side(studies: Sequence[Study], device: Device) -> Section:
         for part in PARTS
     ]
     form = same_form(studies)
-    shown = [study.prediction(device) for study in dict.fromkeys((form[0], heaviest(form)))]
+    shown = {study.title: study.prediction(device) for study in dict.fromkeys((form[0], heaviest(form)))}
     return Section(
         "The networks side by side",
         (

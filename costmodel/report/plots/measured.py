@@ -14,9 +14,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from costmodel.errors import InputError
-from costmodel.report.plots.labels import Box, Label, place
-from costmodel.report.plots.pixels import around, extent, frame, in_pixels, pieces, pixels
-from costmodel.report.plots.roofs import BACKING, draw_roofs, label_roofs, lines_of, roofs_of
+from costmodel.report.plots.callouts import Callout, call_out
+from costmodel.report.plots.labels import Box
+from costmodel.report.plots.pixels import around, frame, in_pixels, pieces, pixels
+from costmodel.report.plots.roofs import draw_roofs, label_roofs, lines_of, roofs_of
 from costmodel.report.plots.style import (
     INK,
     KINDS,
@@ -120,15 +121,16 @@ def _set_axes(ax: Axes, pairs: Sequence[_Pair], peaks: Sequence[float], ridges: 
 def _label(ax: Axes, pairs: Sequence[_Pair], markers: list[Box], taken: list[Box], roofs: list[Box]) -> None:
     """Name the layers that take most of the time, at the measured point."""
     chosen = sorted(pairs, key=lambda pair: -pair.share)[:_LABELS]
-    texts = [f"{pair.name}  {percent(pair.measured / pair.predicted, 0)}" for pair in chosen]
-    labels = []
-    for pair, text in zip(chosen, texts, strict=True):
-        sample = ax.text(0, 0, text, fontsize=8)
-        size = extent(sample)
-        sample.remove()
-        x, y = pixels(ax, pair.intensity, pair.measured)
-        radius = in_pixels(ax, math.sqrt(pair.area) / 2)
-        labels.append(Label(x, y, radius, size.right - size.left, size.top - size.bottom, worth=80 + 8000 * pair.share))
+    callouts = [
+        Callout(
+            f"{pair.name}  {percent(pair.measured / pair.predicted, 0)}",
+            pair.intensity,
+            pair.measured,
+            pair.area,
+            80 + 8000 * pair.share,
+        )
+        for pair in chosen
+    ]
     joints = [
         box
         for pair in pairs
@@ -136,22 +138,7 @@ def _label(ax: Axes, pairs: Sequence[_Pair], markers: list[Box], taken: list[Box
             pixels(ax, pair.intensity, pair.predicted), pixels(ax, pair.intensity, pair.measured), in_pixels(ax, 1.5)
         )
     ]
-    boxes = place(labels, frame(ax).padded(-3), taken, markers, [*roofs, *joints])
-    for pair, text, label, box in zip(chosen, texts, labels, boxes, strict=True):
-        if box is None:
-            continue
-        point = in_pixels(ax, 1)
-        offset = ((box.left + box.right) / 2 - label.x) / point, ((box.bottom + box.top) / 2 - label.y) / point
-        x, y = box.nearest(label.x, label.y)
-        far = box.distance(around((label.x, label.y), label.radius)) > in_pixels(ax, 3.5)
-        ax.annotate(
-            text, (pair.intensity, pair.measured), offset, textcoords="offset points", ha="center", va="center",
-            fontsize=8, zorder=6, bbox=BACKING,
-            arrowprops={
-                "arrowstyle": "-", "color": SOFT, "linewidth": 0.6, "shrinkA": 1, "shrinkB": math.sqrt(pair.area) / 2,
-                "relpos": ((x - box.left) / label.width, (y - box.bottom) / label.height),
-            } if far else None,
-        )  # fmt: skip
+    call_out(ax, callouts, taken, markers, [*roofs, *joints])
 
 
 def _draw_frame(ax: Axes, comparison: Comparison, pairs: Sequence[_Pair], title: str | None) -> None:
