@@ -7,9 +7,9 @@ calibrated device), as `costmodel suite` writes them. They are only read: a repo
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,14 @@ from costmodel.hardware.document import SCHEMA
 from costmodel.hardware.record import Measurement, Run, read
 from costmodel.memory import remember
 from costmodel.report import plots
+from costmodel.report.chapters.published import published_brief, published_section
 from costmodel.report.exercises.words import counted, listed
 from costmodel.report.measured import comparison_table
 from costmodel.report.model import Block, Bullets, Figure, Paragraph, Section, Table, code, plain, slug
+from costmodel.report.study import title_of
 from costmodel.units import percent
 from costmodel.validation.measurement import Comparison, against, device_of
-from costmodel.validation.published_times import BAND, PublishedTime, published_times
+from costmodel.validation.published_times import published_times
 from costmodel.validation.sweep import Sweep, sweep
 
 DEVICE_FILE = "device.toml"
@@ -94,18 +96,6 @@ class Bench:
                     continue  # a network that is not here, or not with these inputs
 
 
-def title_of(model: str) -> str:
-    """A network's name for people, as everywhere in a report: "VGG-16 (torchvision)"; its own where there is none."""
-    return plain(_titles().get(model, model))
-
-
-@cache
-def _titles() -> Mapping[str, str]:
-    from costmodel.networks import names
-
-    return {info.name: info.title for info in names()}
-
-
 def benches(folder: Path) -> tuple[Bench, ...]:
     """The records in a folder's subfolders. Raises InputError for a damaged record or device file."""
     found = []
@@ -135,7 +125,7 @@ def hardware_chapter(found: Sequence[Bench], models: Iterable[str]) -> Section:
     times = published_times() if any("alexnet" in model or "vgg" in model for model in models) else ()
     sections = [_bench_section(bench) for bench in found]
     if times:
-        sections.append(_published_section(times))
+        sections.append(published_section(times))
     if not sections:
         return Section("On real hardware", ())
     blocks: list[Block] = [
@@ -155,7 +145,7 @@ def hardware_chapter(found: Sequence[Bench], models: Iterable[str]) -> Section:
                 "it in one call, and the next report shows what it found."
             )
         )
-    answer = " ".join(filter(None, [*map(_brief, found), _published_brief(times) if times else ""]))
+    answer = " ".join(filter(None, [*map(_brief, found), published_brief(times) if times else ""]))
     return Section("On real hardware", tuple(blocks), tuple(sections), answer=answer, anchor="hardware")
 
 
@@ -377,64 +367,3 @@ def _bends(curve: Sweep) -> str:
     if measured == predicted:
         return f"from batch {measured} on, measured and predicted"
     return f"from batch {measured} on as measured, {predicted} as predicted"
-
-
-def _published_brief(times: Sequence[PublishedTime]) -> str:
-    beaten = sum(each.attained > BAND[1] for each in times)
-    return (
-        f"Of {len(times)} published times on GPUs of 2015 and 2016, {beaten} beat our bound, by multiplying less than "
-        f"the definition (Winograd, FFT); {sum(not each.ok for each in times)} are unexplained."
-    )
-
-
-def _published_section(times: Sequence[PublishedTime]) -> Section:
-    rows = [
-        {
-            "network": title_of(each.model),
-            "batch": each.batch,
-            "phase": each.phase,
-            "machine": each.gpu,
-            "library": each.library,
-            "dtype": each.dtype,
-            "published_seconds": each.published_seconds,
-            "bound_seconds": each.bound_seconds,
-            "attained_share": each.attained,
-            "winograd_roof_seconds": each.roof_seconds,
-            "inside": "inside" if each.inside else "outside",
-            "explanation": each.explanation,
-        }
-        for each in times
-    ]
-    inside = sum(each.inside for each in times)
-    unexplained = sum(not each.ok for each in times)
-    beaten = [each for each in times if each.attained > BAND[1]]
-    fastest = max(times, key=lambda each: each.attained)
-    answer = (
-        f"Of {len(times)} published times of AlexNet and VGG on GPUs of 2015 and 2016, {inside} lie between "
-        f"{percent(BAND[0], 0)} and {percent(BAND[1], 0)} of what our bound allows, {len(beaten)} beat the bound by "
-        f"multiplying less than the definition asks for (up to {percent(fastest.attained, 0)} of its rate, and never "
-        f"more than the algorithm's own roof), {len(times) - inside - len(beaten) - unexplained} ran without a tuned "
-        f"library, and {unexplained} are unexplained."
-    )
-    return Section(
-        "Published times of older GPUs",
-        (
-            Table(
-                "published-times",
-                "Published times beside our bounds",
-                pd.DataFrame(rows),
-                note="Sources: jcjohnson/cnn-benchmarks (batch 16; AlexNet is BVLC's with grouped convolutions) and "
-                "soumith/convnet-benchmarks (batch 64 and 128; AlexNet is torchvision's). Forward and backward "
-                "without an optimizer. Winograd's bound is that with every 3×3 and 5×5 filter multiplied as seldom as "
-                f"his algorithm allows. Band: {percent(BAND[0], 0)} to {percent(BAND[1], 0)} of the bound's rate.",
-                labels={
-                    "inside": "band",
-                    "attained_share": "of the bound's rate",
-                    "winograd_roof_seconds": "Winograd's bound",
-                },
-                folded=True,
-            ),
-        ),
-        answer=answer,
-        anchor="hardware-published",
-    )

@@ -114,7 +114,7 @@ def _set_axes(ax: Axes, pairs: Sequence[_Pair], peaks: Sequence[float], ridges: 
     across = [pair.intensity for pair in pairs] + list(ridges)
     up = [rate for pair in pairs for rate in (pair.predicted, pair.measured)] + list(peaks)
     dress_roofline(ax, "rate (FLOP/s)")
-    ax.set_xlim(min(across) / 2.5, max(across) * 4)
+    ax.set_xlim(min(across) / 2.5, max(across) * 10)
     ax.set_ylim(min(up) / 2, max(up) * 3)
 
 
@@ -184,7 +184,7 @@ def sweeps(several: Sequence[Sweep], *, title: str | None = None) -> tuple[Axes,
     if not several:
         raise InputError("there is nothing to draw: give at least one sweep.")
     with_memory = any(point.measured_bytes for sweep in several for point in sweep.points)
-    width, height, panel = (10.4 if with_memory else 6.4), 4.8, 4.3
+    width, height, panel = (10.4, 4.8, 4.3) if with_memory else (6.8, 4.8, 5.7)
     figure = Figure(figsize=(width, height), dpi=100)
     axes = [
         figure.add_axes(((0.8 + index * (panel + 0.75)) / width, 0.95 / height, panel / width, (height - 2.0) / height))
