@@ -172,7 +172,7 @@ def test_float16_changes_the_bytes_and_the_peak() -> None:
     """More than twice as fast is not the bytes alone: FP16 tensor cores do 989.4 TFLOP/s, TF32 ones 494.7."""
     section = bandwidth(study("alexnet"), H200)
     frame = table(section, "better").set_index("machine")
-    name = "float16: half the bytes a number, contractions at FP16 tensor 989 TFLOP/s"
+    name = "float16: half the bytes a number, and FP16 tensor 989 TFLOP/s"
     assert frame.at[name, "speedup_ratio_batch_64"] > 2
     assert frame.at[name, "speedup_ratio_batch_1"] <= 2  # memory binds nearly all of it
     (note,) = [block.note for block in section.blocks if isinstance(block, Table) and "better" in block.title]

@@ -135,7 +135,7 @@ def hardware_chapter(found: Sequence[Bench], models: Iterable[str]) -> Section:
             "unfused execution from memory, multiplied by the definition, at the device's peaks; those of a calibrated "
             "device are measured rates, so a layer may run a little faster, or much where it finds its tensors in a "
             "cache or multiplies less. An estimate comes from a calibration on generated shapes, to which none of "
-            "these networks belongs."
+            "these networks belongs; for the same reasons it may lie below the bound."
         )
     ]
     if not any(bench.records[0].target == "cuda" for bench in found):

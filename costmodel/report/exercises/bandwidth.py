@@ -46,7 +46,7 @@ def bandwidth(study: Study, device: Device) -> Section:
             f"{study.title} on a better {device.title}",
             _levers_frame(study, device),
             note=f"Two rows change one thing of the machine. {_HALF} changes two: a number is half as many bytes, and "
-            "contractions run at another peak.",
+            "convolutions and matrix products run at another peak.",
         ),
         *_size(study, device),
         Paragraph(f"**Latency.** Operations start one after another, whatever the batch. {launches(study, device)}"),
@@ -104,7 +104,7 @@ def _levers_frame(study: Study, device: Device) -> pd.DataFrame:
     rows = {
         name: {batch: study.prediction(machine, batch) for batch in (1, BATCH)} for name, machine in machines.items()
     }
-    rows[f"{_HALF}: half the bytes a number, contractions at {_peaks(study, device)}"] = {
+    rows[f"{_HALF}: half the bytes a number, and {_peaks(study, device)}"] = {
         batch: study.prediction(device, batch, dtype=_HALF) for batch in (1, BATCH)
     }
     base = rows["as it is"]
