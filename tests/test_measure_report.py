@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from costmodel.errors import InputError
 from costmodel.hardware.record import DEFAULTS, Kernel, LayerTime, Measurement, MemoryPeaks, Run, Spread
 from costmodel.report import plots
 from costmodel.report.chapters.hardware import benches, hardware_chapter
+from costmodel.report.model import Table
 from costmodel.report.write import write_report
 from costmodel.validation.measurement import Comparison, compare
 from costmodel.validation.sweep import BatchPoint, Sweep, bend, sweep
@@ -125,9 +127,13 @@ def test_sweeps_mark_the_bend_and_show_memory() -> None:
     diamonds = [line.get_xdata()[0] for line in throughput.lines if line.get_marker() == "D"]
     assert diamonds == pytest.approx([4, 8])
     assert len(memory.lines) == 2
+    low, high = memory.get_ylim()
+    write = memory.yaxis.get_major_formatter()
+    shown = [write(at) for at in memory.yaxis.get_majorticklocs() if low <= at <= high]
+    assert shown == ["1 MiB", "2 MiB", "4 MiB", "8 MiB", "16 MiB", "32 MiB", "64 MiB", "128 MiB"]
     (alone,) = plots.sweeps(
-        [Sweep("net", "gpu", "bound", False, tuple(p._replace(predicted_bytes=None) for p in points))]
-    )
+        [Sweep("net", "gpu", "bound", False, tuple(p._replace(measured_bytes=None) for p in points))]
+    )  # a legend that says "measured" has nothing to show there
     assert alone.get_title(loc="left") == "samples / s"
     with pytest.raises(InputError, match="at least one sweep"):
         plots.sweeps([])
@@ -171,6 +177,16 @@ def test_the_chapter(folder) -> None:
     section, published = chapter.sections
     assert "is 20.0 % off on average and 20.0 % at worst" in section.answer, "1 / 1.25 - 1"
     assert "over 4 runs" in section.answer
+    assert "AlexNet (book), batch " in section.answer
+    assert chapter.answer.startswith(
+        "On the NVIDIA H100 80GB HBM3, the bound of a whole network is 20.0 % off on average"
+    )
+    assert "Of 74 published times on GPUs of 2015 and 2016, 30 beat our bound" in chapter.answer
+    tables = {block.name: block for block in section.blocks if isinstance(block, Table)}
+    assert set(tables["measured-made-up"].frame["network"]) == {"AlexNet (book)", "LeNet-5 (book)"}
+    assert tables["measured-alexnet-layers-made-up"].labels["ok"] == "bound holds"
+    (curve,) = [block for block in section.blocks if getattr(block, "name", "") == "measured-batches-made-up"]
+    assert re.search(r"AlexNet \(book\): from batch \d+ on, measured and predicted\.$", curve.note)
     names = {block.name for block in section.blocks if hasattr(block, "name")}
     assert names == {
         "measured-made-up", "measured-alexnet-made-up", "measured-batches-made-up", "measured-alexnet-layers-made-up",

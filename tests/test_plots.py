@@ -13,6 +13,8 @@ import torch
 import torchvision
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+from matplotlib.path import Path as MplPath
 from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 
@@ -91,6 +93,29 @@ def test_no_two_labels_of_a_roofline_overlap(name: str, batch: int, train: bool,
         assert box.x0 >= frame.x0 - 1 and box.x1 <= frame.x1 + 1 and box.y1 <= frame.y1 + 1, text.get_text()
 
 
+def leaders(ax: Axes) -> dict[str, MplPath]:
+    """The lines from labels to their points, on the drawn figure."""
+    ax.figure.draw_without_rendering()
+    found = {}
+    for text in texts(ax):
+        if text.arrow_patch is not None:
+            found[text.get_text()] = text.arrow_patch.get_transform().transform_path(text.arrow_patch.get_path())
+    return found
+
+
+@pytest.mark.parametrize("on", ["h200", "v100", "xeon-icelake"])
+def test_no_leader_crosses_another_or_runs_through_a_label(on: str) -> None:
+    ax = plots.roofline([predict(costs("vgg19", batch), device(on)) for batch in (1, 64)])
+    lines = leaders(ax)
+    assert lines
+    for (one, a), (two, b) in itertools.combinations(lines.items(), 2):
+        assert not a.intersects_path(b, filled=False), (one, two)
+    for text in texts(ax):
+        inside = box_of(text).padded(-2)
+        others = {name: line for name, line in lines.items() if name != text.get_text()}
+        assert not [name for name, line in others.items() if line.intersects_bbox(inside, filled=False)]
+
+
 @pytest.mark.parametrize("on", ["h200", "gtx1080"])
 @pytest.mark.parametrize("batch", [1, 64])
 def test_every_heavy_layer_of_alexnet_is_named(on: str, batch: int) -> None:
@@ -138,7 +163,7 @@ def test_the_convention_stands_under_the_plot_unless_told_otherwise() -> None:
         return [" ".join(child.get_text().split()) for child in ax.texts if "unfused" in child.get_text()]
 
     (note,) = notes(plots.roofline(prediction))
-    assert "2 x MACs + vector FLOPs" in note and "at least 53." in note
+    assert "2 x MACs + vector FLOPs" in note and "bound 53.5 µs" in note
     assert not notes(plots.roofline(prediction, note=False))
 
 
@@ -148,6 +173,7 @@ def test_several_predictions_share_the_axes() -> None:
     assert not overlapping(ax)
     written = " ".join(text.get_text() for text in texts(ax))
     assert "h200: " in written and "v100: " in written
+    assert "h200: classifier.1" in written and "v100: classifier.1" in written  # whose a layer is
     for wrong in ([], [h200] * 4):
         with pytest.raises(InputError, match="one to 3"):
             plots.roofline(wrong)
@@ -224,6 +250,8 @@ def test_shares_of_alexnet() -> None:
     # 58 631 144 of AlexNet's 61 100 840 parameters are in its fully connected layers (torchvision): 96.0 %
     written = [text.get_text() for text in plots.shares(predict(costs("alexnet"), device("h200"))).texts]
     assert "96.0 %" in written and "convolutional 4.0 %" in written and "61.1 M" in written
+    named = plots.shares({"AlexNet (torchvision)": predict(costs("alexnet"), device("h200"))})
+    assert "AlexNet (torchvision) on NVIDIA H200 SXM" in [text.get_text() for text in named.texts]
 
 
 def test_bars_of_layers() -> None:
@@ -238,6 +266,32 @@ def test_bars_of_layers() -> None:
             plots.layers(costs("alexnet"), unknown)
     few = plots.layers(costs("vgg19"), "macs", most=5)
     assert [label.get_text() for label in few.get_yticklabels()][-1] == "14 more"  # 16 + 3 layers multiply
+
+
+def test_labels_say_which_batch_a_layer_is_of() -> None:
+    one, many = (predict(costs("vgg19", batch), device("h200")) for batch in (1, 64))
+    ax = plots.roofline([one, many])
+    labels = [text.get_text().split("\n") for text in texts(ax) if "%" in text.get_text()]
+    assert labels and all(line.startswith(("b1: ", "b64: ")) for label in labels for line in label)
+    assert {line.partition(":")[0] for label in labels for line in label} == {"b1", "b64"}
+    legends = [text.get_text() for each in ax.get_children() if isinstance(each, Legend) for text in each.get_texts()]
+    assert {"b1: 1 × 3 × 224 × 224", "b64: 64 × 3 × 224 × 224"} <= set(legends)
+    sums = [line for label in labels for line in label if "more" in line]
+    assert all("together" in line for line in sums)
+
+
+def test_layers_of_a_block_with_one_share_take_one_line() -> None:
+    # VGG-19's features.12, .14 and .16 convolve 56 x 56 pixels from 256 to 256 channels: the same work
+    written = [text.get_text() for text in texts(plots.roofline(predict(costs("vgg19"), device("h200"))))]
+    assert any("features.12, .14, .16  " in text and " % each" in text for text in written)
+
+
+def test_comparison_has_a_marker_for_each_form() -> None:
+    forms = ("book", "torchvision")
+    ax = plots.compare({f"{name} ({form})": costs(name) for name in ("alexnet", "vgg19") for form in forms})
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == list(forms)
+    assert len({bytes(dots.get_paths()[0].vertices) for dots in ax.collections}) == 2
+    assert plots.compare({"a": costs("alexnet")}).get_legend() is None
 
 
 def test_comparison_names_every_network() -> None:

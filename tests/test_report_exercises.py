@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 
 from costmodel import device, networks
+from costmodel.errors import InputError
+from costmodel.report import plots
 from costmodel.report.exercises import answers, claims
 from costmodel.report.exercises.arithmetic import arithmetic
 from costmodel.report.exercises.bandwidth import bandwidth
@@ -18,7 +20,7 @@ from costmodel.report.exercises.comparison import comparison
 from costmodel.report.exercises.footprint import footprint
 from costmodel.report.exercises.heads import heads
 from costmodel.report.exercises.words import counted, listed, times
-from costmodel.report.model import Bullets, Formula, Paragraph, Section, Table
+from costmodel.report.model import Bullets, Figure, Formula, Paragraph, Section, Table
 from costmodel.report.study import CONV, FC, PARTS, REST, Study, distinct, heaviest, same_form
 
 H200 = device("h200")
@@ -104,7 +106,7 @@ def test_the_batch_at_which_alexnets_first_fc_layer_turns() -> None:
     """Arithmetic: B·(2·6400·4096 + 4096) / 66.9e12 = B·0.78376 µs. Memory: (26,218,496 + B·10,496)·4 / 4.8e12 =
     21.849 µs + B·0.00875 µs. They meet at B = 28.2.
     """
-    section = batch_size(study("alexnet"), H200)
+    section = batch_size([study("alexnet")], H200)
     assert "`net.14`, is bound by memory up to batch 28 and by arithmetic from 29 on" in section.answer
     frame = table(section, "batch against").set_index("batch")
     assert frame.at[1, "bound_seconds"] == study("alexnet").prediction(H200).bound_seconds
@@ -139,9 +141,42 @@ def test_a_device_that_knows_its_launch_time_is_told_its_latency() -> None:
     slow = H200.replace(launch_seconds=5e-6)
     unknown, known = (" ".join(texts(bandwidth(study("lenet"), machine))) for machine in (H200, slow))
     # 2 convolutions, 4 sigmoids, 2 pools and 3 fully connected layers; the flatten is a view
-    assert "11 operations start one after another" in unknown
-    assert "What a start costs is not known" in unknown
-    assert "At 5.00 µs each they take 55.0 µs" in known
+    assert "Starting the 11 operations of a pass is not in it" in unknown
+    assert "what a start costs on this device is not known" in unknown
+    assert "at 5.00 µs each that is 55.0 µs" in known
+
+
+def test_the_answer_on_throughput_says_that_starts_are_not_in_it() -> None:
+    # 42.37 µs at batch 1 (1 / 23,601 s) for 8 layers with weights, 7 ReLUs and 3 pools: 2.354 µs for each of 18
+    answer = batch_size([study("alexnet")], H200).answer
+    assert "Starting the 18 operations of a pass is not in it" in answer
+    assert "at 2.35 µs each the starts alone take as long as the bound at batch 1" in answer
+
+
+def test_the_batch_figure_shows_every_network_up_to_its_bound_and_memory() -> None:
+    pair = [study("alexnet"), study("lenet")]
+    (figure,) = [block for block in batch_size(pair, H200).blocks if isinstance(block, Figure)]
+    left, right = figure.draw().figure.axes
+    assert "bound" in left.get_title(loc="left")
+    for ax in (left, right):
+        assert {text.get_text() for text in ax.texts} == {"LeNet-5 (book)", "AlexNet (book)"}
+        assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+    # one image in 42.37 µs; a step with momentum holds parameters, gradients, momentum and a temporary: 4 x 178.4 MiB
+    assert left.lines[0].get_ydata()[0] == pytest.approx(23_601, rel=1e-4)
+    assert right.lines[0].get_ydata()[0] == pytest.approx(4 * 4 * 46_764_746, rel=1e-3)
+    with pytest.raises(InputError, match="nothing to draw"):
+        plots.batches({}, "a device")
+
+
+def test_float16_changes_the_bytes_and_the_peak() -> None:
+    """More than twice as fast is not the bytes alone: FP16 tensor cores do 989.4 TFLOP/s, TF32 ones 494.7."""
+    section = bandwidth(study("alexnet"), H200)
+    frame = table(section, "better").set_index("machine")
+    name = "float16: half the bytes a number, and FP16 tensor 989 TFLOP/s"
+    assert frame.at[name, "speedup_ratio_batch_64"] > 2
+    assert frame.at[name, "speedup_ratio_batch_1"] <= 2  # memory binds nearly all of it
+    (note,) = [block.note for block in section.blocks if isinstance(block, Table) and "better" in block.title]
+    assert "changes two" in note
 
 
 def test_comparison_of_alexnet_and_vgg() -> None:
@@ -207,7 +242,7 @@ def test_what_depth_costs() -> None:
     assert any(text.endswith("vgg(((2, 64), (2, 128), (3, 256), (3, 512), (3, 512)))") for text in texts(section))
 
 
-@pytest.mark.parametrize("ask", [footprint, arithmetic, lambda s: bandwidth(s, H200), lambda s: batch_size(s, H200)])
+@pytest.mark.parametrize("ask", [footprint, arithmetic, lambda s: bandwidth(s, H200), lambda s: batch_size([s], H200)])
 def test_every_number_comes_from_the_network(ask: object) -> None:
     """A number in AlexNet's answer that LeNet's has as well was typed in, or is the device's."""
     first, second = numbers(ask(study("alexnet"))), numbers(ask(study("lenet")))  # type: ignore[operator]
@@ -220,7 +255,7 @@ def test_every_number_of_time_comes_from_the_device() -> None:
     slow = H200.replace(name="slow", memory_bandwidth=1e12, peaks={path: p / 3 for path, p in H200.peaks.items()})
     first, second = (study("alexnet").prediction(machine).bound_seconds for machine in (H200, slow))
     assert first != second
-    answer, other = (batch_size(study("alexnet"), machine).answer for machine in (H200, slow))
+    answer, other = (batch_size([study("alexnet")], machine).answer for machine in (H200, slow))
     assert {"23,601", "148,395"} <= set(re.findall(r"[\d,]+", answer))
     assert not {"23,601", "148,395"} & set(re.findall(r"[\d,]+", other))
 

@@ -11,6 +11,7 @@ import pytest
 from matplotlib.figure import Figure as Drawing
 
 from costmodel import device, networks
+from costmodel.cli import run
 from costmodel.errors import InputError
 from costmodel.hardware.record import Measurement, MemoryPeaks, Run, Switches
 from costmodel.memory import Memory, remember, replay, scaling
@@ -95,6 +96,34 @@ def test_what_saves_nothing_is_named(chapter: Section) -> None:
     frame = table(chapter, "alexnet-memory-levers").set_index("lever")
     assert frame.at["activations in place", "saving_bytes"] == 0
     assert frame.at["no momentum", "saving_bytes"] == 4 * 46_764_746
+
+
+def test_each_lever_is_a_setting_and_its_peak_has_a_place(chapter: Section) -> None:
+    frame = table(chapter, "alexnet-memory-levers").set_index("lever")
+    assert frame.at["optimizer tensor by tensor", "how"] == "torch.optim.SGD(..., foreach=False)"
+    assert frame.at["gradients kept", "how"] == "zero_grad(set_to_none=False)"
+    assert frame["how"].all()
+    # 32 images: the backward's peak falls below the optimizer's, which belongs to no layer
+    assert frame.at["half the batch", "why"].endswith("; the peak moves to the optimizer.")
+
+
+def test_largest_batches_say_what_they_leave_out(chapter: Section) -> None:
+    missing = "Not counted: cuDNN's workspaces, and what the driver keeps of a memory for itself, where nobody says"
+    (section,) = [section for section in chapter.walk() if section.link == "memory-batch-size"]
+    (shown,) = [block for block in section.blocks if isinstance(block, Table)]
+    assert missing in chapter.answer and missing in section.answer and missing in shown.note
+    assert "Of the NVIDIA H200 SXM it is what the driver shows." in shown.note
+    assert shown.frame.set_index("device").loc["NVIDIA H200 SXM", "room_bytes"].iloc[0] == 143_771 << 20
+
+
+def test_the_command_that_is_printed_gives_the_number_beside_it(
+    chapter: Section, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = re.search(r"`costmodel (memory [^`]+)` gives the peak of ([\d.]+ MiB)", texts(chapter))
+    assert found is not None
+    assert "--momentum 0.9 --weight-decay 0.0005" in found[1] and found[2] == "788 MiB"
+    assert run(found[1].split()) == 0
+    assert "Peak of 788 MiB" in capsys.readouterr().out
 
 
 def test_the_ladder_climbs(chapter: Section) -> None:

@@ -211,6 +211,31 @@ def test_cells() -> None:
     assert table.total[7].css == "bad"
 
 
+def test_a_minus_is_a_minus_and_a_date_stays_one() -> None:
+    frame = pd.DataFrame(
+        {"saving_bytes": [-2048], "explanation": ["rounded (-188,480) on 2017-08"], "date": ["2023-11"]}
+    )
+    (cells,) = grid(Table("t", "T", frame)).rows
+    assert [cell.text for cell in cells] == ["−2.00 KiB", "rounded (−188,480) on 2017-08", "2023-11"]
+    assert cells[0].sort == -2048
+    assert cells[1].css == "w"  # prose has room
+    assert cells[2].css == "f"  # and a date one line
+
+
+def test_what_a_value_is_may_depend_on_its_row() -> None:
+    # an H200's datasheet: 4.8 TB/s, FP8 at 1,978.9 TFLOP/s
+    values = {"memory_bandwidth": 4_800_000_000_000, "fp8": 1_978_900_000_000_000, "memory_bytes": 2**34, "units": 132}
+    frame = pd.DataFrame({"quantity": list(values), "value": list(values.values())})
+    rows = grid(Table("t", "T", frame)).rows
+    assert [(name.text, value.text, value.sort) for name, value in rows] == [
+        ("bandwidth", "4.80 TB/s", 4_800_000_000_000),
+        ("FP8", "1.98 PFLOP/s", 1_978_900_000_000_000),
+        ("memory", "16.0 GiB", 2**34),
+        ("multiprocessors or cores", "132", 132),
+    ]
+    assert grid(Table("t", "T", frame)).columns[1].numeric
+
+
 def test_spans_and_names() -> None:
     assert [span.style for span in spans("a `b` **c** [d](#e) f")] == [
         "text",

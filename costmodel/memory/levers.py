@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from costmodel.display import html_table
 from costmodel.errors import CostModelError, InputError
-from costmodel.graph import Trace
+from costmodel.graph import LOSS_LAYER, OPTIMIZER_LAYER, Trace
 from costmodel.memory.runs import replay
 from costmodel.memory.timeline import Memory, remember
 from costmodel.units import iec
@@ -149,8 +149,9 @@ def levers_for(trace: Trace, batch: int, options: Mapping[str, Any]) -> list[Lev
         lever(name, how, optimizer_options=settings | changes)
 
     if isinstance(optimizer, str):
-        optimizer_lever("fused optimizer", f"optim.{optimizer}(..., fused=True)", fused=True, foreach=False)
-        optimizer_lever("optimizer tensor by tensor", f"optim.{optimizer}(..., foreach=False)", foreach=False)
+        made = f"torch.optim.{_CLASSES.get(optimizer, optimizer)}"
+        optimizer_lever("fused optimizer", f"{made}(..., fused=True)", fused=True, foreach=False)
+        optimizer_lever("optimizer tensor by tensor", f"{made}(..., foreach=False)", foreach=False)
         if settings.get("weight_decay"):
             optimizer_lever("no weight decay", "weight_decay=0", weight_decay=0)
         if settings.get("momentum"):
@@ -173,6 +174,9 @@ def levers_for(trace: Trace, batch: int, options: Mapping[str, Any]) -> list[Lev
         lever(f"accumulation over {parts} parts", f"{parts} micro-batches of {part}", at=part, accumulate=parts)
     return found
 
+
+_CLASSES = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
+"""What PyTorch calls the optimizers that have a name."""
 
 _IN_PLACE = (
     "a ReLU keeps its output for the backward and the layer before it does not keep its own, so what in-place spares "
@@ -237,9 +241,9 @@ def _reason(base: Memory, memory: Memory, lever: Lever) -> str:
         for role, change in sorted(changes.items(), key=lambda item: -abs(item[1]))
         if change
     ]
-    there = memory.peak_operation.phase
-    place = memory.peak_operation.layer or memory.peak_operation.operator
-    return f"{', '.join(moved)}{f'; the peak moves to the {there}, {place}' if there != phase else ''}."
+    there, layer = memory.peak_operation.phase, memory.peak_operation.layer
+    place = "" if layer in (LOSS_LAYER, OPTIMIZER_LAYER) else f", {layer or memory.peak_operation.operator}"
+    return f"{', '.join(moved)}{f'; the peak moves to the {there}{place}' if there != phase else ''}."
 
 
 def phase_peaks(memory: Memory) -> Mapping[str, int]:

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 FLOPS = "FLOPs = 2 x MACs + vector FLOPs; bytes count each distinct tensor that an operation takes or makes once."
 BYTES = "Bytes are those that tensors ask for, before an allocator rounds."
+NOT_COUNTED = (
+    "Not counted: cuDNN's workspaces, and what the driver keeps of a memory for itself, where nobody says how much."
+)
+"""What a largest batch leaves out, and is too large by."""
 
 
 def caption(trace: Trace, title: str = "", batch: int | None = None) -> str:
@@ -136,10 +140,7 @@ def assumed_notes(beside: Sequence[Overhead]) -> list[str]:
     if not beside:
         return []
     parts = ", ".join(f"{overhead.what} {iec(overhead.nbytes)}" for overhead in beside)
-    return [
-        f"Assumed for the process beside its tensors: {parts}. Not counted: cuDNN's workspaces, and what the driver "
-        "keeps of a memory for itself."
-    ]
+    return [f"Assumed for the process beside its tensors: {parts}. {NOT_COUNTED}"]
 
 
 def verdict(validation: Validation, title: str) -> str:

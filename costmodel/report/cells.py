@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from costmodel.display import TEXTS, is_missing, show
-from costmodel.report.columns import COLUMNS
+from costmodel.report.columns import COLUMNS, QUANTITY, column
 from costmodel.report.model import Table
 
 _KINDS: Sequence[tuple[str, str]] = (
@@ -29,7 +29,10 @@ _CLASSES = {
     "holds": "good", "agrees": "good", "explained": "good", "refuted": "bad", "differs": "bad", "depends": "unsure",
 }  # fmt: skip
 _PROSE = ("claim", "computed", "explanation", "note", "source", "what", "machine", "head")
-_TERMS = ("parameter_formula", "path", "type", "binding", "network", "input", "run", "row", "said_by")
+_TERMS = ("parameter_formula", "path", "type", "binding", "network", "input", "run", "row", "said_by", "date")
+
+_HYPHEN_FOR_MINUS = re.compile(r"(?<![\w.)-])-(?=\d)")
+"""A hyphen before a number that is not part of a word, a range or a date."""
 
 
 class Heading(NamedTuple):
@@ -68,7 +71,7 @@ def grid(table: Table) -> Grid:
         for name, kind in zip(names, kinds, strict=True)
     )
     values = table.frame.astype(object).itertuples(index=False, name=None)
-    rows = tuple(tuple(map(_cell, names, kinds, row)) for row in values)
+    rows = tuple(tuple(map(_cell, names, _row_kinds(names, kinds, row), row)) for row in values)
     return Grid(headings, rows[:-1], rows[-1]) if table.total else Grid(headings, rows, None)
 
 
@@ -84,6 +87,14 @@ def _kind(name: str, values: Any) -> str:
     return "count" if present and not any(isinstance(value, (str, bool, tuple)) for value in present) else "text"
 
 
+def _row_kinds(names: Sequence[str], kinds: Sequence[str], row: Sequence[Any]) -> Sequence[str]:
+    """The kinds of a row's values, where what one is may depend on the row's quantity."""
+    if QUANTITY not in kinds:
+        return kinds
+    own = column(str(row[names.index(QUANTITY)])).kind
+    return [own if kind == QUANTITY else kind for kind in kinds]
+
+
 def _label(name: str) -> str:
     base, batch = _batch(name)
     own = re.sub(r"_(bytes|seconds|share|ratio|shape)$", "", base).replace("_", " ")
@@ -97,11 +108,17 @@ def _batch(name: str) -> tuple[str, str]:
 
 
 def _cell(name: str, kind: str, value: Any) -> Cell:
+    if name == QUANTITY:
+        value = column(str(value)).title
     if kind == "percent" and not is_missing(value) and abs(value) < 0.0005:
         value = 0.0  # not "-0.0 %"
     text = show(value, kind)
     if kind in ("shape", "times"):
         text = text.replace("x", "×")
+    if kind not in TEXTS or kind == "prose":
+        text = _HYPHEN_FOR_MINUS.sub("−", text)
     if kind not in TEXTS:
         return Cell(text, None if is_missing(value) else value, "n")
-    return Cell(text, None, _CLASSES.get(text) or ("w" if name in _PROSE else "f" if name in _TERMS else ""))
+    return Cell(
+        text, None, _CLASSES.get(text) or ("w" if kind == "prose" or name in _PROSE else "f" if name in _TERMS else "")
+    )

@@ -35,7 +35,7 @@ def compose(
     chips = chip_chapter(studies)
     sections = (
         side_by_side(studies, devices[0]),
-        conventions(devices),
+        conventions(),
         Section("The book's questions, answered", (asked,), tuple(questions)),
         claims,
         memory_chapter(studies, devices, [record for bench in measured for record in bench.records]),
@@ -67,32 +67,29 @@ def _title(studies: Sequence[Study]) -> str:
 
 
 def _lead(studies: Sequence[Study], device: Device) -> Iterator[str]:
-    """The networks in a few lines."""
+    """What matters most about the networks, a line or two each."""
     first, last = studies[0], heaviest(same_form(studies))
-    costs = first.costs()
+    costs, memory = first.costs(), first.memory(BATCH, train=True)
     yield (
-        f"**{first.title}** has {si(costs.parameters)} parameters ({iec(costs.parameter_bytes)}) and takes "
-        f"{si(costs.total.flops, 'FLOP')} an image. Its fully connected layers hold "
-        f"{percent(first.share('parameters', FC))} of the parameters and do {percent(first.share('flops', FC))} of the "
-        f"arithmetic; its convolutions hold {percent(first.share('parameters', CONV))} and do "
-        f"{percent(first.share('flops', CONV))}."
+        f"**{first.title}** has {si(costs.parameters)} parameters and takes {si(costs.total.flops, 'FLOP')} an image: "
+        f"the fully connected layers hold {percent(first.share('parameters', FC))} of the parameters, the convolutions "
+        f"do {percent(first.share('flops', CONV))} of the arithmetic."
     )
     yield (
-        f"**Time** on the {device.title} is at least {seconds(first.prediction(device).bound_seconds)} for one image "
-        f"and {seconds(first.prediction(device, BATCH).bound_seconds)} for {BATCH}. The fully connected layers, "
-        f"which move their weights once a batch, take {percent(first.time_share(FC, device))} of the first and "
+        f"**Time.** Its bound on the {device.title} is {seconds(first.prediction(device).bound_seconds)} for one image "
+        f"and {seconds(first.prediction(device, BATCH).bound_seconds)} for {BATCH}, as the fully connected layers move "
+        f"their weights once a batch: {percent(first.time_share(FC, device))} of the first, "
         f"{percent(first.time_share(FC, device, BATCH))} of the second."
+    )
+    multiple = f", {times(memory.peak_bytes / costs.parameter_bytes)} its parameters" if costs.parameter_bytes else ""
+    yield (
+        f"**Memory.** A training step of {BATCH} images takes {iec(memory.peak_bytes)}{multiple} "
+        f"({first.trace().dtype}, SGD with momentum and weight decay)."
     )
     if last is not first:
         more = last.costs()
         yield (
-            f"**{last.title}** has {times(more.parameters / costs.parameters)} its parameters ({si(more.parameters)}) "
-            f"and {times(more.total.flops / costs.total.flops)} its arithmetic ({si(more.total.flops, 'FLOP')})."
+            f"**{last.title}** has {times(more.parameters / costs.parameters)} the parameters, "
+            f"{times(more.total.flops / costs.total.flops)} the arithmetic and "
+            f"{times(last.memory(BATCH, train=True).peak_bytes / memory.peak_bytes)} the memory of that step."
         )
-    peaks = [
-        f"{study.title} {iec(study.memory(1, train=True).peak_bytes)} with one image and "
-        f"{iec(study.memory(BATCH, train=True).peak_bytes)} with {BATCH}"
-        for study in dict.fromkeys((first, last))
-    ]
-    how = f"{first.trace().dtype}, SGD with momentum and weight decay"
-    yield f"**Memory** of a training step ({how}): {'; '.join(peaks)}."

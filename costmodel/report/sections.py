@@ -9,7 +9,7 @@ import pandas as pd
 from costmodel.cost import CONVENTIONS
 from costmodel.devices import Device
 from costmodel.report import plots
-from costmodel.report.exercises.words import BATCH, listed, times
+from costmodel.report.exercises.words import BATCH, BEATEN, listed, times
 from costmodel.report.model import Block, Bullets, Figure, Paragraph, Section, Table, code, slug
 from costmodel.report.study import PARTS, Study, heaviest, part_of, same_form
 from costmodel.report.tables import layers_table, prediction_table, total_of
@@ -42,7 +42,7 @@ def side_by_side(studies: Sequence[Study], device: Device) -> Section:
         for part in PARTS
     ]
     form = same_form(studies)
-    shown = [study.prediction(device) for study in dict.fromkeys((form[0], heaviest(form)))]
+    shown = {study.title: study.prediction(device) for study in dict.fromkeys((form[0], heaviest(form)))}
     return Section(
         "The networks side by side",
         (
@@ -51,7 +51,7 @@ def side_by_side(studies: Sequence[Study], device: Device) -> Section:
                 "One image, unless a batch is given",
                 pd.DataFrame(networks),
                 note=f"Inference and training are peaks of requested memory, training at batch {BATCH} with SGD, "
-                f"momentum and weight decay. Bounds are times on the {device.title} that no unfused run can beat.",
+                f"momentum and weight decay. The bound is the least time on the {device.title}. {BEATEN}",
                 labels={"inference_peak_bytes": "inference", "training_peak_bytes": "training"},
             ),
             Figure(
@@ -77,46 +77,25 @@ def side_by_side(studies: Sequence[Study], device: Device) -> Section:
     )
 
 
-def conventions(devices: Sequence[Device]) -> Section:
-    """What the words and numbers mean, and where the devices' numbers come from."""
+def conventions() -> Section:
+    """What the words and numbers mean."""
     names = {
         "mac": "MAC",
         "flops": "FLOPs",
         "bytes": "Bytes read and written",
         "arithmetic_intensity": "Arithmetic intensity",
     }
-    facts = [
-        {
-            "device": device.title,
-            "number": name,
-            "value": int(fact.value) if fact.value >= 1 else fact.value,
-            "unit": _unit(name),
-        }
-        | {"source": fact.source.title, "date": fact.source.date, "note": fact.note}
-        for device in devices
-        for name, fact in device.facts.items()
-    ]
     words = (
         *(f"**{name}**: {CONVENTIONS[key]}." for key, name in names.items() if key in CONVENTIONS),
-        f"**Bound**: {CONVENTION}. No such run beats it, and it is not what a run takes.",
+        f"**Bound**: {CONVENTION}. No run beats it that multiplies as the definition does and moves each tensor to and "
+        "from memory. Convolutions by Winograd's algorithm or by FFT multiply less and may beat it; so may data that "
+        "stays in a cache; and where a device was calibrated its peaks are measured rates, which a lucky run can beat. "
+        "Starting operations takes time that no bound has in.",
         "**Memory**: bytes that the program requests of the allocator; the allocator's rounding and libraries' "
         "workspaces come on top.",
         "FLOPs and rates have SI prefixes (k = 1000), memory has IEC ones (Ki = 1024).",
     )
-    table = Table(
-        "devices",
-        "The devices' numbers and where they come from",
-        pd.DataFrame(facts),
-        labels={"source": "source"},
-        folded=True,
-    )
-    return Section("Conventions", (Bullets(words), table) if facts else (Bullets(words),))  # fmt: skip
-
-
-def _unit(name: str) -> str:
-    """The unit of a device's number, by its name."""
-    units = {"peaks": "FLOP/s", "memory_bandwidth": "B/s", "clock_hertz": "Hz", "launch_seconds": "s", "units": ""}
-    return units.get(name.partition(".")[0], "B" if name.endswith("_bytes") else "")
+    return Section("Conventions", (Bullets(words),))
 
 
 def rooflines(studies: Sequence[Study], devices: Sequence[Device]) -> Section:
@@ -142,8 +121,28 @@ def rooflines(studies: Sequence[Study], devices: Sequence[Device]) -> Section:
                 f"image, hollow ones a batch of {BATCH}. {_movement(form[0])}"
             ),
             *(figure(study, device) for study, device in pairs),
+            *_facts(devices),
         ),
     )
+
+
+def _facts(devices: Sequence[Device]) -> list[Table]:
+    """Every number of the devices, with its source."""
+    rows = [
+        {
+            "device": device.title,
+            "quantity": name.removeprefix("peaks."),
+            "value": int(fact.value) if fact.value >= 1 else fact.value,
+        }
+        | {"source": fact.source.title, "date": fact.source.date, "note": fact.note}
+        for device in devices
+        for name, fact in device.facts.items()
+    ]
+    if not rows:
+        return []
+    title = "The devices' numbers and where they come from"
+    note = "Peaks are those of dense arithmetic. The CSV has FLOP/s, B/s, bytes, Hz and seconds."
+    return [Table("devices", title, pd.DataFrame(rows), note, labels={"source": "source"}, folded=True)]
 
 
 def _movement(study: Study) -> str:

@@ -7,6 +7,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from costmodel.cost import Cost, Costs, count
@@ -33,6 +34,7 @@ __all__ = [
     "parameter_formula",
     "part_of",
     "same_form",
+    "title_of",
 ]
 
 _T = TypeVar("_T")
@@ -179,3 +181,15 @@ def same_form(studies: Sequence[Study]) -> list[Study]:
 def heaviest(studies: Sequence[Study]) -> Study:
     """The one that computes most."""
     return max(studies, key=lambda study: study.costs().total.flops)
+
+
+def title_of(model: str) -> str:
+    """A network's name for people, as everywhere in a report: "VGG-16 (torchvision)"; its own where there is none."""
+    return plain(_titles().get(model, model))
+
+
+@cache
+def _titles() -> Mapping[str, str]:
+    from costmodel.networks import names
+
+    return {info.name: info.title for info in names()}

@@ -161,11 +161,11 @@ class Comparison:
         """How it went, in a sentence."""
         estimate = self.prediction.estimate
         said = f"estimate {interval(estimate)}" if estimate else f"bound {seconds(self.prediction.bound_seconds)}"
-        measured = seconds(self.measured_seconds)
+        measured, sign = seconds(self.measured_seconds), "−" if self.error < 0 else "+"
         layers = "" if self.weighted_error is None else f"; layers {percent(self.weighted_error)} off, weighted by time"
         correlation = "" if self.rank_correlation is None else f", rank correlation {self.rank_correlation:.2f}"
         covered = "" if self.coverage is None else f", intervals hold {percent(self.coverage, 0)} of the layers"
-        return f"{said} against {measured} measured ({self.error:+.1%}){layers}{correlation}{covered}"
+        return f"{said} against {measured} measured ({sign}{percent(abs(self.error))}){layers}{correlation}{covered}"
 
     def __repr__(self) -> str:
         return f"<Comparison of {self.run.name} on {self.device_name}: {self.verdict}>"

@@ -6,8 +6,9 @@ calibrated device), as `costmodel suite` writes them. They are only read: a repo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,14 @@ from costmodel.hardware.document import SCHEMA
 from costmodel.hardware.record import Measurement, Run, read
 from costmodel.memory import remember
 from costmodel.report import plots
-from costmodel.report.exercises.words import counted
+from costmodel.report.chapters.published import published_brief, published_section
+from costmodel.report.exercises.words import counted, listed
 from costmodel.report.measured import comparison_table
 from costmodel.report.model import Block, Bullets, Figure, Paragraph, Section, Table, code, plain, slug
+from costmodel.report.study import title_of
 from costmodel.units import percent
 from costmodel.validation.measurement import Comparison, against, device_of
-from costmodel.validation.published_times import BAND, PublishedTime, published_times
+from costmodel.validation.published_times import published_times
 from costmodel.validation.sweep import Sweep, sweep
 
 DEVICE_FILE = "device.toml"
@@ -119,18 +122,20 @@ def _device(place: Path, record: Measurement) -> Device | None:
 
 def hardware_chapter(found: Sequence[Bench], models: Iterable[str]) -> Section:
     """The chapter; published times only where the report's networks are theirs. Empty if there is nothing to say."""
-    published = any("alexnet" in model or "vgg" in model for model in models)
+    times = published_times() if any("alexnet" in model or "vgg" in model for model in models) else ()
     sections = [_bench_section(bench) for bench in found]
-    if published:
-        sections.append(_published_section(published_times()))
+    if times:
+        sections.append(published_section(times))
     if not sections:
         return Section("On real hardware", ())
     blocks: list[Block] = [
         Paragraph(
             "Measured is the sum of what the device did for a layer (its kernels; on a CPU its operators' own time) "
             "under torch.profiler; eager is wall time without the profiler. Nothing is scaled. A bound holds for "
-            "unfused execution from memory; an estimate comes from a calibration on generated shapes, to which none "
-            "of these networks belongs."
+            "unfused execution from memory, multiplied by the definition, at the device's peaks; those of a calibrated "
+            "device are measured rates, so a layer may run a little faster, or much where it finds its tensors in a "
+            "cache or multiplies less. An estimate comes from a calibration on generated shapes, to which none of "
+            "these networks belongs; for the same reasons it may lie below the bound."
         )
     ]
     if not any(bench.records[0].target == "cuda" for bench in found):
@@ -140,8 +145,8 @@ def hardware_chapter(found: Sequence[Bench], models: Iterable[str]) -> Section:
                 "it in one call, and the next report shows what it found."
             )
         )
-    answers = [answer for section in sections if (answer := section.answer)]
-    return Section("On real hardware", tuple(blocks), tuple(sections), answer=" ".join(answers), anchor="hardware")
+    answer = " ".join(filter(None, [*map(_brief, found), published_brief(times) if times else ""]))
+    return Section("On real hardware", tuple(blocks), tuple(sections), answer=answer, anchor="hardware")
 
 
 def _bench_section(bench: Bench) -> Section:
@@ -161,11 +166,27 @@ def _bench_section(bench: Bench) -> Section:
     return Section(title, tuple(blocks), answer=_answer(bench, comparisons), anchor=f"hardware-{slug(bench.name)}")
 
 
+def _brief(bench: Bench) -> str:
+    """How far off the predictions of whole networks are, in a sentence; nothing if none could be compared."""
+    comparisons = [comparison for _, comparison, _ in bench.compared]
+    if not comparisons:
+        return ""
+    off = percent(sum(abs(each.error) for each in comparisons) / len(comparisons))
+    return (
+        f"On the {bench.title}, the {_basis(comparisons)} of a whole network is {off} off on average, over "
+        f"{counted(len(comparisons), 'run')}."
+    )
+
+
+def _basis(comparisons: Sequence[Comparison]) -> str:
+    return "estimate" if all(each.prediction.estimate for each in comparisons) else "bound"
+
+
 def _answer(bench: Bench, comparisons: Sequence[Comparison]) -> str:
-    """How far off the predictions are, in a sentence."""
+    """How far off the predictions are, in a few sentences."""
     if not comparisons:
         return f"{bench.title}: nothing could be compared."
-    basis = "estimate" if all(each.prediction.estimate for each in comparisons) else "bound"
+    basis = _basis(comparisons)
     errors = [abs(each.error) for each in comparisons]
     worst = max(comparisons, key=lambda each: abs(each.error))
     layers = sum(each.weighted_error or 0.0 for each in comparisons) / len(comparisons)
@@ -173,10 +194,10 @@ def _answer(bench: Bench, comparisons: Sequence[Comparison]) -> str:
     bounds = [abs(each.prediction.bound_seconds / each.measured_seconds - 1) for each in comparisons]
     alone = f" (the bound alone {percent(sum(bounds) / len(bounds))})" if basis == "estimate" else ""
     return (
-        f"On the {bench.title}, the {basis} of a whole network is {percent(sum(errors) / len(errors))} off on average"
-        f"{alone} and {percent(abs(worst.error))} at worst ({code(worst.run.model)}, batch {worst.run.batch}), over "
-        f"{counted(len(comparisons), 'run')}; its layers are {percent(layers)} off, weighted by time. Repeated rounds "
-        f"of one run lie {percent(noise)} apart on average."
+        f"On the {bench.title}, the {basis} of a whole network is {percent(sum(errors) / len(errors))} off on "
+        f"average{alone} and {percent(abs(worst.error))} at worst ({title_of(worst.run.model)}, batch "
+        f"{worst.run.batch}), over {counted(len(comparisons), 'run')}; its layers are {percent(layers)} off, weighted "
+        f"by time. Repeated rounds of one run lie {percent(noise)} apart on average."
     )
 
 
@@ -189,10 +210,10 @@ def _facts(bench: Bench) -> Iterator[str]:
         yield f"Predicted with: {plain(bench.device.title, 100)} ({plain(bench.device.source, 200)})."
     failed = bench.failures
     if failed:
-        names = "; ".join(f"{code(run.model)} {run.dtype} batch {run.batch} {run.phase_text}" for run in failed)
+        names = "; ".join(f"{title_of(run.model)} {run.dtype} batch {run.batch} {run.phase_text}" for run in failed)
         yield f"Did not fit into its memory: {names}."
     beaten = [
-        f"{code(row.layer)} of {code(each.run.model)}"
+        f"{code(row.layer)} of {title_of(each.run.model)}"
         for _, each, _ in bench.compared
         for row in each.rows
         if not row.ok
@@ -212,7 +233,7 @@ def _whole_table(bench: Bench, key: str) -> Table:
         run, estimate = each.run, each.prediction.estimate
         rows.append(
             {
-                "network": run.model,
+                "network": title_of(run.model),
                 "run": run.phase_text,
                 "batch": run.batch,
                 "precision": _precision(record, run),
@@ -244,14 +265,17 @@ def _whole_table(bench: Bench, key: str) -> Table:
         "absolute errors as a share of their time; covered: the share of the time in layers whose interval holds what "
         "was measured; noise: how far rounds of the same run lie apart.",
         labels={
+            **_ENDS,
             "layers_error_share": "layers off",
-            "rank_correlation": "rank correlation",
             "covered_share": "covered",
             "requested_bytes": "peak requested",
             "predicted_peak_bytes": "peak predicted",
             "reserved_bytes": "peak reserved",
         },
     )
+
+
+_ENDS = {"low_seconds": "estimate from", "high_seconds": "estimate to"}
 
 
 def _order(run: Run) -> tuple[str, str, bool, int]:
@@ -280,14 +304,14 @@ def _closest(comparisons: Sequence[Comparison]) -> list[Comparison]:
 
 
 def _named(comparison: Comparison) -> str:
-    return f"{plain(comparison.run.model)}, batch {comparison.run.batch}, {comparison.run.phase_text}"
+    return f"{title_of(comparison.run.model)}, batch {comparison.run.batch}, {comparison.run.phase_text}"
 
 
 def _gap_figure(comparison: Comparison, key: str) -> Figure:
     return Figure(
         f"measured-{slug(comparison.run.model)}-{key}",
         f"{_named(comparison)}: predicted (open) and measured (filled)",
-        lambda: plots.gaps(comparison),
+        lambda: plots.gaps(comparison, title=f"{_named(comparison)}, on {comparison.device_name}"),
     )
 
 
@@ -297,8 +321,10 @@ def _layer_table(comparison: Comparison, key: str) -> Table:
         f"measured-{slug(comparison.run.model)}-layers-{key}",
         f"{_named(comparison)}: layer by layer",
         frame,
-        note="Explained is every layer that is further off than the noise, and not in its interval.",
-        labels={"explanation": "why"},
+        note="Estimate from, to: the ends of its interval. The bound holds where nothing ran faster than it, or for a "
+        "reason that is known: then the bound of what ran stands beside it. Why is said of every layer that is "
+        "further off than the noise and outside its interval.",
+        labels=_ENDS | {"ok": "bound holds", "roof_seconds": "bound of what ran", "explanation": "why"},
         folded=True,
     )
 
@@ -312,75 +338,32 @@ def _sweeps(bench: Bench) -> list[Sweep]:
         if not run.train and run.dtype == "float32" and record.switches.cudnn_allow_tf32 and family in _CLOSE:
             by_model.setdefault(run.model, {})[run.batch] = each, peak
     return [
-        sweep([each for each, _ in points.values()], [peak for _, peak in points.values()])
-        for points in by_model.values()
+        replace(
+            sweep([each for each, _ in points.values()], [peak for _, peak in points.values()]), model=title_of(model)
+        )
+        for model, points in by_model.items()
         if len(points) >= _LEAST_BATCHES
     ]
 
 
 def _sweep_figure(curves: Sequence[Sweep], key: str) -> Figure:
-    bends = [
-        f"{plain(curve.model)} {_bend(curve.measured_bend)} as measured and {_bend(curve.predicted_bend)} as predicted"
-        for curve in curves
-    ]
+    names: dict[str, list[str]] = {}
+    for curve in curves:
+        names.setdefault(_bends(curve), []).append(curve.model)
+    where = "; ".join(f"{listed(who)}: {bends}" for bends, who in names.items())
     return Figure(
         f"measured-batches-{key}",
-        "Batch against throughput and memory",
+        "Batch against throughput, predicted and measured",
         lambda: plots.sweeps(curves)[0],
-        note="Where the samples begin to take more time than what is fixed, launches and the weights' traffic: "
-        f"{'; '.join(bends)}.",
+        note=f"From which batch on the images take more time than what is fixed (starts, weights). {where}.",
     )
 
 
-def _bend(at: float | None) -> str:
-    """At which batch a curve bends, in words."""
-    return "from the first sample on" if at is None or at < 1 else f"from batch {at:.2g} on"
-
-
-def _published_section(times: Sequence[PublishedTime]) -> Section:
-    rows = [
-        {
-            "network": each.model,
-            "batch": each.batch,
-            "phase": each.phase,
-            "machine": each.gpu,
-            "library": each.library,
-            "dtype": each.dtype,
-            "published_seconds": each.published_seconds,
-            "bound_seconds": each.bound_seconds,
-            "attained_share": each.attained,
-            "winograd_roof_seconds": each.roof_seconds,
-            "inside": "inside" if each.inside else "outside",
-            "explanation": each.explanation,
-        }
-        for each in times
-    ]
-    inside = sum(each.inside for each in times)
-    unexplained = sum(not each.ok for each in times)
-    beaten = [each for each in times if each.attained > BAND[1]]
-    fastest = max(times, key=lambda each: each.attained)
-    answer = (
-        f"Of {len(times)} published times of AlexNet and VGG on GPUs of 2015 and 2016, {inside} lie between "
-        f"{percent(BAND[0], 0)} and {percent(BAND[1], 0)} of what our bound allows, {len(beaten)} beat the bound by "
-        f"multiplying less than the definition asks for (up to {percent(fastest.attained, 0)} of its rate, and never "
-        f"more than the algorithm's own roof), {len(times) - inside - len(beaten) - unexplained} ran without a tuned "
-        f"library, and {unexplained} are unexplained."
+def _bends(curve: Sweep) -> str:
+    """From which batch on the images take more time than what is fixed, in words."""
+    measured, predicted = (
+        1 if at is None or at < 1 else math.ceil(at) for at in (curve.measured_bend, curve.predicted_bend)
     )
-    return Section(
-        "Published times of older GPUs",
-        (
-            Table(
-                "published-times",
-                "Published times beside our bounds",
-                pd.DataFrame(rows),
-                note="Sources: jcjohnson/cnn-benchmarks (batch 16; AlexNet is BVLC's with grouped convolutions) and "
-                "soumith/convnet-benchmarks (batch 64 and 128; AlexNet is torchvision's). Forward and backward "
-                "without an optimizer. The roof is the bound with every 3×3 and 5×5 filter multiplied as seldom as "
-                "Winograd's algorithm allows.",
-                labels={"inside": "band", "attained_share": "of the bound's rate", "winograd_roof_seconds": "roof"},
-                folded=True,
-            ),
-        ),
-        answer=answer,
-        anchor="hardware-published",
-    )
+    if measured == predicted:
+        return f"from batch {measured} on, measured and predicted"
+    return f"from batch {measured} on as measured, {predicted} as predicted"

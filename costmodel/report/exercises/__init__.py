@@ -43,4 +43,4 @@ def answers(studies: Sequence[Study], variants: Mapping[Study, Sequence[Study]],
         family = [study for study in studies if len(stages(study)) == len(stages(blocked))]
         if len(family) > 1:
             sections.append(deeper(family, device))
-    return (*sections, batch_size(first, device))
+    return (*sections, batch_size(studies, device))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pandas as pd
 
 from costmodel.devices import PATHS, Device
+from costmodel.report.exercises.batch import launches
 from costmodel.report.exercises.words import BATCH, listed, times
 from costmodel.report.model import Block, Formula, Paragraph, Section, Table, code, slug
 from costmodel.report.study import FC, Study
 from costmodel.roofline import Prediction
-from costmodel.units import iec, percent, seconds, si
+from costmodel.units import iec, percent, si
 
 _HALF = "float16"
 
@@ -44,10 +45,11 @@ def bandwidth(study: Study, device: Device) -> Section:
             f"{study.slug}-{slug(device.name)}-levers",
             f"{study.title} on a better {device.title}",
             _levers_frame(study, device),
-            note="Each row changes one thing of the first row's machine or number format.",
+            note=f"Two rows change one thing of the machine. {_HALF} changes two: a number is half as many bytes, and "
+            "convolutions and matrix products run at another peak.",
         ),
         *_size(study, device),
-        Paragraph(_latency(study, device)),
+        Paragraph(f"**Latency.** Operations start one after another, whatever the batch. {launches(study, device)}"),
         Paragraph(_training(study, device)),
     ]
     return Section(
@@ -102,7 +104,7 @@ def _levers_frame(study: Study, device: Device) -> pd.DataFrame:
     rows = {
         name: {batch: study.prediction(machine, batch) for batch in (1, BATCH)} for name, machine in machines.items()
     }
-    rows[f"half the bytes a number ({_HALF})"] = {
+    rows[f"{_HALF}: half the bytes a number, and {_peaks(study, device)}"] = {
         batch: study.prediction(device, batch, dtype=_HALF) for batch in (1, BATCH)
     }
     base = rows["as it is"]
@@ -120,6 +122,13 @@ def _levers_frame(study: Study, device: Device) -> pd.DataFrame:
             for name, predictions in rows.items()
         ]
     )
+
+
+def _peaks(study: Study, device: Device) -> str:
+    """The peaks of the precision paths that contractions take in _HALF: "FP16 tensor 989 TFLOP/s"."""
+    rows = study.prediction(device, dtype=_HALF).operations
+    used = dict.fromkeys(row.path for row in rows if row.path and row.cost.macs)
+    return listed([f"{PATHS[path]} {si(device.peaks[path], 'FLOP/s')}" for path in used])
 
 
 def _size(study: Study, device: Device) -> list[Block]:
@@ -143,20 +152,6 @@ def _size(study: Study, device: Device) -> list[Block]:
     else:
         text += f"Each layer alone fits; all of them {'do' if parameters <= cache else 'do not'}."
     return [Paragraph(text + " The bounds here let nothing stay in a cache between two operations.")]
-
-
-def _latency(study: Study, device: Device) -> str:
-    """What starting the operations costs, as far as the device's file knows it."""
-    one = study.prediction(device)
-    launches = sum(row.binding != "none" for row in one.operations)
-    text = f"**Latency.** {launches} operations start one after another, whatever the batch. "
-    if device.launch_seconds is None:
-        return f"{text}What a start costs is not known of the {device.title}, and no bound here has it in."
-    taken = launches * device.launch_seconds
-    return (
-        f"{text}At {seconds(device.launch_seconds)} each they take {seconds(taken)}, "
-        f"{times(taken / one.bound_seconds)} the bound at batch 1, which does not have them in."
-    )
 
 
 def _training(study: Study, device: Device) -> str:

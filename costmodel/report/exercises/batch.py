@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pandas as pd
 
 from costmodel.devices import Device
-from costmodel.report.exercises.words import times
-from costmodel.report.model import Formula, Paragraph, Section, Table, code, slug
+from costmodel.report import plots
+from costmodel.report.exercises.words import BEATEN, counted, times
+from costmodel.report.model import Figure, Formula, Paragraph, Section, Table, code, slug
 from costmodel.report.study import FC, Study, part_of
-from costmodel.units import iec, percent
+from costmodel.units import iec, percent, seconds
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 _ENDLESS = 1 << 16
 """A batch beyond which only what grows with it counts."""
 
 
-def batch_size(study: Study, device: Device) -> Section:
-    """Batch size against the bound on throughput, and against memory."""
+def batch_size(studies: Sequence[Study], device: Device) -> Section:
+    """Batch size against the bound on throughput, and against memory, of the first network and beside the others."""
+    study = studies[0]
     limit = _images_per_second_limit(study, device)
     first = study.prediction(device).bound_seconds
     nine_tenths = smallest_batch(lambda batch: batch / study.prediction(device, batch).bound_seconds >= 0.9 * limit)
     weights, an_image = _traffic(study)
     tenth = math.ceil(9 * weights / an_image)
     answer = (
-        f"On the {device.title} at most {1 / first:,.0f} images a second at batch 1 and {limit:,.0f} at an endless "
-        f"batch, {times(limit * first)} as many; a batch of {nine_tenths} reaches nine tenths of that. "
-        f"{_turning_point(study, device)} From batch {tenth:,} on the weights are less than a tenth of the traffic."
+        f"On the {device.title} the bound allows {1 / first:,.0f} images a second at batch 1 and {limit:,.0f} at an "
+        f"endless batch, {times(limit * first)} as many; a batch of {nine_tenths} reaches nine tenths of that. "
+        f"{launches(study, device)} {_turning_point(study, device)} From batch {tenth:,} on the weights are less than "
+        "a tenth of the traffic."
     )
     return Section(
         f"What does the batch do to {study.short}'s throughput and memory?",
@@ -44,12 +47,19 @@ def batch_size(study: Study, device: Device) -> Section:
                     f"at B = {tenth:,}: {percent(weights / (weights + tenth * an_image))}",
                 )
             ),
+            Figure(
+                f"batch-{slug(device.name)}",
+                f"Batch against throughput and memory on the {device.title}",
+                lambda: plots.batches({each.title: _curve(each, device) for each in studies}, device.title)[0],
+                note=f"Left: what the bound allows in a forward pass. {BEATEN} Right: the peak of requested bytes of a "
+                "training step with SGD, momentum and weight decay.",
+            ),
             Table(
                 f"{study.slug}-{slug(device.name)}-batch",
                 f"{study.title} on the {device.title}: batch against throughput and memory",
                 _frame(study, device, limit),
-                note="Throughput is what the bound allows, so no unfused run exceeds it; memory is the peak of "
-                "requested bytes, training is a step with SGD, momentum and weight decay.",
+                note=f"Throughput is what the bound allows, without the time to start operations. {BEATEN} Memory is "
+                "the peak of requested bytes, training is a step with SGD, momentum and weight decay.",
                 labels={
                     "images_per_second": "images/s",
                     "limit_share": "of the limit",
@@ -61,6 +71,23 @@ def batch_size(study: Study, device: Device) -> Section:
         ),
         answer=answer,
         anchor="batch",
+    )
+
+
+def launches(study: Study, device: Device) -> str:
+    """What starting the operations costs, which no bound has in: what is known of it, in a sentence or two."""
+    one = study.prediction(device)
+    started = sum(row.binding != "none" for row in one.operations)
+    text = f"Starting the {counted(started, 'operation')} of a pass is not in it"
+    if device.launch_seconds is None:
+        return (
+            f"{text}: what a start costs on this device is not known, but at "
+            f"{seconds(one.bound_seconds / started)} each the starts alone take as long as the bound at batch 1."
+        )
+    taken = started * device.launch_seconds
+    return (
+        f"{text}: at {seconds(device.launch_seconds)} each that is {seconds(taken)}, "
+        f"{times(taken / one.bound_seconds)} the bound at batch 1."
     )
 
 
@@ -106,6 +133,18 @@ def _traffic(study: Study) -> tuple[int, int]:
     return 2 * one - two, two - one
 
 
+def _curve(study: Study, device: Device) -> pd.DataFrame:
+    """What the figure shows of a network: a row a batch."""
+    return pd.DataFrame(
+        {
+            "batch": batch,
+            "images_per_second": batch / study.prediction(device, batch).bound_seconds,
+            "training_peak_bytes": study.memory(batch, train=True).peak_bytes,
+        }
+        for batch in BATCHES
+    )
+
+
 def _frame(study: Study, device: Device, limit: float) -> pd.DataFrame:
     weights, an_image = _traffic(study)
     return pd.DataFrame(
@@ -114,12 +153,12 @@ def _frame(study: Study, device: Device, limit: float) -> pd.DataFrame:
 
 
 def _row(study: Study, device: Device, batch: int, limit: float, weights_share: float) -> dict[str, float]:
-    seconds = study.prediction(device, batch).bound_seconds
+    bound = study.prediction(device, batch).bound_seconds
     return {
         "batch": batch,
-        "bound_seconds": seconds,
-        "images_per_second": math.floor(batch / seconds),
-        "limit_share": batch / seconds / limit,
+        "bound_seconds": bound,
+        "images_per_second": math.floor(batch / bound),
+        "limit_share": batch / bound / limit,
         "weight_traffic_share": weights_share,
         "inference_peak_bytes": study.memory(batch).peak_bytes,
         "training_peak_bytes": study.memory(batch, train=True).peak_bytes,

@@ -12,6 +12,9 @@ from costmodel.report.model import plain
 BATCH = 64
 """The larger batch: big enough for the weights' traffic to be shared, small enough for every device here."""
 
+BEATEN = "A run that multiplies less than the definition (Winograd, FFT) or finds tensors in a cache may beat it."
+"""What a bound is not, in one sentence; `Conventions` says the whole."""
+
 
 def times(ratio: float) -> str:
     """A ratio: "2.87×", "156×"."""

@@ -5,6 +5,7 @@ a figure as SVG and PNG.
 """
 
 from costmodel.report.plots.bars import layer_panels, layers, shares
+from costmodel.report.plots.batches import batches
 from costmodel.report.plots.buffers import traffic
 from costmodel.report.plots.chip import chip_layers, fronts, iso_throughput
 from costmodel.report.plots.measured import gaps, sweeps
@@ -14,6 +15,7 @@ from costmodel.report.plots.scatter import compare
 from costmodel.report.plots.style import save
 
 __all__ = [
+    "batches",
     "chip_layers",
     "compare",
     "fronts",

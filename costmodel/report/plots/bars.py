@@ -34,7 +34,7 @@ _QUANTITIES: Mapping[str, _Quantity] = {
     "macs": _Quantity("multiply-accumulates", lambda value: si(value, "MAC")),
     "flops": _Quantity("FLOPs (2 x MACs + vector FLOPs)", lambda value: si(value, "FLOP")),
     "moved_bytes": _Quantity("bytes read and written", lambda value: iec(value)),
-    "bound_seconds": _Quantity("time at least", lambda value: seconds(value)),
+    "bound_seconds": _Quantity("bound on time", lambda value: seconds(value)),
 }
 
 
@@ -67,12 +67,19 @@ def _model(source: Costs | Prediction) -> str:
 
 
 @styled
-def shares(predictions: Prediction | Sequence[Prediction], ax: Axes | None = None, *, title: str | None = None) -> Axes:
+def shares(
+    predictions: Prediction | Sequence[Prediction] | Mapping[str, Prediction],
+    ax: Axes | None = None,
+    *,
+    title: str | None = None,
+) -> Axes:
     """Whose the parameters, bytes, FLOPs and time are: a bar each, split into convolutional, fully connected and other.
 
-    Several predictions stand under one another. Returns the axes.
+    Several predictions stand under one another, by the name to show or just so. Returns the axes.
     """
-    several = [predictions] if isinstance(predictions, Prediction) else list(predictions)
+    listed = [predictions] if isinstance(predictions, Prediction) else predictions
+    pairs = listed.items() if isinstance(listed, Mapping) else ((_model(each), each) for each in listed)
+    several = [(shortened(name, 48), each) for name, each in pairs]
     if not several:
         raise InputError("there is nothing to show: give at least one prediction.")
     shown = ("parameters", "moved_bytes", "flops", "bound_seconds")
@@ -80,14 +87,14 @@ def shares(predictions: Prediction | Sequence[Prediction], ax: Axes | None = Non
     ax = new_axes(9.6, 1.2 + 0.42 * height, left=1.75, bottom=0.55, right=1.0, top=0.65) if ax is None else ax
     ticks: list[tuple[float, str]] = []
     up = 0.0
-    for prediction in several:
+    for name, prediction in several:
         rows = _rows(prediction)
-        heading = f"{_model(prediction)} on {prediction.device.title}"
+        heading = f"{name} on {prediction.device.title}"
         ax.annotate(heading, (0, up), (0, -3), textcoords="offset points", fontsize=9, fontweight="bold", va="center")
-        for name in shown:
+        for quantity in shown:
             up -= 1
-            _draw_shares(ax, up, rows, name)
-            ticks.append((up, _QUANTITIES[name].title.partition(" (")[0]))
+            _draw_shares(ax, up, rows, quantity)
+            ticks.append((up, _QUANTITIES[quantity].title.partition(" (")[0]))
         up -= 1.25
     ax.set_xlim(0, 1)
     ax.set_ylim(up + 0.55, 0.5)

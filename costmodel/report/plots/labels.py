@@ -9,6 +9,7 @@ one unit of length; y grows upward.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -25,8 +26,8 @@ _DIRECTIONS = 24
 _RINGS = 14
 
 _HIDING_A_POINT = 4.0
-_HIDING_A_LINE = 1.5
-_CROSSING = 60.0
+_HIDING_A_LINE = 2.5
+_CROSSING = 250.0
 _ALONG_A_LINE = 2.0
 _NEARER_TO_ANOTHER = 12.0
 _FAR = 0.3
@@ -97,6 +98,7 @@ def place(
     choices = [_choices(label, area, taken, points, lines, gap) for label in labels]
     outcomes = [_settled(choices, order, gap) for order in _orders(labels)]
     _, best = min(outcomes, key=lambda outcome: outcome[0], default=(0.0, []))
+    best = _exchanged(choices, best, gap)
     return [None if pick is None else choice.box(pick) for choice, pick in zip(choices, best, strict=True)]
 
 
@@ -141,10 +143,30 @@ def _settled(choices: Sequence[_Choices], order: Iterable[int], gap: float) -> t
             picks[index] = int(np.argmin(costs)) if len(costs) and costs.min() < choices[index].worth else None
         if picks == before:
             break
-    cost = 0.0
-    for index, pick in enumerate(picks):
-        cost += choices[index].worth if pick is None else float(_costs(choices, picks, index, gap)[pick])
-    return cost, picks
+    return _cost(choices, picks, gap), picks
+
+
+def _cost(choices: Sequence[_Choices], picks: Sequence[int | None], gap: float) -> float:
+    """What all labels cost where they stand."""
+    return math.fsum(
+        choices[index].worth if pick is None else float(_costs(choices, picks, index, gap)[pick])
+        for index, pick in enumerate(picks)
+    )
+
+
+def _exchanged(choices: Sequence[_Choices], picks: Sequence[int | None], gap: float) -> list[int | None]:
+    """Two labels at a time may stand in each other's way: lift both and set them down again, the second first."""
+    best, lowest = list(picks), _cost(choices, picks, gap)
+    for one, two in itertools.permutations(range(len(best)), 2):
+        tried = list(best)
+        tried[one] = tried[two] = None
+        for index in (two, one):
+            costs = _costs(choices, tried, index, gap)
+            tried[index] = int(np.argmin(costs)) if len(costs) and costs.min() < choices[index].worth else None
+        cost = _cost(choices, tried, gap) if tried != best else lowest
+        if cost < lowest:
+            best, lowest = tried, cost
+    return best
 
 
 def _costs(choices: Sequence[_Choices], picks: Sequence[int | None], index: int, gap: float) -> Array:

@@ -14,9 +14,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from costmodel.errors import InputError
-from costmodel.report.plots.labels import Box, Label, place
-from costmodel.report.plots.pixels import around, extent, frame, in_pixels, pieces, pixels
-from costmodel.report.plots.roofs import BACKING, draw_roofs, label_roofs, lines_of, roofs_of
+from costmodel.report.plots.callouts import Callout, call_out
+from costmodel.report.plots.labels import Box
+from costmodel.report.plots.pixels import around, frame, in_pixels, pieces, pixels
+from costmodel.report.plots.roofs import draw_roofs, label_roofs, lines_of, roofs_of
 from costmodel.report.plots.style import (
     INK,
     KINDS,
@@ -113,22 +114,23 @@ def _set_axes(ax: Axes, pairs: Sequence[_Pair], peaks: Sequence[float], ridges: 
     across = [pair.intensity for pair in pairs] + list(ridges)
     up = [rate for pair in pairs for rate in (pair.predicted, pair.measured)] + list(peaks)
     dress_roofline(ax, "rate (FLOP/s)")
-    ax.set_xlim(min(across) / 2.5, max(across) * 4)
+    ax.set_xlim(min(across) / 2.5, max(across) * 10)
     ax.set_ylim(min(up) / 2, max(up) * 3)
 
 
 def _label(ax: Axes, pairs: Sequence[_Pair], markers: list[Box], taken: list[Box], roofs: list[Box]) -> None:
     """Name the layers that take most of the time, at the measured point."""
     chosen = sorted(pairs, key=lambda pair: -pair.share)[:_LABELS]
-    texts = [f"{pair.name}  {percent(pair.measured / pair.predicted, 0)}" for pair in chosen]
-    labels = []
-    for pair, text in zip(chosen, texts, strict=True):
-        sample = ax.text(0, 0, text, fontsize=8)
-        size = extent(sample)
-        sample.remove()
-        x, y = pixels(ax, pair.intensity, pair.measured)
-        radius = in_pixels(ax, math.sqrt(pair.area) / 2)
-        labels.append(Label(x, y, radius, size.right - size.left, size.top - size.bottom, worth=80 + 8000 * pair.share))
+    callouts = [
+        Callout(
+            f"{pair.name}  {percent(pair.measured / pair.predicted, 0)}",
+            pair.intensity,
+            pair.measured,
+            pair.area,
+            80 + 8000 * pair.share,
+        )
+        for pair in chosen
+    ]
     joints = [
         box
         for pair in pairs
@@ -136,22 +138,7 @@ def _label(ax: Axes, pairs: Sequence[_Pair], markers: list[Box], taken: list[Box
             pixels(ax, pair.intensity, pair.predicted), pixels(ax, pair.intensity, pair.measured), in_pixels(ax, 1.5)
         )
     ]
-    boxes = place(labels, frame(ax).padded(-3), taken, markers, [*roofs, *joints])
-    for pair, text, label, box in zip(chosen, texts, labels, boxes, strict=True):
-        if box is None:
-            continue
-        point = in_pixels(ax, 1)
-        offset = ((box.left + box.right) / 2 - label.x) / point, ((box.bottom + box.top) / 2 - label.y) / point
-        x, y = box.nearest(label.x, label.y)
-        far = box.distance(around((label.x, label.y), label.radius)) > in_pixels(ax, 3.5)
-        ax.annotate(
-            text, (pair.intensity, pair.measured), offset, textcoords="offset points", ha="center", va="center",
-            fontsize=8, zorder=6, bbox=BACKING,
-            arrowprops={
-                "arrowstyle": "-", "color": SOFT, "linewidth": 0.6, "shrinkA": 1, "shrinkB": math.sqrt(pair.area) / 2,
-                "relpos": ((x - box.left) / label.width, (y - box.bottom) / label.height),
-            } if far else None,
-        )  # fmt: skip
+    call_out(ax, callouts, taken, markers, [*roofs, *joints])
 
 
 def _draw_frame(ax: Axes, comparison: Comparison, pairs: Sequence[_Pair], title: str | None) -> None:
@@ -190,14 +177,14 @@ def _draw_frame(ax: Axes, comparison: Comparison, pairs: Sequence[_Pair], title:
 
 @styled
 def sweeps(several: Sequence[Sweep], *, title: str | None = None) -> tuple[Axes, ...]:
-    """Throughput over batches, and memory where it is known: predicted (open) and measured (filled), bends marked.
+    """Throughput over batches, and memory where it was measured: predicted (open), measured (filled), bends marked.
 
     A figure of its own. Returns its axes. Raises InputError for no sweep.
     """
     if not several:
         raise InputError("there is nothing to draw: give at least one sweep.")
-    with_memory = any(point.predicted_bytes for sweep in several for point in sweep.points)
-    width, height, panel = (10.4 if with_memory else 6.4), 4.8, 4.3
+    with_memory = any(point.measured_bytes for sweep in several for point in sweep.points)
+    width, height, panel = (10.4, 4.8, 4.3) if with_memory else (6.8, 4.8, 5.7)
     figure = Figure(figsize=(width, height), dpi=100)
     axes = [
         figure.add_axes(((0.8 + index * (panel + 0.75)) / width, 0.95 / height, panel / width, (height - 2.0) / height))
@@ -215,7 +202,7 @@ def sweeps(several: Sequence[Sweep], *, title: str | None = None) -> tuple[Axes,
     axes[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: si(value, digits=1)))
     if with_memory:
         axes[1].yaxis.set_major_formatter(FuncFormatter(lambda value, _: iec(value, digits=1)))
-    figure.text(0.15 / width, 1 - 0.3 / height, title or _sweeps_title(several), fontsize=11)
+    figure.text(0.15 / width, 1 - 0.3 / height, title or _sweeps_title(several, with_memory), fontsize=11)
     _sweeps_legend(axes[0], several)
     if any(line.get_marker() == "D" for line in axes[0].lines):
         note = "Diamonds: the bend of the predicted (open) and the measured (filled) curve, up to which launches and "
@@ -260,16 +247,17 @@ def _dress_batches(ax: Axes, batches: Sequence[int], base: int) -> None:
     ax.set_xlim(batches[0] / 1.3, batches[-1] * 1.3)
     ax.set_xticks(batches, [str(batch) for batch in batches])
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.yaxis.set_major_locator(LogLocator(base, subs=(1, 2, 5) if base == 10 else (1,)))
+    ax.yaxis.set_major_locator(LogLocator(base, subs=(1, 2, 5) if base == 10 else (1,), numticks=16))
     ax.yaxis.set_minor_formatter(NullFormatter())
     ax.tick_params(which="minor", length=0)
     ax.set_xlabel("batch")
     dress(ax, grid="both")
 
 
-def _sweeps_title(several: Sequence[Sweep]) -> str:
+def _sweeps_title(several: Sequence[Sweep], with_memory: bool) -> str:
     what = "training step" if several[0].train else "forward"
-    return f"Batch against throughput and memory, {what}, on {shortened(several[0].device_name, 50)}"
+    shown = "throughput and memory" if with_memory else "throughput"
+    return f"Batch against {shown}, {what}, on {shortened(several[0].device_name, 50)}"
 
 
 def _sweeps_legend(ax: Axes, several: Sequence[Sweep]) -> None:

@@ -6,6 +6,7 @@ it takes no longer than its bound. The slanted line is the memory, each flat one
 
 from __future__ import annotations
 
+import itertools
 import math
 import textwrap
 from collections.abc import Sequence
@@ -16,9 +17,10 @@ from matplotlib.colors import to_rgba
 from matplotlib.lines import Line2D
 
 from costmodel.errors import InputError, type_of
-from costmodel.report.plots.labels import Box, Label, place
-from costmodel.report.plots.pixels import around, extent, frame, in_pixels, pixels
-from costmodel.report.plots.roofs import BACKING, CONTRACTIONS, Roof, draw_roofs, label_roofs, lines_of, roofs_of
+from costmodel.report.plots.callouts import Callout, call_out
+from costmodel.report.plots.labels import Box
+from costmodel.report.plots.pixels import around, frame, in_pixels, pixels
+from costmodel.report.plots.roofs import CONTRACTIONS, Roof, draw_roofs, label_roofs, lines_of, roofs_of
 from costmodel.report.plots.style import KINDS, SOFT, dress_roofline, layer_name, new_axes, shortened, styled
 from costmodel.roofline import CONVENTION, GroupPrediction, Prediction
 from costmodel.units import percent, seconds
@@ -36,16 +38,14 @@ _NAMED = {True: 0.004, False: 0.02}
 _LABELS = {False: 14, True: 8}
 """Labels on a plot of one prediction, and of several."""
 
+_ROOM = {False: (5, 3), True: (20, 6)}
+"""How far the axes go on beyond the last point and the highest roof, for labels."""
+
 _AHEAD = 0.05
 """By so much of the time contractions come before others where there are more labels than room."""
 
 _FILLS = ((1.0, "white", 0.8), (0.0, None, 1.6), (0.3, None, 1.0))
 """Opacity of the face, colour of the edge (None: the kind's) and its width: of the first, second, third prediction."""
-
-_LABEL: dict[str, Any] = {
-    "ha": "center", "va": "center", "multialignment": "left", "fontsize": 8, "linespacing": 1.15, "zorder": 6,
-    "bbox": BACKING,
-}  # fmt: skip
 
 
 class _Point(NamedTuple):
@@ -99,7 +99,7 @@ def roofline(
     markers = [_marker(ax, point) for point in points]
     taken = label_roofs(ax, roofs, markers)
     limit = _LABELS[len(several) > 1] if labels is None else labels
-    _label_points(ax, points, markers, taken, lines_of(ax, roofs), limit)
+    _label_points(ax, points, _short_names(several), markers, taken, lines_of(ax, roofs), limit)
     _draw_frame(ax, several, points, title, note)
     return ax
 
@@ -128,8 +128,9 @@ def _set_axes(ax: Axes, points: Sequence[_Point], roofs: Sequence[Roof]) -> None
     intensities = [point.intensity for point in points] + [roof.ridge for roof in roofs] or [1.0, 100.0]
     rates = [point.rate for point in points] + [roof.peak for roof in roofs] or [1e9, 1e12]
     dress_roofline(ax, "attainable rate (FLOP/s)")
-    ax.set_xlim(*_widened(min(intensities) / 2.5, max(intensities) * 5, decades=2.5))
-    ax.set_ylim(*_widened(min(rates) / 2.5, max(rates) * 3, decades=1.8))
+    right, above = _ROOM[any(point.series for point in points)]
+    ax.set_xlim(*_widened(min(intensities) / 2.5, max(intensities) * right, decades=2.5))
+    ax.set_ylim(*_widened(min(rates) / 2.5, max(rates) * above, decades=1.8))
 
 
 def _widened(low: float, high: float, decades: float) -> tuple[float, float]:
@@ -161,9 +162,15 @@ def _marker(ax: Axes, point: _Point) -> Box:
 
 
 def _label_points(
-    ax: Axes, points: Sequence[_Point], markers: Sequence[Box], taken: Sequence[Box], lines: Sequence[Box], limit: int
+    ax: Axes,
+    points: Sequence[_Point],
+    names: Sequence[str],
+    markers: Sequence[Box],
+    taken: Sequence[Box],
+    lines: Sequence[Box],
+    limit: int,
 ) -> None:
-    """Name the layers that matter, those that lie on top of one another in one label.
+    """Name the layers that matter, those that lie on top of one another in one label; `names` are the predictions'.
 
     Where several predictions share the axes only contractions are named: the others sit in one place in all of them.
     """
@@ -171,12 +178,11 @@ def _label_points(
     if any(point.series for point in points):
         groups = [group for group in groups if group[0].kind in CONTRACTIONS]
     groups.sort(key=lambda group: -(_share(group) + _AHEAD * (group[0].kind in CONTRACTIONS)))
-    groups = groups[:limit]
-    labels = [_measured(ax, group) for group in groups]
-    boxes = place(labels, frame(ax).padded(-3), taken, markers, lines)
-    for group, label, box in zip(groups, labels, boxes, strict=True):
-        if box is not None:
-            _write(ax, group, label, box, markers)
+    callouts = [
+        Callout(_text(group, names), group[0].intensity, group[0].rate, group[0].area, 80 + 8000 * _share(group))
+        for group in groups[:limit]
+    ]
+    call_out(ax, callouts, taken, markers, lines)
 
 
 def _groups(ax: Axes, points: Sequence[_Point]) -> list[list[_Point]]:
@@ -199,50 +205,30 @@ def _share(group: Sequence[_Point]) -> float:
     return sum(point.share for point in group)
 
 
-def _text(group: Sequence[_Point]) -> str:
-    """A line a layer with its share, at most four."""
+def _text(group: Sequence[_Point], names: Sequence[str]) -> str:
+    """Layers with their shares, at most four; of several predictions, after the name of their own.
+
+    Neighbours in one block with the same share take one line: "net.2.2, .4, .6  3.5 % each".
+    """
     shown = group if len(group) <= 4 else group[:3]
-    rows = [f"{layer_name(point.name)}  {_percent(point.share)}" for point in shown]
+    own = f"{names[group[0].series]}: " if len(names) > 1 else ""
+    rows = []
+    for (block, share), alike in itertools.groupby(shown, lambda point: (_block(point), _percent(point.share))):
+        first, *others = [layer_name(point.name) for point in alike]
+        rows.append(", ".join([first, *(name.removeprefix(block) for name in others)]) + f"  {share}")
+        rows[-1] += " each" if others else ""
     if len(shown) < len(group):
-        rows.append(f"and {len(group) - len(shown)} more  {_percent(_share(group[len(shown) :]))}")
-    return "\n".join(rows)
+        rows.append(f"{len(group) - len(shown)} more, together {_percent(_share(group[len(shown) :]))}")
+    return "\n".join(f"{own}{row}" for row in rows)
+
+
+def _block(point: _Point) -> str:
+    """The path of the module around a layer: "net.2" of "net.2.4"."""
+    return point.name.rpartition(".")[0]
 
 
 def _percent(share: float) -> str:
     return percent(share, 0 if share >= 0.1 else 1)
-
-
-def _measured(ax: Axes, group: Sequence[_Point]) -> Label:
-    """The label of a group, as large as its text will be."""
-    sample = ax.text(0, 0, _text(group), **_LABEL)
-    size = extent(sample)
-    sample.remove()
-    radius = in_pixels(ax, math.sqrt(group[0].area) / 2)
-    x, y = pixels(ax, group[0].intensity, group[0].rate)
-    return Label(x, y, radius, size.right - size.left, size.top - size.bottom, worth=80 + 8000 * _share(group))
-
-
-def _write(ax: Axes, group: Sequence[_Point], label: Label, box: Box, markers: Sequence[Box]) -> None:
-    """Write a label into its box, with a leader where it is off its point or nearer to another."""
-    own = around((label.x, label.y), label.radius)
-    away = box.distance(own)
-    led = away > in_pixels(ax, 3.5) or any(box.distance(other) <= away for other in markers if not other.shared(own))
-    x, y = box.nearest(label.x, label.y)
-    leader = {
-        "arrowstyle": "-", "color": SOFT, "linewidth": 0.6, "shrinkA": 1,
-        "shrinkB": max(0.0, math.sqrt(group[0].area) / 2 - 1),
-        "relpos": ((x - box.left) / label.width, (y - box.bottom) / label.height),
-    }  # fmt: skip
-    point = in_pixels(ax, 1)
-    offset = ((box.left + box.right) / 2 - label.x) / point, ((box.bottom + box.top) / 2 - label.y) / point
-    ax.annotate(
-        _text(group),
-        (group[0].intensity, group[0].rate),
-        offset,
-        textcoords="offset points",
-        arrowprops=leader if led else None,
-        **_LABEL,
-    )
 
 
 def _draw_frame(
@@ -251,7 +237,11 @@ def _draw_frame(
     """Title, legend and the convention underneath."""
     common, own = _names(predictions)
     kinds = [kind for kind in KINDS if any(point.kind == kind for point in points)]
-    rows = [[_handle(name, "conv", series) for series, name in enumerate(own)]] if len(own) > 1 else []
+    rows = (
+        [[_handle(name, "conv", series) for series, name in enumerate(_legend_names(predictions, own))]]
+        if len(own) > 1
+        else []
+    )
     if len(own) > 1:
         rows.append([_handle(KINDS[kind].title, kind, 0) for kind in kinds])
     else:
@@ -286,6 +276,27 @@ def _names(predictions: Sequence[Prediction]) -> tuple[str, list[str]]:
     return " · ".join(common), names
 
 
+def _legend_names(predictions: Sequence[Prediction], own: Sequence[str]) -> list[str]:
+    """The names with what labels call them before: "b64: 64 × 1 × 224 × 224"."""
+    pairs = zip(_short_names(predictions), own, strict=True)
+    return [name if name.startswith(short) else f"{short}: {name}" for short, name in pairs]
+
+
+def _short_names(predictions: Sequence[Prediction]) -> list[str]:
+    """What tells predictions apart, in few letters: "b64", "AlexNet (book)", "h200", "float16", "training"."""
+    facts = [_short_facts(prediction) for prediction in predictions]
+    differs = [len(set(column)) > 1 for column in zip(*facts, strict=True)]
+    names = [" ".join(fact for fact, own in zip(row, differs, strict=True) if own) for row in facts]
+    return [name or f"{index}" for index, name in enumerate(names, 1)]
+
+
+def _short_facts(prediction: Prediction) -> tuple[str, ...]:
+    trace = prediction.costs.trace
+    shape = trace.inputs[0].shape if trace.inputs else ()
+    names = shortened(trace.model, 20), shortened(prediction.device.name, 16)
+    return (*names, f"b{shape[0]}" if shape else "", trace.dtype, "training" if trace.train else "inference")
+
+
 def _facts(prediction: Prediction) -> tuple[str, ...]:
     trace = prediction.costs.trace
     shape = " × ".join(str(size) for size in trace.inputs[0].shape) if trace.inputs else ""
@@ -318,7 +329,7 @@ def _convention(predictions: Sequence[Prediction], names: Sequence[str]) -> str:
 
 def _time(prediction: Prediction) -> str:
     idle = sum(layer.bound_seconds for layer in prediction.layers if not _is_drawn(layer))
-    text = f"at least {seconds(prediction.bound_seconds)}"
+    text = f"bound {seconds(prediction.bound_seconds)}"
     if idle < _NEGLIGIBLE * prediction.bound_seconds or not idle:
         return text
     return f"{text}, {percent(idle / prediction.bound_seconds)} of it in layers that only move bytes and are not drawn"

@@ -92,6 +92,7 @@ def draw_roofs(ax: Axes, roofs: Sequence[Roof]) -> None:
 def lines_of(ax: Axes, roofs: Sequence[Roof]) -> list[Box]:
     """What the lines cover, in pixels."""
     left, right = ax.get_xlim()
+    bottom = ax.get_ylim()[0]
     half = in_pixels(ax, 2)
     covered = []
     for roof in _highest(roofs):
@@ -99,6 +100,7 @@ def lines_of(ax: Axes, roofs: Sequence[Roof]) -> list[Box]:
         covered += pieces(start, pixels(ax, roof.ridge, roof.peak), half)
     for roof in roofs:
         covered += pieces(pixels(ax, roof.ridge, roof.peak), pixels(ax, right, roof.peak), half)
+        covered += pieces(pixels(ax, roof.ridge, bottom), pixels(ax, roof.ridge, roof.peak), half)
     return covered
 
 

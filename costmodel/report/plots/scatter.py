@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
@@ -9,11 +11,17 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from costmodel.cost import Costs
 from costmodel.errors import InputError
-from costmodel.report.plots.labels import Box, Label, place
+from costmodel.report.plots.callouts import Callout, call_out
+from costmodel.report.plots.labels import Box
 from costmodel.report.plots.pixels import around, extent, frame, in_pixels, pieces, pixels
 from costmodel.report.plots.roofs import BACKING
 from costmodel.report.plots.style import FAINT, KINDS, SOFT, dress, new_axes, shortened, styled
 from costmodel.units import si
+
+_AREA = 60.0
+"""Of a marker, in square points."""
+
+_LOOKS = tuple(KINDS[kind] for kind in ("conv", "linear", "norm", "attention"))
 
 
 @styled
@@ -34,8 +42,10 @@ def compare(
     ax.set_yscale("log")
     ax.set_xlim(min(across) / 2.5, max(across) * 3)
     ax.set_ylim(min(up) / 3, max(up) * 3)
+    _draw_networks(ax, spots)
     lines, taken = _reuse_lines(ax)
-    ax.scatter(across, up, s=60, color=KINDS["conv"].colour, edgecolor="white", linewidth=0.8, zorder=3)
+    if (legend := ax.get_legend()) is not None:
+        taken.append(Box(*(float(value) for value in legend.get_window_extent().extents)))
     _label_networks(ax, spots, lines, taken)
     ax.set_xlabel("parameters")
     ax.set_ylabel("FLOPs of one pass")
@@ -72,22 +82,29 @@ def _reuse_lines(ax: Axes) -> tuple[list[Box], list[Box]]:
     return lines, taken
 
 
+def _draw_networks(ax: Axes, spots: Mapping[str, tuple[int, int]]) -> None:
+    """A point a network, with a colour and marker for what stands in parentheses after its name: who wrote it."""
+    forms = list(dict.fromkeys(map(_form, spots)))
+    looks = dict(zip(forms, itertools.cycle(_LOOKS)))
+    for form in forms:
+        across, up = zip(*(spot for name, spot in spots.items() if _form(name) == form), strict=True)
+        ax.scatter(
+            across, up, s=_AREA, color=looks[form].colour, marker=looks[form].marker, edgecolor="white", linewidth=0.8,
+            zorder=3, label=form or "others",
+        )  # fmt: skip
+    if len(forms) > 1:
+        ax.legend(loc="upper left", fontsize=8, borderaxespad=0.4, handletextpad=0.2)
+
+
+def _form(name: str) -> str:
+    """ "VGG-16 (book)" is of the form "book"."""
+    return name.rpartition(" (")[2].rstrip(")") if name.endswith(")") else ""
+
+
 def _label_networks(ax: Axes, spots: Mapping[str, tuple[int, int]], lines: list[Box], taken: list[Box]) -> None:
-    texts = {name: f"{name}\n{si(x)} parameters, {si(y, 'FLOP')}" for name, (x, y) in spots.items()}
-    radius = in_pixels(ax, 4)
-    labels = []
-    for name, text in texts.items():
-        sample = ax.text(0, 0, text, fontsize=8, linespacing=1.2)
-        size = extent(sample)
-        sample.remove()
-        labels.append(Label(*pixels(ax, *spots[name]), radius, size.right - size.left, size.top - size.bottom))
-    markers = [around((label.x, label.y), radius) for label in labels]
-    boxes = place(labels, frame(ax).padded(-3), taken, markers, lines)
-    for (name, text), label, box in zip(texts.items(), labels, boxes, strict=True):
-        if box is not None:
-            point = in_pixels(ax, 1)
-            offset = ((box.left + box.right) / 2 - label.x) / point, ((box.bottom + box.top) / 2 - label.y) / point
-            ax.annotate(
-                text, spots[name], offset, textcoords="offset points", ha="center", va="center", fontsize=8,
-                linespacing=1.2, multialignment="left", bbox=BACKING, zorder=5,
-            )  # fmt: skip
+    callouts = [
+        Callout(f"{name}\n{si(x)} parameters, {si(y, 'FLOP')}", x, y, _AREA, worth=1000)
+        for name, (x, y) in spots.items()
+    ]
+    markers = [around(pixels(ax, *spot), in_pixels(ax, math.sqrt(_AREA) / 2)) for spot in spots.values()]
+    call_out(ax, callouts, taken, markers, lines)

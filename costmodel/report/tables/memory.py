@@ -66,9 +66,9 @@ def fits_table(fits: Iterable[Fit]) -> pd.DataFrame:
 def savings_table(savings: Savings) -> pd.DataFrame:
     """One row a lever, the largest saving first; what could not be run has no numbers."""
     return frame_of(
-        ("lever", "saving_bytes", "peak_bytes", "reserved_bytes", "saved_bytes", "how", "why"),
+        ("lever", "how", "saving_bytes", "peak_bytes", "reserved_bytes", "saved_bytes", "why"),
         (
-            (s.lever.name, s.saving_bytes, s.peak_bytes, s.reserved_bytes, s.saved_bytes, s.lever.how, s.why)
+            (s.lever.name, s.lever.how, s.saving_bytes, s.peak_bytes, s.reserved_bytes, s.saved_bytes, s.why)
             for s in savings.largest_first()
         ),
     )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from costmodel.devices import Device, device
 from costmodel.hardware.record import Measurement
 from costmodel.memory import Scaling
+from costmodel.report.captions import NOT_COUNTED
 from costmodel.report.chapters.memory.batches import EFFORT, batch_section
 from costmodel.report.chapters.memory.ladder import ladder_section
 from costmodel.report.chapters.memory.levers import lever_section
@@ -15,7 +16,7 @@ from costmodel.report.chapters.memory.overhead import comparison_section, overhe
 from costmodel.report.chapters.memory.steps import growth, state_share
 from costmodel.report.exercises.words import BATCH
 from costmodel.report.model import Paragraph, Section, code
-from costmodel.report.study import Study, heaviest, same_form
+from costmodel.report.study import TRAINING, Study, heaviest, same_form
 from costmodel.units import iec, percent
 
 __all__ = ["memory_chapter"]
@@ -38,8 +39,10 @@ def memory_chapter(studies: Sequence[Study], devices: Sequence[Device], records:
         (
             Paragraph(
                 "Everything here follows from the births and deaths of tensors in a trace: nothing was allocated. "
-                f"A training step is loss, backward and SGD with momentum 0.9 and weight decay 0.0005, in "
-                f"{first.trace().dtype}, in the steady state."
+                "A training step is loss, backward and SGD with momentum 0.9 and weight decay 0.0005, in "
+                f"{first.trace().dtype}, in the steady state: {code(_command(first), 200)} gives the peak of "
+                f"{iec(first.memory(BATCH, train=True).peak_bytes)}. Without its last flags the step is of plain SGD, "
+                "which holds less."
             ),
         ),
         (
@@ -55,11 +58,20 @@ def memory_chapter(studies: Sequence[Study], devices: Sequence[Device], records:
     )
 
 
+def _command(study: Study) -> str:
+    """What prints the peak of a training step as this report takes it."""
+    flags = " ".join(f"--{name.replace('_', '-')} {value:g}" for name, value in TRAINING["optimizer_options"].items())
+    return f"costmodel memory {study.name} --train --batch {BATCH} {flags}"
+
+
 def _answer(study: Study, growth: Scaling, gpus: Sequence[Device]) -> str:
     memory = study.memory(BATCH, train=True)
     where = memory.peak_operation
     reserved = memory.replay
-    fits = f" The {gpus[0].title} runs it with up to {growth.fit(gpus[0], effort=EFFORT).batch:,}." if gpus else ""
+    fits = ""
+    if gpus:
+        most = growth.fit(gpus[0], effort=EFFORT).batch
+        fits = f" The {gpus[0].title} trains it with up to {most:,} images at once. {NOT_COUNTED}"
     return (
         f"A training step of {study.short} with {BATCH} images peaks at {iec(memory.peak_bytes)}, in the {where.phase} "
         f"of {code(where.layer)}. Parameters, gradients and momentum are {percent(state_share(study))} of it, "

@@ -10,6 +10,7 @@ import pandas as pd
 from costmodel.devices import Device
 from costmodel.memory import Fit, Scaling
 from costmodel.report import plots
+from costmodel.report.captions import NOT_COUNTED
 from costmodel.report.model import Block, Figure, Section, Table
 from costmodel.report.study import Study
 
@@ -48,24 +49,20 @@ def batch_section(growths: Mapping[Study, Mapping[bool, Scaling]], gpus: Sequenc
                 "The largest batches that run",
                 pd.DataFrame(rows),
                 note="The largest batch whose tensors the caching allocator still places in what the CUDA context and "
-                "cuBLAS's workspaces leave (assumed, see below). Easily: without segments given back and asked for "
-                "again in every step. By tensors alone: where their bytes fill the memory, which no batch exceeds; "
-                "dividing the memory by an image's bytes gives that number, and training does not reach it.",
-                labels={
-                    "memory_bytes": "memory",
-                    "largest_batch": "largest batch",
-                    "easy_batch": "easily",
-                    "bound_batch": "by tensors alone",
-                    "searched": "batches above",
-                },
+                f"cuBLAS's workspaces leave (assumed, see below). {NOT_COUNTED}{_shown(gpus)} Without retries: no "
+                "segment has to be given back and asked for again in every step. By tensors alone: where their bytes "
+                "fill the memory, which no batch exceeds; dividing the memory by an image's bytes gives that number, "
+                "and training does not reach it. Larger ones: whether each batch up to that was tried, or only some, "
+                "by bisection, so that one between them may fit.",
+                labels={"bound_batch": "by tensors alone", "searched": "larger ones"},
             )
         )
         study = next(iter(growths))
         fit = fits[study, True, gpus[0].name]
         answer = (
-            f"The {gpus[0].title} trains {study.short} with up to {fit.batch:,} images at once and runs it with "
-            f"{fits[study, False, gpus[0].name].batch:,}. Its tensors alone would allow {fit.bound:,} in training: "
-            "what is between is lost to gaps in the allocator's segments."
+            f"The {gpus[0].title} trains {study.short} with up to {fit.batch:,} images at once, and takes "
+            f"{fits[study, False, gpus[0].name].batch:,} in inference. {NOT_COUNTED} Its tensors alone would allow "
+            f"{fit.bound:,} in training: what is between is lost to gaps in the allocator's segments."
         )
     return Section(
         "What does the batch do to memory, and which one fits?",
@@ -78,9 +75,15 @@ def batch_section(growths: Mapping[Study, Mapping[bool, Scaling]], gpus: Sequenc
 def _fit_row(fit: Fit) -> dict[str, Any]:
     return {
         "device": fit.device.title,
-        "memory_bytes": fit.device.memory_bytes,
+        "room_bytes": fit.device.room_bytes,
         "largest_batch": fit.batch,
         "easy_batch": fit.easy_batch,
         "bound_batch": fit.bound,
         "searched": "all tried" if fit.proven else "bisected",
     }
+
+
+def _shown(gpus: Sequence[Device]) -> str:
+    """Whose memory is what the driver leaves of it."""
+    known = [gpu.title for gpu in gpus if gpu.usable_bytes]
+    return f" Of the {' and the '.join(known)} it is what the driver shows." if known else ""

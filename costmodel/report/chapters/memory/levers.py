@@ -20,10 +20,11 @@ def lever_section(studies: Sequence[Study]) -> Section:
         Table(
             f"{study.slug}-memory-levers",
             f"{study.title}: what each lever does to a training step of {BATCH} images",
-            savings_table(pulled).drop(columns="how"),
+            savings_table(pulled),
             note=f"Without a lever the peak is {iec(pulled.memory.peak_bytes)} and "
-            f"{iec(pulled.memory.replay.peak_reserved_bytes)} are reserved. Negative savings are costs.",
-            labels={"peak_bytes": "peak"},
+            f"{iec(pulled.memory.replay.peak_reserved_bytes)} are reserved. Negative savings are costs. A pattern "
+            "such as `net.*` stands for each block there, checkpointed by itself.",
+            labels={"peak_bytes": "peak", "how": "in PyTorch"},
         )
         for study, pulled in found.items()
     ]

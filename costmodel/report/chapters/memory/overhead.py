@@ -128,7 +128,8 @@ def comparison_section(studies: Sequence[Study]) -> Section:
                 title=f"{study.title}: a training step of {BATCH} images"
             ),  # type: ignore[misc]
         )
-        for study in studies[1:3]
+        for study in dict.fromkeys((*studies[1:3], heaviest(studies)))
+        if study is not studies[0]
     ]
     more, weights = (last[name] / first[name] for name in ("an_image_bytes", "parameter_bytes"))
     return Section(
@@ -145,12 +146,11 @@ def comparison_section(studies: Sequence[Study]) -> Section:
                 "memory-networks",
                 "Training steps side by side",
                 pd.DataFrame(rows),
-                note=f"An image is what one more adds to the peak at batch {BATCH}. Saved is what autograd keeps for "
-                "the backward; reserved is what the caching allocator takes from a GPU.",
+                note=f"An image is what one more adds to the peak at batch {BATCH}. Saved for backward is what "
+                "autograd keeps; reserved is what the caching allocator takes from a GPU.",
                 labels={
                     "peak_in": f"peak at batch {BATCH} in the",
                     "an_image_bytes": "an image",
-                    f"saved_bytes_batch_{BATCH}": f"saved, batch\u00a0{BATCH}",
                 },
             ),
             *figures,
