@@ -22,7 +22,7 @@ from costmodel.report.chapters.traffic import traffic_section
 from costmodel.report.exercises.words import times
 from costmodel.report.model import Paragraph, Section
 from costmodel.report.study import Study, heaviest, same_form
-from costmodel.units import iec, percent, si
+from costmodel.units import percent, si
 
 __all__ = ["chip_chapter"]
 
@@ -69,16 +69,15 @@ def _answer(designed: Sequence[Designed], base: Accelerator) -> str:
     for each in designed:
         best = each.at_budget
         parts.append(
-            f"for {each.study.short} into {best.elements:,.0f} elements, {iec(best.buffer_bytes)} of buffer and "
-            f"{percent(best.interface_mm2 / best.area_mm2, 0)} interface ({si(best.dram_bandwidth, 'B/s')}): "
-            f"{si(best.frames_per_second)} frames a second"
+            f"{percent(best.interface_mm2 / best.area_mm2, 0)} on the memory's interface and "
+            f"{percent(best.elements_mm2 / best.area_mm2, 0)} on elements for {each.study.short} "
+            f"({si(best.frames_per_second)} frames a second)"
         )
     node = f"{base.find_technology().node_nanometres:g} nm"
     derived = " by derived numbers" if base.technology.endswith(DERIVED) else ""
     return (
-        "Divide the area so that a further mm² brings as much as elements and as interface; the buffer comes in steps. "
-        f"{BUDGET:g} mm² ({node}{derived}, {base.operand}, {si(base.clock_hertz, 'Hz')}) are best divided "
-        f"{'; '.join(parts)}.{_why(designed, base)}"
+        f"{BUDGET:g} mm² ({node}{derived}, {base.operand}, {si(base.clock_hertz, 'Hz')}) are best spent with "
+        f"{', '.join(parts)}: then a further mm² brings as much as either.{_why(designed, base)}"
     )
 
 
