@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -24,10 +25,15 @@ from costmodel.tracer import trace
 MIB = 1 << 20
 
 
-def tiny(**changes: Any) -> Device:
+def tiny(name: str = "v100", **changes: Any) -> Device:
     """A GPU with little memory."""
-    numbers: dict[str, Any] = {"memory_bytes": 64 * MIB, "l2_bytes": None, "title": "Tiny"} | changes
-    return device("v100").replace(**numbers)
+    numbers: dict[str, Any] = {"memory_bytes": 64 * MIB, "l2_bytes": None, "l3_bytes": None, "title": "Tiny"} | changes
+    return device(name).replace(**numbers)
+
+
+def tiny_cpu(**changes: Any) -> Device:
+    """A CPU with little memory."""
+    return tiny("xeon-icelake", **changes)
 
 
 def test_whether_a_device_holds_a_batch() -> None:
@@ -62,11 +68,12 @@ def test_two_traces_are_enough(train: bool) -> None:
     traced = Traced(convolutions(), (3, 32, 32), train=train)
     memory = scaling(traced)
     assert memory.affine
-    known = {batch: trace(traced.network, (batch, 3, 32, 32), train=train) for batch in (1, 2, 5, 64, 1000)}
+    known = {batch: trace(traced.network, (batch, 3, 32, 32), train=train) for batch in (1000, 1, 2, 5, 64)}
     for batch, there in known.items():
         assert memory.peak_bytes(batch) == remember(there).peak_bytes
         assert memory.replay(batch) == replay(there)
-    assert traced.batches == [2, 3, 1]  # one sample alone may be special: it is traced
+    # The largest is checked by a trace, which vouches for those below; one sample alone may be special.
+    assert list(dict.fromkeys(traced.batches)) == [2, 3, 1000, 1]
 
 
 def test_affine_by_hand() -> None:
@@ -78,7 +85,7 @@ def test_affine_by_hand() -> None:
 def test_the_largest_batch_by_hand() -> None:
     # The same layer: input and output of B samples are 4096·B bytes each. On a CPU it fits while
     # 4 MiB + 8192·B <= 64 MiB, so up to B = 60 MiB / 8 KiB = 7680.
-    fit = scaling(Traced(nn.Linear(1024, 1024, bias=False), (1024,), target="cpu")).fit(tiny())
+    fit = scaling(Traced(nn.Linear(1024, 1024, bias=False), (1024,), target="cpu")).fit(tiny_cpu())
     assert (fit.batch, fit.rung, fit.point.requested_bytes) == (7680, "requested", 64 * MIB)
     # On a GPU whose process holds 4 MiB beside its tensors and a cuBLAS workspace (8,519,680 B from a segment of
     # 20 MiB) 40 MiB remain. The weights lie in a segment of 20 MiB, of which 16 MiB are free.
@@ -128,12 +135,84 @@ class Looks(nn.Module):
 
 def test_a_network_that_looks_at_its_batch_is_traced() -> None:
     traced = Traced(Looks(), (256,), target="cpu")
-    fit = scaling(traced).fit(tiny(memory_bytes=MIB))
+    fit = scaling(traced).fit(tiny_cpu(memory_bytes=MIB))
     sizes = {batch: remember(traced(batch)).peak_bytes for batch in (fit.batch, fit.batch + 1)}
     assert sizes[fit.batch] <= MIB < sizes[fit.batch + 1]
     assert fit.batch > 100
     assert not fit.inverted
     assert len(set(traced.batches)) < 40
+
+
+class Deeper(nn.Module):
+    """A network that runs its layer three times from ten samples on: 64 -> 64 with bias, then ReLU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(64, 64)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for _ in range(3 if x.shape[0] >= 10 else 1):
+            x = self.layer(x).relu()
+        return x
+
+
+def deeper_bytes(batch: int) -> int:
+    """Its peak in inference by hand, at a ReLU: 4 · (64 · 64 + 64) B of parameters and maps of 256 B a sample.
+
+    Once, these are the network's input, the layer's output and the ReLU's; the second time also the layer's own input.
+    """
+    return 16_640 + batch * 256 * (4 if batch >= 10 else 3)
+
+
+@pytest.mark.parametrize("batches", [(2, 10, 50), (50, 9, 2), (9, 10), (10, 9)])
+@pytest.mark.parametrize("target", ["cuda", "cpu"])
+def test_every_question_beyond_what_is_known_is_checked(batches: tuple[int, ...], target: str) -> None:
+    def fresh() -> Scaling:
+        return scaling(Traced(Deeper(), (64,), target=target))
+
+    expected = [deeper_bytes(batch) for batch in batches]
+    assert fresh().sweep(batches)["requested_bytes"].tolist() == expected
+    memory = fresh()
+    assert [memory.peak_bytes(batch) for batch in batches] == expected
+    assert not memory.affine
+    for ask in (
+        lambda memory, batch: memory.point(batch).requested_bytes,
+        lambda memory, batch: memory.replay(batch).peak_requested_bytes,
+        lambda memory, batch: memory.ladder(batch)[0].nbytes,
+    ):
+        memory = fresh()
+        assert [ask(memory, batch) for batch in batches] == expected
+
+
+def test_whether_a_device_holds_it_is_checked_too() -> None:
+    # Seen from two samples 1100 would take 16,640 + 1100 · 768 = 861,440 B of its 1,048,576; they take 1,143,040.
+    memory = scaling(Traced(Deeper(), (64,), target="cpu"))
+    assert not memory.holds(1100, tiny_cpu(memory_bytes=MIB))
+    # (1,048,576 - 16,640) / 1024 = 1007.7
+    fit = scaling(Traced(Deeper(), (64,), target="cpu")).fit(tiny_cpu(memory_bytes=MIB))
+    assert (fit.batch, fit.inverted) == (1007, False)
+    assert memory.holds(1007, tiny_cpu(memory_bytes=MIB))
+
+
+def test_a_sweep_says_whether_each_batch_fits() -> None:
+    # 1 MiB holds (1,048,576 - 16,640) / 1024 = 1007.7 samples.
+    memory = scaling(Traced(Deeper(), (64,), target="cpu"))
+    frame = memory.sweep([2, 1007, 1008], tiny_cpu(memory_bytes=MIB))
+    assert frame["fits"].tolist() == [True, True, False]
+    assert "fits" not in memory.sweep([2], tiny_cpu(memory_bytes=None))
+
+
+@pytest.mark.parametrize(("target", "there"), [("cuda", tiny_cpu()), ("cpu", tiny())])
+def test_a_device_that_does_not_run_the_operators(target: str, there: Device) -> None:
+    traced = Traced(nn.Linear(8, 8), (8,), target=target)
+    memory = scaling(traced)
+    asks: list[Callable[[], object]] = [
+        lambda: memory.fit(there), lambda: memory.holds(1, there), lambda: memory.sweep([1], there),
+        lambda: memory.ladder(1, there), lambda: memory.point(1, there), lambda: remember(traced(1)).ladder(there),
+    ]  # fmt: skip
+    for ask in asks:
+        with pytest.raises(InputError, match=f"trace with target='{there.target}'"):
+            ask()
 
 
 def test_one_that_changes_from_the_start() -> None:
@@ -195,7 +274,7 @@ def test_a_batch_that_cannot_run(batch: int) -> None:
 
 
 def test_nothing_fits() -> None:
-    fit = scaling(Traced(nn.Linear(8192, 8192), (8192,), target="cpu")).fit(tiny())
+    fit = scaling(Traced(nn.Linear(8192, 8192), (8192,), target="cpu")).fit(tiny_cpu())
     assert (fit.batch, fit.easy_batch) == (0, 0)
     assert fit.point.batch == 1
     assert fit.point.requested_bytes == 4 * (8192 * 8192 + 8192 + 2 * 8192)

@@ -75,6 +75,11 @@ class Device:
             raise InputError(f"{self.name}: {problem}.")
 
     @property
+    def target(self) -> str:
+        """Whose way of running operators it has, as `costmodel.trace` names it: "cuda" or "cpu"."""
+        return "cpu" if self.kind == "cpu" else "cuda"
+
+    @property
     def room_bytes(self) -> int | None:
         """What programs have of the memory, as far as it is known."""
         return self.usable_bytes or self.memory_bytes

@@ -1,14 +1,15 @@
 """Memory at any batch, and the largest batch that fits: two traces in place of one at every batch.
 
 A network's tensors are affine in its batch: bytes(B) = constant + slope · B, storage by storage, while the order in
-which they come and go stays the same. Two traces give both numbers, and from them follows, without another trace, what
-any batch takes: live bytes, and by a replay the allocator's segments. A trace at the batch that a search ends with
-checks that it is so there; where it is not (the network's code looks at the batch), every batch is traced.
+which they come and go stays the same. Two traces give both numbers, and from them follows what any batch takes: live
+bytes, and by a replay the allocator's segments. It follows up to the largest batch at which a trace said the same:
+beyond that the first question is answered by a trace, which then vouches for all batches below it. Where a trace says
+something else (the network's code looks at the batch), every batch is traced from then on.
 
 The largest batch is the largest that runs: on a GPU, the largest whose replay finds room in what the process's own
 memory (`ladder.overheads`) leaves of the device's. Live bytes, each rounded to whole blocks, only grow with the batch,
-so none can run beyond the batch at which those alone fill the memory. Below it nothing is monotone, as the allocator's
-luck with gaps differs from batch to batch: the batches in between are tried one by one.
+so none can run beyond the batch at which those alone fill the memory; a trace checks the lines there. Below it nothing
+is monotone, as the allocator's luck with gaps differs from batch to batch: the batches in between are tried one by one.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from costmodel.display import html_table
 from costmodel.errors import InputError
 from costmodel.graph import Trace
 from costmodel.memory.allocator import MIN_BLOCK, OutOfMemoryError
-from costmodel.memory.ladder import CONTEXT_BYTES, Overhead, Rung, ladder, overheads
+from costmodel.memory.ladder import CONTEXT_BYTES, Overhead, Rung, check_target, ladder, overheads, requested_only
 from costmodel.memory.runs import Replay, Schedule, replay_schedule
 from costmodel.memory.search import largest, last
 from costmodel.units import iec
@@ -82,7 +83,7 @@ class Fit:
     """Whether every batch between `batch` and the bound was tried; otherwise it was found by bisection."""
 
     inverted: bool
-    """Whether it follows from two traces, checked by a third at `batch`; otherwise batches were traced one by one."""
+    """Whether it follows from two traces, checked by a third at `bound`; otherwise batches were traced one by one."""
 
     limit_bytes: int
     """What the device leaves for tensors."""
@@ -113,6 +114,8 @@ class Scaling:
         """`trace_at(batch)` makes a trace; it is called for two batches, and for those that have to be traced."""
         self._trace_at = trace_at
         self._traces: dict[int, Trace] = {}
+        self._checked = _SAMPLES[-1]
+        """The largest batch at which a trace said what the lines say."""
         self.context_bytes = context_bytes
 
     def __repr__(self) -> str:
@@ -120,7 +123,7 @@ class Scaling:
 
     @property
     def affine(self) -> bool:
-        """Whether bytes at other batches follow from two traces."""
+        """Whether bytes at other batches follow from two traces, as far as traces at others did not say otherwise."""
         return self._lines is not None
 
     def trace(self, batch: int) -> Trace:
@@ -137,123 +140,140 @@ class Scaling:
 
     def replay(self, batch: int, *, limit_bytes: int | None = None) -> Replay:
         """The batch on the allocator. Raises OutOfMemoryError if a limit is too small."""
-        plan = self._plan(batch)
-        return replay_schedule(plan.schedule, plan.sizes.tolist(), limit_bytes)
+        return self._plan(batch).replay(limit_bytes)
 
     def ladder(self, batch: int, device: Device | str | None = None) -> tuple[Rung, ...]:
-        """The four rungs at a batch."""
-        return ladder(self.replay(batch), self.beside(device))
+        """The four rungs at a batch; on another target than CUDA only the first."""
+        beside = self.beside(device)
+        if self._any_trace.target != "cuda":
+            return requested_only(self.peak_bytes(batch))
+        return ladder(self.replay(batch), beside)
 
     def beside(self, device: Device | str | None = None) -> tuple[Overhead, ...]:
-        """What the process holds beside its tensors: nothing on a CPU."""
+        """What the process holds beside its tensors: nothing on a CPU.
+
+        Raises InputError for a device that does not run the trace's target.
+        """
         trace = self._any_trace
+        if device is not None:
+            check_target(trace, find_device(device))
         return overheads(trace, device, self.context_bytes) if trace.target == "cuda" else ()
 
     def point(self, batch: int, device: Device | str | None = None, *, limit_bytes: int | None = None) -> Point:
         """What a batch takes on every rung that there is, in as much memory as it likes or within a limit."""
+        beside = self.beside(device)
         if self._any_trace.target != "cuda":
             return Point(batch, self.peak_bytes(batch), None, None, None)
-        rungs = ladder(self.replay(batch, limit_bytes=limit_bytes), self.beside(device))
+        rungs = ladder(self.replay(batch, limit_bytes=limit_bytes), beside)
         return Point(batch, *(rung.nbytes for rung in rungs))
 
     def sweep(self, batches: Iterable[int], device: Device | str | None = None) -> pd.DataFrame:
-        """One row a batch: what it takes on every rung, in bytes."""
+        """One row a batch: what it takes on every rung, in bytes; on a device of known memory, whether it `fits`."""
         import pandas as pd
 
-        return pd.DataFrame([self.point(batch, device) for batch in batches], columns=Point._fields)
+        batches = tuple(batches)
+        if batches:
+            self._plan(max(batches))  # the largest first: where it is as foretold, so are those below
+        frame = pd.DataFrame([self.point(batch, device) for batch in batches], columns=Point._fields)
+        if device is not None and find_device(device).room_bytes:
+            frame["fits"] = [self.holds(batch, device) for batch in batches]
+        return frame
 
     def holds(self, batch: int, device: Device | str) -> bool:
-        """Whether a device runs a batch. Raises InputError if the device's memory is unknown."""
-        limit = self._limit_bytes(find_device(device))
-        if self._any_trace.target != "cuda":
-            return self.peak_bytes(batch) <= limit
-        return self._runs_in(limit, batch)
+        """Whether a device runs a batch.
+
+        Raises InputError if the device's memory is unknown, or if it does not run the trace's target.
+        """
+        limit, plan = self._limit_bytes(find_device(device)), self._plan(batch)
+        return plan.runs_in(limit) if self._any_trace.target == "cuda" else plan.peak_bytes <= limit
 
     def fit(self, device: Device | str, *, effort: int = EFFORT) -> Fit:
         """The largest batch that a device runs.
 
         `effort` is how many operations may be replayed to try every batch below the bound; beyond it bisection has to
-        do. Raises InputError if the device's memory is unknown.
+        do. Raises InputError if the device's memory is unknown, or if it does not run the trace's target.
         """
         device = find_device(device)
-        limit, beside = self._limit_bytes(device), self.beside(device)
-        on_gpu = self._any_trace.target == "cuda"
-        found = self._search(limit, on_gpu, effort)
-        inverted = self.affine
-        if inverted and found.batch and not self._holds_at(found.batch):
-            self.__dict__["_lines"] = None  # from here on every batch is traced
-            found, inverted = self._search(limit, on_gpu, effort), False
+        limit, target = self._limit_bytes(device), self._any_trace.target
+        found = self._search(limit, effort)
+        if self.affine and not self._vouched_for(max(1, found.bound)):
+            found = self._search(limit, effort)  # which traces every batch that it tries
         return Fit(
             device=device,
             batch=found.batch,
-            rung="process" if on_gpu else "requested",
+            rung="process" if target == "cuda" else "requested",
             point=self.point(max(1, found.batch), device, limit_bytes=limit if found.batch else None),
             easy_batch=found.easy_batch,
             bound=found.bound,
             proven=found.proven,
-            inverted=inverted,
+            inverted=self.affine,
             limit_bytes=limit,
-            beside=beside,
+            beside=self.beside(device),
         )
 
     def _limit_bytes(self, device: Device) -> int:
         """What a device leaves for tensors."""
+        beside = self.beside(device)
         if device.room_bytes is None:
             raise InputError(
                 f"{device.title} has no memory size: give memory_bytes in its file, with the source of the number."
             )
-        return max(0, device.room_bytes - sum(overhead.nbytes for overhead in self.beside(device)))
+        return max(0, device.room_bytes - sum(overhead.nbytes for overhead in beside))
 
-    def _search(self, limit_bytes: int, on_gpu: bool, effort: int) -> _Found:
+    def _search(self, limit_bytes: int, effort: int) -> _Found:
         """The largest batch that a memory holds."""
+        trace = self._any_trace
+        on_gpu = trace.target == "cuda"
 
         def could_run(batch: int) -> bool:
-            plan = self._plan(batch)
+            plan = self._foretold(batch)
             return (plan.rounded_peak_bytes if on_gpu else plan.peak_bytes) <= limit_bytes
 
         def runs(batch: int) -> bool:
-            return self._runs_in(limit_bytes, batch)
+            return self._foretold(batch).runs_in(limit_bytes)
 
         def runs_easily(batch: int) -> bool:
-            return self.replay(batch).peak_reserved_bytes <= limit_bytes
+            return self._foretold(batch).replay().peak_reserved_bytes <= limit_bytes
 
         bound = last(could_run)
         if not on_gpu:
             return _Found(bound, bound, bound, True)
-        tries = effort // len(self._any_trace.operations) if self.affine else 0
+        tries = effort // len(trace.operations) if self.affine else 0
         batch, proven = largest(runs, bound, tries)
         return _Found(batch, largest(runs_easily, batch, tries)[0], bound, proven)
-
-    def _runs_in(self, limit_bytes: int, batch: int) -> bool:
-        """Whether the allocator finds room for a batch."""
-        try:
-            self.replay(batch, limit_bytes=limit_bytes)
-        except OutOfMemoryError:
-            return False
-        return True
 
     @property
     def _any_trace(self) -> Trace:
         return next(iter(self._traces.values())) if self._traces else self.trace(_SAMPLES[0])
-
-    def _plan(self, batch: int) -> _Plan:
-        """What comes and goes at a batch, and how large it is."""
-        if batch in self._traces or batch < _SAMPLES[0] or self._lines is None:
-            return _Plan.of(self.trace(batch))
-        return self._lines.at(batch)
 
     @cached_property
     def _lines(self) -> _Lines | None:
         """The storages as functions of the batch, or None if they are no affine ones."""
         return _Lines.through(*((batch, _Plan.of(self.trace(batch))) for batch in _SAMPLES))
 
-    def _holds_at(self, batch: int) -> bool:
-        """Whether a trace at a batch says what the two others foretold."""
+    def _foretold(self, batch: int) -> _Plan:
+        """What comes and goes at a batch and how large it is, as the lines say, checked or not."""
         lines = self._lines
-        traced = _Plan.of(self.trace(batch))
+        return self._plan(batch) if lines is None or batch < _SAMPLES[0] else lines.at(batch)
+
+    def _plan(self, batch: int) -> _Plan:
+        """The same as it is: by the lines as far as they were checked, beyond that by a trace, which checks them."""
+        lines = self._lines
         if lines is None or batch < _SAMPLES[0]:
-            return True
-        return lines.schedule == traced.schedule and bool(np.array_equal(lines.at(batch).sizes, traced.sizes))
+            return _Plan.of(self.trace(batch))
+        foretold = lines.at(batch)
+        if batch > self._checked:
+            traced = _Plan.of(self.trace(batch))
+            if not traced.same_as(foretold):
+                self._lines = None  # from here on every batch is traced
+                return traced
+            self._checked = batch
+        return foretold
+
+    def _vouched_for(self, batch: int) -> bool:
+        """Whether a batch takes what the lines say."""
+        self._plan(batch)
+        return self.affine
 
 
 class _Found(NamedTuple):
@@ -276,6 +296,22 @@ class _Plan(NamedTuple):
     def of(cls, trace: Trace) -> _Plan:
         sizes = np.array([storage.nbytes for storage in trace.storages], dtype=np.int64)
         return cls(Schedule.of(trace), sizes)
+
+    def same_as(self, other: _Plan) -> bool:
+        """Whether the same comes and goes, with the same sizes."""
+        return self.schedule == other.schedule and bool(np.array_equal(self.sizes, other.sizes))
+
+    def replay(self, limit_bytes: int | None = None) -> Replay:
+        """The run on the allocator. Raises OutOfMemoryError if a limit is too small."""
+        return replay_schedule(self.schedule, self.sizes.tolist(), limit_bytes)
+
+    def runs_in(self, limit_bytes: int) -> bool:
+        """Whether the allocator finds room for it."""
+        try:
+            self.replay(limit_bytes)
+        except OutOfMemoryError:
+            return False
+        return True
 
     @property
     def peak_bytes(self) -> int:

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from costmodel.devices import device as find_device
+from costmodel.errors import InputError
 from costmodel.graph import BACKWARD, FORWARD, Trace
 from costmodel.memory.allocator import round_size, segment_size
 from costmodel.memory.runs import Replay
@@ -130,6 +131,15 @@ def ladder(replay: Replay, beside: Iterable[Overhead]) -> tuple[Rung, ...]:
         Rung("reserved", reserved, reserved - allocated, "free blocks in the allocator's segments", False),
         Rung("process", reserved + more, more, ", ".join(overhead.what for overhead in beside), True),
     )
+
+
+def check_target(trace: Trace, device: Device) -> None:
+    """Raises InputError for a trace of operators that a device does not run: a CPU's on a GPU, or the other way."""
+    if trace.target not in ("meta", device.target):
+        raise InputError(
+            f"the {device.title} is a {device.kind.upper()}, and this trace has the operators of target "
+            f"{trace.target!r}: trace with target={device.target!r}."
+        )
 
 
 def requested_only(peak_bytes: int) -> tuple[Rung, ...]:

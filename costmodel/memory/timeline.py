@@ -13,10 +13,11 @@ from functools import cached_property
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+from costmodel.devices import device as find_device
 from costmodel.display import html_table
 from costmodel.errors import InputError, type_of
 from costmodel.graph import HOST, ROLES, Operation, Storage, Trace
-from costmodel.memory.ladder import Rung, ladder, overheads, requested_only
+from costmodel.memory.ladder import Rung, check_target, ladder, overheads, requested_only
 from costmodel.memory.runs import Replay, replay
 from costmodel.units import iec
 
@@ -128,7 +129,12 @@ class Memory:
         return replay(self.trace)
 
     def ladder(self, device: Device | str | None = None) -> tuple[Rung, ...]:
-        """The peak from what tensors ask for to what a process holds; on another target than CUDA only the former."""
+        """The peak from what tensors ask for to what a process holds; on another target than CUDA only the former.
+
+        Raises InputError for a device that does not run the trace's target.
+        """
+        if device is not None:
+            check_target(self.trace, find_device(device))
         if self.trace.target != "cuda":
             return requested_only(self.peak_bytes)
         return ladder(self.replay, overheads(self.trace, device))
