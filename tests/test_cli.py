@@ -316,6 +316,23 @@ class TestOtherCommands:
         out = cli("compare", "lenet", "alexnet").out
         assert "758x" in out  # 46,764,746 / 61,706 = 757.9
 
+    def test_a_device_brings_its_operators(self, cli: Cli) -> None:
+        # dropout in training is one operator of CUDA's, and several of a CPU's
+        def operators(*arguments: str) -> str:
+            return cli("predict", "torchvision:alexnet", "--train", "--by", "operator", "-f", "csv", *arguments).out
+
+        assert "aten.native_dropout" in operators("-d", "h200")
+        assert "aten.native_dropout" not in operators("-d", "xeon-icelake")
+        assert "aten.native_dropout" in operators("-d", "xeon-icelake", "--target", "cuda")
+        for command, networks in (("predict", ("lenet",)), ("roofline", ("lenet",)), ("compare", ("lenet", "alexnet"))):
+            own = " ".join(cli(command, *networks, "-d", "xeon-icelake").out.split())
+            assert "operators of the CPU" in own
+            assert "not of the device" not in own
+            told = " ".join(cli(command, *networks, "-d", "xeon-icelake", "--target", "cuda").out.split())
+            assert "The operators are those of target cuda, not of the device." in told
+        swept = cli("predict", "lenet", "-d", "xeon-icelake", "--sweep", "1,2").out
+        assert "operators of the CPU" in swept
+
     def test_memory(self, cli: Cli) -> None:
         document = json.loads(cli("memory", "lenet", "--train", "-f", "json").out)
         assert document["schema"] == "costmodel/memory/1"

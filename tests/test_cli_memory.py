@@ -33,7 +33,7 @@ class Frozen(nn.Module):
 
 SMALL = """
 title = "Small"
-kind = "gpu"
+kind = "{kind}"
 memory_bandwidth = {{ value = 1e11, source = "mine" }}
 {memory}
 [peaks]
@@ -57,10 +57,10 @@ Cli = Callable[..., Outcome]
 def cli(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "net.py").write_text(NETWORKS)
-    (tmp_path / "unknown.toml").write_text(SMALL.format(memory=""))
-    for name, size in (("tiny", 1 << 28), ("small", 1 << 30)):
+    (tmp_path / "unknown.toml").write_text(SMALL.format(kind="gpu", memory=""))
+    for name, kind, size in (("tiny", "gpu", 1 << 28), ("small", "gpu", 1 << 30), ("cpu", "cpu", 1 << 30)):
         memory = f'memory_bytes = {{ value = {size}, source = "mine" }}'
-        (tmp_path / f"{name}.toml").write_text(SMALL.format(memory=memory))
+        (tmp_path / f"{name}.toml").write_text(SMALL.format(kind=kind, memory=memory))
 
     def call(*arguments: object) -> Outcome:
         code = run(["memory", *map(str, arguments)])
@@ -124,8 +124,61 @@ def test_the_largest_batch(cli: Cli) -> None:
     out = cli("lenet", "--train", "-d", "small.toml", "--fit").out
     assert f"The Small (1.00 GiB) runs a training step of up to {found['largest_batch']:,} samples." in out
     assert "Assumed for the process" in out
-    looked = cli("net.py:Looks", "--input", "256", "-d", "small.toml", "--fit", "--target", "cpu").out
+    looked = cli("net.py:Looks", "--input", "256", "-d", "cpu.toml", "--fit").out
     assert "batches were traced one by one" in " ".join(looked.split())
+
+
+def test_the_holders_summed(cli: Cli) -> None:
+    # LeNet's first fully connected layer: 400 · 120 weights and 120 biases, as a parameter and Adam's two states
+    found = document(cli("lenet", "--train", "--optimizer", "adam", "--by", "layer", "-f", "json"))
+    assert found["groups"]["by"] == "layer"
+    rows = {row["layer"]: row["held_bytes"] for row in found["groups"]["rows"]}
+    assert sum(rows.values()) == found["peak_bytes"]
+    assert rows["net.7"] == 4 * 4 * (400 * 120 + 120)  # and its gradient
+    roles = document(cli("lenet", "--train", "--by", "role", "-f", "json"))
+    assert {row["role"]: row["held_bytes"] for row in roles["groups"]["rows"]} == {
+        role: held for role, held in roles["by_role"].items() if held
+    }
+    lines = cli("torchvision:resnet18", "--by", "block", "--depth", 1, "-f", "csv").out.splitlines()
+    assert lines[0] == "block,held_bytes,held_share"
+    assert {"layer1", "layer4", "fc"} < {line.split(",")[0] for line in lines}
+    out = cli("vgg16", "--by", "block").out
+    assert "A block's row is what stands directly in it" in out
+    assert "total" in out
+    assert "groups" not in document(cli("lenet", "-f", "json"))
+
+
+def test_a_cpu_has_a_cpus_operators(cli: Cli) -> None:
+    found = document(cli("alexnet", "--train", "-d", "cpu.toml", "-f", "json"))
+    assert found["target"] == "cpu"
+    assert found["assumptions"] == []
+    assert document(cli("alexnet", "--train", "-d", "small.toml", "-f", "json"))["target"] == "cuda"
+    out = cli("lenet", "-d", "cpu.toml", "--fit").out
+    assert "operators of the CPU" in out
+    assert "CUDA" not in out
+    # a fit of a CPU is by its tensors alone
+    out = cli("lenet", "-d", "cpu.toml", "--sweep", "1,100000").out
+    assert "reserved" not in out
+    assert [line.split()[-1] for line in out.splitlines()[-2:]] == ["yes", "no"]
+
+
+def test_a_sweep_on_a_device_says_what_fits(cli: Cli) -> None:
+    rows = document(cli("lenet", "--train", "--sweep", "1,1000000", "-d", "small.toml", "-f", "json"))["sweep"]
+    assert [row["fits"] for row in rows] == [True, False]
+    assert "Fits: whether the Small (1.00 GiB) runs the batch" in cli("lenet", "--sweep", "1", "-d", "small.toml").out
+    assert "fits" not in document(cli("lenet", "--sweep", "1", "-f", "json"))["sweep"][0]
+
+
+def test_what_fits_only_with_retries_says_so(cli: Cli) -> None:
+    found = document(cli("alexnet", "--train", "-d", "small.toml", "--fit", "-f", "json"))["fit"]
+    easy, largest = found["easy_batch"], found["largest_batch"]
+    assert easy < largest
+    assert "It fits the Small: " in cli("alexnet", "--train", "-d", "small.toml", "--batch", easy).out
+    out = " ".join(cli("alexnet", "--train", "-d", "small.toml", "--batch", largest).out.split())
+    assert "It fits the Small (1.00 GiB) in less than these" in out
+    assert "give segments back" in " ".join(
+        cli("alexnet", "--train", "-d", "small.toml", "--sweep", f"{easy},{largest}").out.split()
+    )
 
 
 def test_levers(cli: Cli) -> None:
@@ -134,7 +187,11 @@ def test_levers(cli: Cli) -> None:
     assert levers["no momentum"]["saving_bytes"] == found["by_role"]["parameter"]
     assert levers["no momentum"]["peak_bytes"] == found["peak_bytes"] - found["by_role"]["parameter"]
     assert all(row["why"] for row in found["levers"])
-    assert "no momentum" in cli("lenet", "--train", "--momentum", 0.9, "--levers").out
+    assert levers["no momentum"]["how"] == "optim.SGD(..., momentum=0)"
+    out = cli("lenet", "--train", "--momentum", 0.9, "--levers").out
+    for how in ("optim.SGD(..., momentum=0)", "optim.SGD(..., foreach=False)", "checkpoint(block, x) of net"):
+        assert how in out
+    assert "set_to_none=False" not in out  # keeps gradients: no lever
 
 
 @pytest.mark.parametrize(("suffix", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml")])
@@ -170,7 +227,7 @@ def test_hostile_names(cli: Cli) -> None:
         (("lenet", "--fit"), "--fit asks what fits a device: name it with -d"),
         (("lenet", "--fit", "-d", "unknown.toml"), "Small has no memory size"),
         (("vgg16", "--fit", "-d", "tiny.toml"), "nothing fits the Small: an inference of one sample takes"),
-        (("lenet", "--fit", "-d", "small.toml", "--run"), "--run would really run them"),
+        (("lenet", "--fit", "-d", "cpu.toml", "--run"), "--run would really run them"),
         (("lenet", "--levers"), "give --train"),
         (("lenet", "--sweep", "1,two"), "cannot read batches from '1,two'"),
         (("lenet", "--sweep", "0"), "whole numbers from 1"),
@@ -183,6 +240,14 @@ def test_hostile_names(cli: Cli) -> None:
         (("lenet", "--export", "nowhere/x.json"), "there is no folder"),
         (("lenet", "--export", "net.toml.json/x.json"), "there is no folder"),
         (("lenet", "--fit", "-d", "no-such"), "unknown device"),
+        (("lenet", "--fit", "-d", "small.toml", "--target", "cpu"), "leave --target out, and cuda is taken"),
+        (("lenet", "--fit", "-d", "cpu.toml", "--target", "cuda"), "leave --target out, and cpu is taken"),
+        (("lenet", "-d", "small.toml", "--run"), "the Small is a GPU: leave one of them out"),
+        (("lenet", "--depth", "1"), "give --by block with it"),
+        (("lenet", "--by", "role", "--sweep", "1,2"), "leave --sweep, --fit and --levers out with it"),
+        (("lenet", "--batch", "99999999999999999999"), "is too large for a tensor's size: give at most"),
+        (("lenet", "--sweep", "1,99999999999999999999"), "is too large for a tensor's size: give at most"),
+        (("lenet", "--batch", "999999999999999"), "is too large for a tensor's size: give at most"),
     ],
 )
 def test_bad_input(cli: Cli, arguments: tuple[str, ...], message: str) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import pytest
 from torch import nn
 
+from costmodel.errors import InputError
 from costmodel.memory import remember
 from costmodel.tracer import trace
 
@@ -94,6 +96,33 @@ def test_holders_add_up_to_the_peak() -> None:
     assert sum(holder.nbytes for holder in holders) == memory.peak_bytes == sum(memory.by_role.values())
     assert holders[0].nbytes == max(holder.nbytes for holder in holders) == 4 * 2880
     assert len(memory.to_frame()) == len(memory.trace.operations)
+
+
+def test_sums_by_hand() -> None:
+    # 10 -> 20 -> 5 on a batch of 4 in inference; the peak is in the ReLU.
+    network = nn.Sequential()
+    network.add_module("body", nn.Sequential(nn.Linear(10, 20), nn.ReLU()))
+    network.add_module("head", nn.Linear(20, 5))
+    memory = remember(trace(network, (4, 10)))
+    weights, hidden, head, given = 4 * 220, 4 * 4 * 20, 4 * 105, 4 * 4 * 10
+    layers = memory.by("layer")
+    assert layers == {"body.0": weights + hidden, "body.1": hidden, "head": head, "(input)": given}
+    assert list(layers) == ["body.0", "head", "body.1", "(input)"]
+    assert memory.by("block") == {"body": weights + 2 * hidden, "": head, "(input)": given}
+    assert memory.by("block", depth=1) == {"body": weights + 2 * hidden, "head": head, "(input)": given}
+    assert memory.by("role") == {"parameter": weights + head, "activation": 2 * hidden, "input": given}
+    assert layers.to_frame()["held_bytes"].sum() == memory.peak_bytes
+    assert "body.0" in layers._repr_html_()
+    with pytest.raises(InputError, match="use layer, block or role"):
+        memory.by("kind")
+
+
+def test_a_parameters_gradient_and_state_belong_to_its_layer() -> None:
+    layer = nn.Sequential(nn.Linear(100, 100, bias=False))
+    memory = remember(trace(layer, (1, 100), train=True, loss="sum", optimizer="adam"))
+    # at the optimizer: weights, gradient, two states; and a temporary of the optimizer's own
+    assert memory.by("layer")["0"] == 4 * 40_000
+    assert memory.by("layer")["(optimizer)"] == memory.by_role["temporary"]
 
 
 def test_a_notebook_shows_the_largest_holders() -> None:

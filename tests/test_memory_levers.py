@@ -91,38 +91,111 @@ def test_bfloat16_halves_everything(wide: Savings) -> None:
     assert saving.saving_bytes == saving.peak_bytes == wide.memory.peak_bytes // 2
 
 
-def test_checkpointing_blocks() -> None:
-    blocks = nn.Sequential(
-        *(nn.Sequential(nn.Linear(10, 10), nn.Tanh(), nn.Linear(10, 10), nn.Tanh()) for _ in range(6))
-    )
+def blocks(count: int) -> nn.Module:
+    """`net`: blocks of 10 -> 10, tanh, 10 -> 10, tanh."""
     network = nn.Sequential()
-    network.add_module("net", blocks)
-    found = pulled(network, (10,), 1000)
-    one, all_of_them = found["checkpoint net.*"], found["checkpoint net"]
+    network.add_module("net", nn.Sequential(*(two_layers() for _ in range(count))))
+    return network
+
+
+def two_layers() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(10, 10), nn.Tanh(), nn.Linear(10, 10), nn.Tanh())
+
+
+def test_checkpointing_blocks() -> None:
+    found = pulled(blocks(6), (10,), 1000)
+    saving = found["checkpoint net.*"]
+    assert saving.lever.how == "checkpoint(block, x) of net.*"
+    # Block by block only the six inputs stay: 1000 · 10 · 4 B each.
+    assert saving.saved_bytes == 6 * 40_000
+    # Without, the backward of the last tanh has the twelve outputs of tanhs, with it those inputs that stay and the
+    # four maps of the one block (its input is one of the six).
+    assert saving.saving_bytes is not None
+    assert saving.saving_bytes > 4 * 40_000
     # As one block everything is computed again at once: the backward has what it had.
-    assert all_of_them.saving_bytes == 0
-    assert "autograd saves 39.1 KiB, not" in all_of_them.why  # the input: 1000 · 10 · 4 B
-    # Block by block only the six inputs stay.
-    assert one.saved_bytes == 6 * 40_000
-    assert one.saving_bytes is not None
-    assert one.saving_bytes > 0
+    alone = pulled(blocks(1), (10,), 1000)
+    saving = alone["checkpoint net"]
+    assert saving.saving_bytes == 0
+    assert "autograd saves 39.1 KiB, not" in saving.why
+
+
+class Encoder(nn.Module):
+    """Blocks with names of their own, as torchvision's transformers have: `encoder.layers.layer_0` ..."""
+
+    def __init__(self, count: int = 3) -> None:
+        super().__init__()
+        layers = nn.Sequential()
+        for index in range(count):
+            layers.add_module(f"layer_{index}", two_layers())
+        self.encoder = nn.ModuleDict({"layers": layers, "norm": nn.LayerNorm(10)})
+        self.head = nn.Sequential(nn.Linear(10, 10))
+
+    def forward(self, x: Any) -> Any:
+        return self.head(self.encoder["norm"](self.encoder["layers"](x)))
 
 
 def test_which_blocks_there_are() -> None:
-    network = nn.Sequential(nn.Sequential(nn.Linear(2, 2)), nn.Sequential(nn.Linear(2, 2)))
-    names = nn.ModuleDict({"features": network, "head": nn.Linear(2, 2)})
-
-    class Net(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.parts = names
-
-        def forward(self, x: Any) -> Any:
-            return self.parts["head"](self.parts["features"](x))
-
-    assert checkpointable(trace(Net(), (1, 2))) == [("parts.features",)]
-    assert checkpointable(trace(nn.Sequential(network), (1, 2))) == [("0",), ("0.*",)]
+    pair = nn.Sequential(nn.Sequential(nn.Linear(2, 2)), nn.Sequential(nn.Linear(2, 2)))
+    assert checkpointable(trace(nn.Sequential(pair), (1, 2))) == [("0.0", "0.1")]
     assert checkpointable(trace(nn.Linear(2, 2), (1, 2))) == []
+    # however deep they stand and whatever they are called; what stands alone is no block beside others
+    names = tuple(f"encoder.layers.layer_{index}" for index in range(3))
+    assert checkpointable(trace(Encoder(), (1, 10))) == [names]
+    # blocks of blocks: each depth is a way of its own
+    deep = nn.Sequential(blocks(2), blocks(2))
+    inner = tuple(f"{outer}.net.{index}" for outer in (0, 1) for index in (0, 1))
+    assert checkpointable(trace(deep, (1, 10))) == [("0", "1"), inner]
+
+
+def test_blocks_by_any_name_are_checkpointed() -> None:
+    found = pulled(Encoder(6), (10,), 1000)
+    by_name = pulled(blocks(6), (10,), 1000)["checkpoint net.*"]
+    saving = found["checkpoint encoder.layers.*"]
+    assert saving.saving_bytes is not None and by_name.saving_bytes is not None
+    assert saving.saving_bytes >= by_name.saving_bytes
+    # one of them is what the trace does when it is told so
+    told = trace(Encoder(6), (1000, 10), train=True, loss="sum", checkpoint="encoder.layers.*")
+    assert saving.peak_bytes == remember(told).peak_bytes
+    # many blocks in several places: the first and the last name them
+    many = nn.Sequential(*(blocks(2) for _ in range(3)))
+    assert "checkpoint 0.net.* … 2.net.*" in [lever.lever.name for lever in pulled(many, (10,), 1000)]
+
+
+def test_another_optimizer_by_hand() -> None:
+    # Weights W = 4 MB, one sample. AdamW keeps two tensors of W; SGD with momentum one: weights, gradient, momentum.
+    layer = nn.Linear(1000, 1000, bias=False)
+    whole = 4_000_000
+    found = pulled(layer, (1000,), 1, optimizer="adamw", optimizer_options={"betas": (0.9, 0.99), "foreach": False})
+    assert found.memory.by_role["optimizer state"] == 2 * whole  # the number of steps is kept on the host
+    for name, tensors in (("SGD without momentum", 2), ("SGD with momentum", 3)):
+        peak = found[name].peak_bytes
+        assert peak is not None
+        assert tensors * whole < peak < tensors * whole + 20_000  # maps of 4 kB
+    assert found["SGD with momentum"].lever.how == "optim.SGD(..., momentum=0.9)"
+    assert found["fused optimizer"].lever.how == "optim.AdamW(..., fused=True)"
+    assert "SGD with momentum" not in [each.lever.name for each in pulled(layer, (1000,), 1)]
+
+
+def test_what_raises_the_peak_says_so(deep: Savings) -> None:
+    # Three layers of 1000 -> 1000 with one sample, in autocast: the last gradient of 4 MB is cast from one of 2 MB in
+    # bfloat16, beside all that there is without autocast but some maps of 4 kB.
+    layers = nn.Sequential(*(nn.Linear(1000, 1000, bias=False) for _ in range(3)))
+    found = pulled(layers, (1000,), 1, optimizer_options={"foreach": False})
+    raising = [each for each in found if (each.saving_bytes or 0) < 0]
+    assert [each.lever.name for each in raising] == ["autocast"]
+    assert -2_000_000 <= (raising[0].saving_bytes or 0) < -1_980_000
+    assert raising[0].why == "it raises the peak here: temporary +1.90 MiB."
+    assert not [each for each in deep if "raises" in each.why]
+
+
+def test_kept_gradients_can_be_let_go() -> None:
+    # Three layers of 1000 -> 1000 and one sample: the backward of the last adds its gradient of 4 MB to one of 4 MB
+    # that was kept, where all others stand already.
+    layers = nn.Sequential(*(nn.Linear(1000, 1000, bias=False) for _ in range(3)))
+    kept = pulled(layers, (1000,), 1, set_to_none=False)["gradients let go"]
+    assert kept.lever.how == "zero_grad(set_to_none=True)"
+    assert 4_000_000 <= (kept.saving_bytes or 0) < 4_020_000
+    assert "gradients let go" not in [each.lever.name for each in pulled(layers, (1000,), 1)]
 
 
 def test_levers_that_change_nothing_are_left_out(deep: Savings) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from costmodel.cli.inputs import batches_of, machine, predicted, run_options, traced, tracing
+from costmodel.cli.inputs import batches_of, check_depth, machine, predicted, run_options, traced, tracing
 from costmodel.cli.options import (
     AllowUnmodelled,
     By,
@@ -31,7 +31,6 @@ from costmodel.cli.options import (
 )
 from costmodel.cli.output import Answer, check_picture, exit_code, picture, rendered, write_file
 from costmodel.cli.program import command
-from costmodel.errors import InputError
 
 
 @command
@@ -45,7 +44,7 @@ def analyze(
     allow_unmodelled: AllowUnmodelled = False,
 ) -> Answer:
     """Parameters, MACs, FLOPs, bytes and shapes, layer by layer and in total."""
-    _check_depth(by, depth)
+    check_depth(by, depth)
     network, trace = traced(model, feed, step)
     from costmodel.cost import count
     from costmodel.memory import remember
@@ -75,7 +74,7 @@ def compare(
 ) -> Answer:
     """Two networks side by side: the whole, convolutions, fully connected layers, the rest."""
     hardware = machine(device) if device else None
-    runs = [traced(model, feed, step) for model in (a, b)]
+    runs = [traced(model, feed, step, hardware) for model in (a, b)]
     from costmodel.cost import count
     from costmodel.memory import remember
     from costmodel.report import documents
@@ -117,17 +116,17 @@ def predict(
     allow_unmodelled: AllowUnmodelled = False,
 ) -> Answer:
     """How long each layer takes at least on a device, what binds it and, if it was calibrated, how long we expect."""
-    _check_depth(by, depth)
+    check_depth(by, depth)
     batches = batches_of(sweep)
     hardware = machine(device)
-    network, trace = traced(model, feed, step)
+    network, trace = traced(model, feed, step, hardware)
     from costmodel.cost import count
     from costmodel.report import captions, documents
     from costmodel.report.tables import batches_table, prediction_table
 
     costs = count(trace)
     prediction = predicted(costs, hardware, tf32, estimate or None)
-    trace_with, options = tracing(network), run_options(feed, step)
+    trace_with, options = tracing(network), run_options(feed, step, hardware)
     at = {each: count(trace_with(each, **options)) for each in batches}
     swept = {each: predicted(found, hardware, tf32, estimate or None) for each, found in at.items()}
     note, missing = captions.bound_note(prediction), captions.warnings([costs])
@@ -164,7 +163,7 @@ def roofline(
     hardware = machine(device)
     if output is not None:
         check_picture(output, force)
-    runs = [traced(model, feed, step) for model in models]
+    runs = [traced(model, feed, step, hardware) for model in models]
     from costmodel.cost import count
     from costmodel.report import documents
     from costmodel.report.captions import FLOPS, bound_note, caption, warnings
@@ -191,8 +190,3 @@ def roofline(
         ]
         text = "\n".join(tables)
     return Answer(text, exit_code(costs, allow_unmodelled))
-
-
-def _check_depth(by: By, depth: int | None) -> None:
-    if depth is not None and by is not By.BLOCK:
-        raise InputError("--depth says how deep blocks go: give --by block with it.")

@@ -23,21 +23,21 @@ def network(model: str, feed: Fed, real: bool = False) -> Network:
     return find(model, classes=feed.classes, real=real, shapes=feed.input)
 
 
-def traced(model: str, feed: Feed, step: Step) -> tuple[Network, Trace]:
-    """A network, and what it does with its inputs."""
-    options = run_options(feed, step)
+def traced(model: str, feed: Feed, step: Step, device: Device | None = None) -> tuple[Network, Trace]:
+    """A network, and what it does with its inputs (on a device)."""
+    options = run_options(feed, step, device)
     found = network(model, feed, feed.run)
     return found, tracing(found)(feed.batch, **options)
 
 
-def run_options(feed: Feed, step: Step) -> dict[str, Any]:
-    """How a network is run, in the options of `costmodel.trace`."""
+def run_options(feed: Feed, step: Step, device: Device | None = None) -> dict[str, Any]:
+    """How a network is run, in the options of `costmodel.trace`: unless told otherwise with the device's operators."""
     return {
         "train": step.train,
         "dtype": step.dtype,
         "autocast": step.autocast,
         "channels_last": step.channels_last,
-        "target": step.target,
+        "target": step.target or (device.target if device else "cuda"),
         "run": feed.run,
         **training_options(step),
     }
@@ -78,6 +78,12 @@ def training_options(training: Training) -> dict[str, Any]:
     if given and not training.train:
         raise InputError("this says how to train (--optimizer, --momentum, --checkpoint ...): give --train with it.")
     return given
+
+
+def check_depth(by: str, depth: int | None) -> None:
+    """Raises InputError for a depth without the blocks that it is about."""
+    if depth is not None and by != "block":
+        raise InputError("--depth says how deep blocks go: give --by block with it.")
 
 
 def batches_of(sweep: str | None) -> list[int]:

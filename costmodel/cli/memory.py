@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from costmodel.cli.inputs import batches_of, machine, network, run_options, tracing
-from costmodel.cli.options import Feed, Format, MaybeOn, Model, Output, Step, Sweep
+from costmodel.cli.inputs import batches_of, check_depth, machine, network, run_options, tracing
+from costmodel.cli.options import Depth, Feed, Format, HeldBy, MaybeOn, Model, Output, Step, Sweep
 from costmodel.cli.output import Answer, check_free, check_picture, picture, rendered, write_file
 from costmodel.cli.program import command
 from costmodel.errors import InputError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from costmodel.devices import Device
     from costmodel.memory import Memory
 
 
@@ -25,8 +28,12 @@ def memory(
     step: Step,
     out: Output,
     device: MaybeOn = None,
+    by: Annotated[HeldBy, typer.Option("--by", help="What a row of the peak's holders is.")] = HeldBy.TENSOR,
+    depth: Depth = None,
     sweep: Sweep = None,
-    fit: Annotated[bool, typer.Option("--fit", help="The largest batch that the device (-d) runs.")] = False,
+    fit: Annotated[
+        bool, typer.Option("--fit", help="The largest batch that the device (-d) runs, whatever --batch is.")
+    ] = False,
     levers: Annotated[bool, typer.Option("--levers", help="With --train: what would lower the peak, and why.")] = False,
     plot: Annotated[
         Path | None,
@@ -40,27 +47,32 @@ def memory(
     ] = None,
 ) -> Answer:
     """The peak of live tensors: how many bytes, when, who holds them, and what a GPU has to have for it."""
+    check_depth(by, depth)
     batches = batches_of(sweep)
     hardware = machine(device) if device else None
+    if hardware is not None:
+        _check_target(hardware, feed, step)
     if fit and hardware is None:
         raise InputError("--fit asks what fits a device: name it with -d (`costmodel devices` lists them).")
     if fit and feed.run:
         raise InputError("--fit looks at batches that fill a device, and --run would really run them: leave one out.")
     if levers and not step.train:
         raise InputError("--levers are about a training step: give --train with it.")
+    if by is not HeldBy.TENSOR and (batches or fit or levers):
+        raise InputError("--by says how to sum who holds the peak: leave --sweep, --fit and --levers out with it.")
     if plot is not None:
         check_picture(plot, out.force)
     if export is not None:
         _check_export(export, out.force)
-    options = run_options(feed, step)
+    options = run_options(feed, step, hardware)
     found = network(model, feed, feed.run)
     trace_with = tracing(found)
     from costmodel.memory import remember, savings, scaling
     from costmodel.report import captions, documents, plots, tables
 
-    memory = remember(trace_with(feed.batch, **options))
-    rungs = memory.ladder(hardware)
     at_any_batch = scaling(lambda batch: trace_with(batch, **options))
+    memory = remember(at_any_batch.trace(feed.batch))
+    rungs = memory.ladder(hardware)
     swept = at_any_batch.sweep(batches, hardware) if batches else None
     fitted = at_any_batch.fit(hardware) if fit and hardware else None
     pulled = savings(trace_with, feed.batch, **options) if levers else None
@@ -75,33 +87,53 @@ def memory(
         write_file(export, _exported(memory, export))
     if out.format is Format.JSON:
         beside = at_any_batch.beside(hardware)
-        return Answer(
-            documents.to_text(documents.memory(memory, rungs, beside, sweep=swept, fit=fitted, savings=pulled))
-        )
+        document = documents.memory(memory, rungs, beside, by=by, depth=depth, sweep=swept, fit=fitted, savings=pulled)
+        return Answer(documents.to_text(document))
     title = captions.caption(memory.trace, found.title, feed.batch)
     run = captions.run_caption(memory.trace, found.title)
     shown = []
     if swept is not None:
-        shown.append(rendered(swept, out, run, captions.assumed_notes(at_any_batch.beside(hardware)), total=False))
+        notes = captions.sweep_notes(swept, hardware, at_any_batch.beside(hardware))
+        shown.append(rendered(_known(swept, out), out, run, notes, total=False))
     if fitted is not None:
         notes = captions.fit_notes(fitted, step.train)
-        shown.append(rendered(tables.fits_table([fitted]), out, run, notes, total=False))
+        shown.append(rendered(_known(tables.fits_table([fitted]), out), out, run, notes, total=False))
     if pulled is not None:
         notes = [captions.peak_notes(memory)[0], *captions.rung_notes(rungs), captions.BYTES]
         table = tables.savings_table(pulled)
-        table = table.drop(columns=["saved_bytes", "how"]) if out.format is Format.TABLE else table  # no room for all
+        if out.format is Format.TABLE:  # no room for all: what to write says which lever it is
+            table = table.drop(columns=["lever", "saved_bytes"])
         shown.append(rendered(table, out, title, notes, total=False))
     if not shown:
         fits = at_any_batch.holds(feed.batch, hardware) if hardware and hardware.room_bytes else None
         room = [] if hardware is None or fits is None else [captions.room_note(hardware, rungs, fits)]
-        notes = [*captions.peak_notes(memory, rungs), *room, captions.BYTES]
+        blocks = [captions.BLOCKS] if by is HeldBy.BLOCK and depth is None else []
+        notes = [*captions.peak_notes(memory, rungs), *room, captions.BYTES, *blocks]
         most = None if out.format is Format.CSV else _HOLDERS
-        shown.append(rendered(tables.memory_table(memory, most), out, title, notes))
+        tensors = by is HeldBy.TENSOR
+        table = tables.memory_table(memory, most) if tensors else tables.held_table(memory, by, depth, most)
+        shown.append(rendered(table, out, title, notes))
     return Answer("\n".join(shown))
 
 
 _HOLDERS = 20
-"""Tensors that a table for people names."""
+"""Tensors, layers or blocks that a table for people names."""
+
+
+def _check_target(device: Device, feed: Feed, step: Step) -> None:
+    """Raises InputError if a run does not take the device's operators."""
+    if feed.run and device.target != "cpu":
+        raise InputError(f"--run runs on this machine's CPU, and the {device.title} is a GPU: leave one of them out.")
+    if step.target not in (None, "meta", device.target):
+        raise InputError(
+            f"--target {step.target} is not how the {device.title} runs operators: leave --target out, "
+            f"and {device.target} is taken."
+        )
+
+
+def _known(table: pd.DataFrame, out: Output) -> pd.DataFrame:
+    """A table; for people without the columns that are empty (on a CPU no allocator is replayed)."""
+    return table if out.format is Format.CSV else table.dropna(axis="columns", how="all")
 
 
 def _check_export(path: Path, force: bool) -> None:

@@ -35,6 +35,15 @@ class By(StrEnum):
     PHASE = "phase"
 
 
+class HeldBy(StrEnum):
+    """What the bytes at a peak are summed by."""
+
+    TENSOR = "tensor"
+    LAYER = "layer"
+    BLOCK = "block"
+    ROLE = "role"
+
+
 Model = Annotated[
     str,
     typer.Argument(
@@ -69,7 +78,12 @@ Depth = Annotated[
 ]
 Sweep = Annotated[
     str | None,
-    typer.Option("--sweep", metavar="B,B,...", help="A row a batch, for these batches: 1,2,4,8.", show_default=False),
+    typer.Option(
+        "--sweep",
+        metavar="B,B,...",
+        help="A row a batch, for these batches in place of --batch: 1,2,4,8.",
+        show_default=False,
+    ),
 ]
 AllowUnmodelled = Annotated[
     bool, typer.Option("--allow-unmodelled", help="Exit with 0 although operators without a rule were not counted.")
@@ -144,7 +158,9 @@ class Step(Training):
     ] = False
     accumulate: Annotated[
         int | None,
-        typer.Option(metavar="N", help="With --train: micro-batches of the batch in one step.", show_default="1"),
+        typer.Option(
+            metavar="N", help="With --train: N micro-batches of --batch samples each in one step.", show_default="1"
+        ),
     ] = None
     checkpoint: Annotated[
         list[str] | None,
@@ -159,9 +175,14 @@ class Step(Training):
     channels_last: Annotated[
         bool, typer.Option("--channels-last", help="Images and their weights with channels innermost in memory.")
     ] = False
-    target: Annotated[str, typer.Option(metavar="TARGET", help="Whose operators: cuda (no GPU is needed), cpu.")] = (
-        "cuda"
-    )
+    target: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TARGET",
+            help="Whose operators: cuda (no GPU is needed), cpu.",
+            show_default="the device's, else cuda",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)

@@ -261,14 +261,14 @@ class Scaling:
         lines = self._lines
         if lines is None or batch < _SAMPLES[0]:
             return _Plan.of(self.trace(batch))
-        foretold = lines.at(batch)
-        if batch > self._checked:
-            traced = _Plan.of(self.trace(batch))
-            if not traced.same_as(foretold):
-                self._lines = None  # from here on every batch is traced
-                return traced
+        if batch <= self._checked:
+            return lines.at(batch)
+        traced = _Plan.of(self.trace(batch))
+        if traced.same_as(lines.at(batch)):
             self._checked = batch
-        return foretold
+        else:
+            self._lines = None  # from here on every batch is traced
+        return traced
 
     def _vouched_for(self, batch: int) -> bool:
         """Whether a batch takes what the lines say."""

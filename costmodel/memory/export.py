@@ -54,8 +54,7 @@ def _slices(memory: Memory) -> Iterator[Event]:
         yield _event(
             "X", operation.operator, _OPERATIONS, ts=index, dur=1, cat=operation.phase, args=_about(operation, live)
         )
-    where = memory.peak_operation
-    name = f"peak: {memory.peak_bytes:,} B in {where.operator} of {where.layer or 'the network'}"
+    name = f"peak: {memory.peak_bytes:,} B in {memory.peak_place}"
     yield _event("i", name, _OPERATIONS, ts=memory.peak_index, s="p")
 
 

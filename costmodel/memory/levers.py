@@ -8,7 +8,8 @@ highest counts: a lever that lowers another one saves nothing, and the reason th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -149,25 +150,30 @@ def levers_for(trace: Trace, batch: int, options: Mapping[str, Any]) -> list[Lev
         lever(name, how, optimizer_options=settings | changes)
 
     if isinstance(optimizer, str):
-        made = f"torch.optim.{_CLASSES.get(optimizer, optimizer)}"
-        optimizer_lever("fused optimizer", f"{made}(..., fused=True)", fused=True, foreach=False)
-        optimizer_lever("optimizer tensor by tensor", f"{made}(..., foreach=False)", foreach=False)
+        own = f"optim.{_CLASSES.get(optimizer, optimizer)}"
+        optimizer_lever("fused optimizer", f"{own}(..., fused=True)", fused=True, foreach=False)
+        optimizer_lever("optimizer tensor by tensor", f"{own}(..., foreach=False)", foreach=False)
         if settings.get("weight_decay"):
-            optimizer_lever("no weight decay", "weight_decay=0", weight_decay=0)
+            optimizer_lever("no weight decay", f"{own}(..., weight_decay=0)", weight_decay=0)
         if settings.get("momentum"):
-            optimizer_lever("no momentum", "momentum=0", momentum=0)
+            optimizer_lever("no momentum", f"{own}(..., momentum=0)", momentum=0)
+        if optimizer in _ADAMS:
+            shared = {name: value for name, value in settings.items() if name in _SHARED}
+            for name, told in (("SGD with momentum", {"momentum": 0.9}), ("SGD without momentum", {})):
+                how = f"optim.SGD(..., {'momentum=0.9' if told else 'momentum=0'})"
+                lever(name, how, optimizer="sgd", optimizer_options=shared | told)
     if not options.get("checkpoint"):
         for blocks in checkpointable(trace):
-            lever(f"checkpoint {', '.join(blocks)}", "torch.utils.checkpoint.checkpoint(block, x)", checkpoint=blocks)
+            where = _briefly(blocks, trace)
+            lever(f"checkpoint {where}", f"checkpoint(block, x) of {where}", checkpoint=blocks)
     if not options.get("autocast") and trace.dtype == "float32":
-        lever("autocast", "with torch.autocast('cuda', torch.bfloat16)", autocast="bfloat16")
-        lever("bfloat16 throughout", "network.to(torch.bfloat16)", dtype="bfloat16")
-    if options.get("set_to_none", True):
-        lever("gradients kept", "zero_grad(set_to_none=False)", set_to_none=False)
-    for inplace, name in ((True, "activations in place"), (False, "activations not in place")):
-        lever(name, f"nn.ReLU(inplace={inplace})", because=_IN_PLACE, inplace=inplace)
+        lever("autocast", "torch.autocast('cuda', torch.bfloat16)", autocast="bfloat16")
+        lever("bfloat16 throughout", "model.to(torch.bfloat16)", dtype="bfloat16")
+    if not options.get("set_to_none", True):
+        lever("gradients let go", "zero_grad(set_to_none=True)", set_to_none=True)
+    lever("activations in place", "nn.ReLU(inplace=True)", because=_IN_PLACE, inplace=True)
     if batch > 1:
-        lever("half the batch", f"batch of {batch // 2}", at=batch // 2)
+        lever("half the batch", f"a batch of {batch // 2}", at=batch // 2)
     parts = next((parts for parts in (4, 2) if batch % parts == 0), None)
     if parts and options.get("accumulate", 1) == 1:
         part = batch // parts
@@ -176,7 +182,13 @@ def levers_for(trace: Trace, batch: int, options: Mapping[str, Any]) -> list[Lev
 
 
 _CLASSES = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
-"""What PyTorch calls the optimizers that have a name."""
+"""The optimizers' classes in torch.optim."""
+
+_ADAMS = ("adam", "adamw")
+"""Those that keep two tensors of state for each parameter."""
+
+_SHARED = ("lr", "weight_decay", "foreach", "fused", "maximize")
+"""What can be told to SGD as well."""
 
 _IN_PLACE = (
     "a ReLU keeps its output for the backward and the layer before it does not keep its own, so what in-place spares "
@@ -185,22 +197,38 @@ _IN_PLACE = (
 
 
 def checkpointable(trace: Trace) -> list[tuple[str, ...]]:
-    """The ways to checkpoint a network by its own modules: for each depth, the blocks that stand there.
+    """The ways to checkpoint a network by its own modules: for each depth, the blocks that repeat there.
 
-    A pattern `features.*` stands for all blocks beside one another; those that hold nothing but leaves count as one.
+    A block is a module with others inside that is called; it repeats where another of its class stands beside it under
+    the same parent. The outermost _MOST_WAYS depths are taken; without any, the outermost blocks, whatever they are.
     """
-    blocks = [module.path for module in trace.modules if module.path and not module.leaf and module.calls]
-    by_depth: dict[int, dict[str, None]] = {}
-    for path in blocks:
-        if path.count(".") > _DEEPEST:
-            continue
-        above, _, name = path.rpartition(".")
-        pattern = f"{above}.*" if above and name.isdecimal() else path
-        by_depth.setdefault(path.count("."), {})[pattern] = None
-    return [tuple(patterns) for patterns in by_depth.values() if len(patterns) <= _MOST_PATTERNS]
+    blocks = [module for module in trace.modules if module.path and not module.leaf and module.calls]
+    like = Counter((_parent(block.path), block.type) for block in blocks)
+    by_depth: dict[int, list[str]] = {}
+    for block in blocks:
+        if like[_parent(block.path), block.type] > 1:
+            by_depth.setdefault(block.path.count("."), []).append(block.path)
+    if by_depth:
+        return [tuple(by_depth[depth]) for depth in sorted(by_depth)[:_MOST_WAYS]]
+    top = min((block.path.count(".") for block in blocks), default=0)
+    outermost = tuple(block.path for block in blocks if block.path.count(".") == top)
+    return [outermost] if outermost else []
 
 
-_MOST_PATTERNS, _DEEPEST = 6, 1
+_MOST_WAYS = 3
+"""Each is a trace."""
+
+
+def _parent(path: str) -> str:
+    return path.rpartition(".")[0]
+
+
+def _briefly(blocks: Sequence[str], trace: Trace) -> str:
+    """Blocks in few words: `features.*` for all that stand beside one another there, the first and last of many."""
+    chosen = set(blocks)
+    others = {_parent(m.path) for m in trace.modules if not m.leaf and m.calls and m.path not in chosen}
+    words = list(dict.fromkeys(f"{_parent(b)}.*" if _parent(b) and _parent(b) not in others else b for b in blocks))
+    return ", ".join(words) if len(words) < 3 else f"{words[0]} … {words[-1]}"
 
 
 def _saving(base: Memory, lever: Lever, trace_with: TraceWith) -> Saving | None:
@@ -213,8 +241,9 @@ def _saving(base: Memory, lever: Lever, trace_with: TraceWith) -> Saving | None:
         return None
     memory = remember(trace)
     reserved = replay(trace).peak_reserved_bytes if trace.target == "cuda" else None
-    saving = base.peak_bytes - memory.peak_bytes
-    return Saving(lever, memory.peak_bytes, saving, memory.saved_bytes, reserved, _reason(base, memory, lever))
+    saving, why = base.peak_bytes - memory.peak_bytes, _reason(base, memory, lever)
+    why = f"it raises the peak here: {why}" if saving < 0 else why
+    return Saving(lever, memory.peak_bytes, saving, memory.saved_bytes, reserved, why)
 
 
 def _reason(base: Memory, memory: Memory, lever: Lever) -> str:

@@ -13,10 +13,11 @@ from functools import cached_property
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+from costmodel.cost import block_of
 from costmodel.devices import device as find_device
 from costmodel.display import html_table
-from costmodel.errors import InputError, type_of
-from costmodel.graph import HOST, ROLES, Operation, Storage, Trace
+from costmodel.errors import InputError, nearest, type_of
+from costmodel.graph import HOST, LOSS_LAYER, OPTIMIZER_LAYER, ROLES, Operation, Storage, Trace
 from costmodel.memory.ladder import Rung, check_target, ladder, overheads, requested_only
 from costmodel.memory.runs import Replay, replay
 from costmodel.units import iec
@@ -40,6 +41,25 @@ class Holder(NamedTuple):
     """Of the first tensor that looked at it."""
 
     dtype: str = ""
+
+
+class Held(dict[str, int]):
+    """Bytes that are alive at the peak by the name of what they are summed by, the largest first."""
+
+    def __init__(self, by: str, sums: Mapping[str, int]) -> None:
+        super().__init__(sorted(sums.items(), key=lambda item: -item[1]))
+        self.by = by
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a name, in bytes."""
+        import pandas as pd
+
+        return pd.DataFrame(list(self.items()), columns=[self.by, "held_bytes"])
+
+    def _repr_html_(self) -> str:
+        name = (self.by, "term" if self.by == "role" else "layer")
+        total = ("total", sum(self.values()))
+        return html_table(f"Bytes at the peak by {self.by}", [name, ("bytes", "bytes")], self.items(), total)
 
 
 class Saved(NamedTuple):
@@ -86,6 +106,12 @@ class Memory:
         return self.trace.operations[self.peak_index]
 
     @property
+    def peak_place(self) -> str:
+        """That operation and its layer in words: "aten.relu of features.1"."""
+        operator, layer = self.peak_operation.operator, self.peak_operation.layer
+        return operator if layer in (LOSS_LAYER, OPTIMIZER_LAYER) else f"{operator} of {layer or 'the network itself'}"
+
+    @property
     def by_role(self) -> Mapping[str, int]:
         """The peak's bytes by role."""
         return {role: live[self.peak_index] for role, live in self.timeline.items()}
@@ -99,6 +125,27 @@ class Memory:
             if storage.nbytes and storage.role != HOST and _alive(storage, self.peak_index)
         ]
         return tuple(sorted(held, key=lambda holder: -holder.nbytes))
+
+    def by(self, key: str, depth: int | None = None) -> Held:
+        """The peak's bytes by "layer", "block" or "role", the largest first: a dict by name.
+
+        A parameter, its gradient and its optimizer state belong to the layer that holds it, what was computed to the
+        layer that made it; what the network was fed is "(input)". A block is the module that a layer stands in; with
+        `depth`, the layer's path cut to that many components. Raises InputError for another key.
+        """
+        if key not in ("layer", "block", "role"):
+            raise InputError(
+                f"cannot sum by {key!r}: use layer, block or role.{nearest(key, ('layer', 'block', 'role'))}"
+            )
+        layers = {parameter.name: parameter.layer for parameter in self.trace.parameters}
+        modules = self.trace.module_by_path
+        sums: dict[str, int] = {}
+        for holder in self.holders():
+            layer = _layer_of(holder, layers)
+            leaf = layer in modules and modules[layer].leaf
+            name = {"role": holder.role, "layer": layer, "block": block_of(layer, leaf, depth)}[key]
+            sums[name] = sums.get(name, 0) + holder.nbytes
+        return Held(key, sums)
 
     @property
     def saved_bytes(self) -> int:
@@ -158,17 +205,15 @@ class Memory:
 
     def _repr_html_(self) -> str:
         """The peak's holders for a notebook, the largest first."""
-        where = self.peak_operation
-        title = (
-            f"{self.trace.model}: peak of {iec(self.peak_bytes)} in {where.operator} of {where.layer or 'the network'}"
-        )
+        phase = self.peak_operation.phase
+        title = f"{self.trace.model}: peak of {iec(self.peak_bytes)} in {self.peak_place} ({phase})"
         held = self.holders()
         rest = sum(holder.nbytes for holder in held[_SHOWN:])
         rows: list[Holder] = [*held[:_SHOWN]]
         if rest:
             rows.append(Holder(f"{len(held) - _SHOWN} more", "", rest))
         columns = [("tensor of", "layer"), ("role", "term"), ("bytes", "bytes"), ("shape", "shape"), ("type", "term")]
-        return html_table(f"{title} ({where.phase})", columns, rows, ("total", "", self.peak_bytes, None, ""))
+        return html_table(title, columns, rows, ("total", "", self.peak_bytes, None, ""))
 
     def _live(self, role: str) -> tuple[int, ...]:
         """Bytes of one role, from what each operation adds and what the one before it let go."""
@@ -190,6 +235,15 @@ def remember(trace: Trace) -> Memory:
     if not isinstance(trace, Trace):
         raise InputError(f"remember takes a trace, not {type_of(trace)}: cm.trace(network, shape) makes one.")
     return Memory(trace)
+
+
+def _layer_of(holder: Holder, layers: Mapping[str, str]) -> str:
+    """The layer that a tensor belongs to, by the layers of the parameters."""
+    if holder.role == "input":
+        return "(input)"
+    if holder.role == "optimizer state":  # "exp_avg of features.0.weight"
+        return layers.get(holder.name.partition(" of ")[2], OPTIMIZER_LAYER)
+    return layers.get(holder.name, holder.name)
 
 
 def _first_tensors(trace: Trace) -> dict[int, tuple[tuple[int, ...], str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -14,6 +15,10 @@ from costmodel.networks import imported, own, zoo
 from costmodel.tracer import Shape, parse_shape
 
 _TORCHVISION = "torchvision:"
+
+_MOST_ELEMENTS = 2**40
+"""Of an input. Torch counts a tensor's bytes in 64 bits and does not say when they overflow: this leaves room for
+activations a million times as large."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,9 @@ class Network:
         chosen = _parsed(shapes) or self.input_shapes
         if not chosen:
             raise InputError(f"{self.name} does not say what it takes: give --input CxHxW, one for each input.")
+        most = _MOST_ELEMENTS // max(math.prod(shape.sizes) for shape in chosen)
+        if batch > most:
+            raise InputError(f"a batch of {batch} is too large for a tensor's size: give at most {most}.")
         if self.needs_run:
             return ([*chosen] * batch,)
         return tuple(Shape((batch, *shape.sizes), shape.dtype) for shape in chosen)

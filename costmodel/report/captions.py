@@ -16,6 +16,8 @@ from costmodel.roofline import CONVENTION, Prediction, interval
 from costmodel.units import iec, joules, percent, plural, seconds, si
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from costmodel.chip.dram import Curves, Traffic
     from costmodel.chip.evaluation import Evaluation
     from costmodel.chip.fusion import Fusion
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from costmodel.validation import Validation
 
 FLOPS = "FLOPs = 2 x MACs + vector FLOPs; bytes count each distinct tensor that an operation takes or makes once."
+BLOCKS = "A block's row is what stands directly in it, without the blocks inside it."
 BYTES = "Bytes are those that tensors ask for, before an allocator rounds."
 NOT_COUNTED = (
     "Not counted: cuDNN's workspaces, and what the driver keeps of a memory for itself, where nobody says how much."
@@ -54,13 +57,15 @@ def _run(trace: Trace) -> list[str]:
 
 
 def bound_note(prediction: Prediction) -> str:
-    """What a prediction's times are."""
-    return f"{prediction.device.title}: {CONVENTION}."
+    """What a prediction's times are, and whose operators they are of if not the device's."""
+    device, target = prediction.device, prediction.costs.trace.target
+    own = "" if target == device.target else f" The operators are those of target {target}, not of the device."
+    return f"{device.title}: {CONVENTION}.{own}"
 
 
 def estimate_notes(prediction: Prediction) -> list[str]:
     """What a prediction's estimates are, and what they leave out; nothing for a device that was not calibrated."""
-    calibration, device, trace = prediction.device.calibration, prediction.device, prediction.costs.trace
+    calibration = prediction.device.calibration
     if calibration is None:
         return []
     notes = []
@@ -69,18 +74,16 @@ def estimate_notes(prediction: Prediction) -> list[str]:
         notes.append(f"Estimate: {interval(prediction.estimate)}; an interval holds {share} of the shapes held out.")
     if prediction.uncovered:
         notes.append(f"No estimate, for want of a measured ceiling: {', '.join(prediction.uncovered)}.")
-    if (trace.target == "cpu") != (device.kind == "cpu"):
-        own = "cpu" if device.kind == "cpu" else "cuda"
-        notes.append(f"These are operators as {trace.target} runs them: give --target {own} for those of the device.")
     return notes
 
 
 def peak_notes(memory: Memory, rungs: Sequence[Rung] = ()) -> list[str]:
     """How high a peak is, when it is reached, what for, and what a process takes for it."""
-    where = memory.peak_operation
     roles = ", ".join(f"{role} {iec(held)}" for role, held in memory.by_role.items() if held)
-    place = f"{where.operator} of {where.layer or 'the network itself'} ({where.phase})"
-    notes = [f"Peak of {iec(memory.peak_bytes)} in {place}.", f"By role: {roles}."]
+    notes = [
+        f"Peak of {iec(memory.peak_bytes)} in {memory.peak_place} ({memory.peak_operation.phase}).",
+        f"By role: {roles}.",
+    ]
     if memory.trace.train:
         notes.append(f"Autograd saves {iec(memory.saved_bytes)} in the forward for the backward.")
     return [*notes, *rung_notes(rungs)]
@@ -96,16 +99,33 @@ def rung_notes(rungs: Sequence[Rung]) -> list[str]:
 
 def room_note(device: Device, rungs: Sequence[Rung], fits: bool) -> str:
     """Whether a run fits a device."""
-    size, taken = iec(device.room_bytes or 0), iec(rungs[-1].nbytes)
+    room, most = device.room_bytes or 0, rungs[-1].nbytes
+    size, taken = iec(room), iec(most)
+    if fits and most > room:
+        return f"It fits the {device.title} ({size}) in less than these {taken}: {_RETRIES}."
     if fits:
         return f"It fits the {device.title}: {taken} of {size}."
     return f"It does not fit the {device.title}: it takes {taken}, and there are {size}. --fit finds the largest batch."
 
 
+def sweep_notes(sweep: pd.DataFrame, device: Device | None, beside: Sequence[Overhead]) -> list[str]:
+    """What a sweep over batches was held against, where a device was named, and what was assumed."""
+    notes = []
+    if device is not None and "fits" in sweep:
+        room = device.room_bytes or 0
+        tight = bool((sweep["fits"] & (sweep["process_bytes"].fillna(0) > room)).any())
+        more = f"; where its process would take more, {_RETRIES}" if tight else ""
+        notes.append(f"Fits: whether the {device.title} ({iec(room)}) runs the batch{more}.")
+    return [*notes, *assumed_notes(beside)]
+
+
+_RETRIES = "the allocator has to give segments back and ask for others, which takes time"
+
+
 def group_notes(costs: Costs, by: str = "layer", depth: int | None = None) -> list[str]:
     """What a row of a table of costs is, where that may be misread."""
     if by == "block" and depth is None:
-        return ["A block's row is what stands directly in it, without the blocks inside it."]
+        return [BLOCKS]
     if by == "layer" and any(layer.kind == MIXED for layer in costs.layers):
         return [
             "mixed: what a module calls itself, beside the modules inside it (F.relu, F.max_pool2d ...); "
@@ -121,15 +141,15 @@ def fit_notes(fit: Fit, train: bool) -> list[str]:
     if not fit.batch:
         held = fit.point.process_bytes if fit.rung == "process" else fit.point.requested_bytes
         return [f"nothing fits the {device.title}: {what} of one sample takes {iec(held or 0)}, and it has {size}."]
+    tried = f"Larger batches were {'all tried' if fit.proven else 'searched by bisection'} up to {fit.bound:,}, beyond"
     notes = [
         f"The {device.title} ({size}) runs {what} of up to {fit.batch:,} samples.",
-        f"Larger batches were {'all tried' if fit.proven else 'searched by bisection'} up to {fit.bound:,}, beyond "
-        "which the tensors alone would overfill the memory.",
+        f"{tried} which the tensors alone would overfill the memory."
+        if fit.batch < fit.bound
+        else "The tensors of one more alone would overfill the memory.",
     ]
     if fit.easy_batch < fit.batch:
-        notes.append(
-            f"Beyond {fit.easy_batch:,} the allocator has to give segments back and ask for others, which takes time."
-        )
+        notes.append(f"Beyond {fit.easy_batch:,} {_RETRIES}.")
     if not fit.inverted:
         notes.append("This network's operations depend on its batch, so batches were traced one by one.")
     return [*notes, *assumed_notes(fit.beside)]

@@ -22,6 +22,7 @@ from costmodel.report.tables import (
     fits_table,
     fusion_table,
     groups_table,
+    held_table,
     layers_table,
     networks_table,
     prediction_table,
@@ -107,13 +108,16 @@ def memory(
     rungs: Iterable[Rung] = (),
     beside: Iterable[Overhead] = (),
     *,
+    by: str = "tensor",
+    depth: int | None = None,
     sweep: pd.DataFrame | None = None,
     fit: Fit | None = None,
     savings: Savings | None = None,
 ) -> Document:
     """`costmodel/memory/1`: the peak of live tensors, when it is reached, who holds it, what a process takes for it.
 
-    What else was asked for stands beside it: other batches, the largest that fits a device, what levers save.
+    What else was asked for stands beside it: the peak `by` layer, block or role, other batches, the largest that fits
+    a device, what levers save.
     """
     where = memory.peak_operation
     document = _head("memory", memory.trace) | {
@@ -133,6 +137,8 @@ def memory(
             for h in memory.holders()
         ],
     }
+    if by != "tensor":
+        document["groups"] = {"by": by, "rows": records(held_table(memory, by, depth))}
     if sweep is not None:
         document["sweep"] = records(sweep)
     if fit is not None:

@@ -33,6 +33,19 @@ def memory_table(memory: Memory, most: int | None = None) -> pd.DataFrame:
     )
 
 
+def held_table(memory: Memory, by: str, depth: int | None = None, most: int | None = None) -> pd.DataFrame:
+    """One row a layer, block or role that holds bytes at the peak, the largest first; beyond `most`, the rest in one.
+
+    Raises InputError for another `by`.
+    """
+    held = list(memory.by(by, depth).items())
+    rest = held[len(held[:most]) :]
+    rows = held[:most] + ([(f"{len(rest)} more", sum(nbytes for _, nbytes in rest))] if rest else [])
+    return frame_of(
+        (by, "held_bytes", "held_share"), ((name, nbytes, share(nbytes, memory.peak_bytes)) for name, nbytes in rows)
+    )
+
+
 def ladder_table(rungs: Iterable[Rung]) -> pd.DataFrame:
     """One row a way of counting the peak, from what tensors ask for to what the process holds."""
     names = ("rung", "rung_bytes", "added_bytes", "adds")
