@@ -142,6 +142,7 @@ def test_the_holders_summed(cli: Cli) -> None:
     lines = cli("torchvision:resnet18", "--by", "block", "--depth", 1, "-f", "csv").out.splitlines()
     assert lines[0] == "block,held_bytes,held_share"
     assert {"layer1", "layer4", "fc"} < {line.split(",")[0] for line in lines}
+    assert "--by layer, --by block and --by role sum them" in cli("lenet").out
     out = cli("vgg16", "--by", "block").out
     assert "A block's row is what stands directly in it" in out
     assert "total" in out

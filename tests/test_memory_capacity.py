@@ -143,6 +143,15 @@ def test_a_network_that_looks_at_its_batch_is_traced() -> None:
     assert len(set(traced.batches)) < 40
 
 
+def test_a_batch_that_was_traced_needs_no_other() -> None:
+    traced = Traced(nn.Linear(1024, 1024, bias=False), (1024,))
+    memory = scaling(traced)
+    memory.trace(7)
+    assert memory.holds(7, "v100")
+    assert memory.peak_bytes(7) == 4 * MIB + 7 * 8192
+    assert traced.batches == [7]
+
+
 class Deeper(nn.Module):
     """A network that runs its layer three times from ten samples on: 64 -> 64 with bias, then ReLU."""
 

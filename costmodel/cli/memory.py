@@ -107,10 +107,10 @@ def memory(
     if not shown:
         fits = at_any_batch.holds(feed.batch, hardware) if hardware and hardware.room_bytes else None
         room = [] if hardware is None or fits is None else [captions.room_note(hardware, rungs, fits)]
-        blocks = [captions.BLOCKS] if by is HeldBy.BLOCK and depth is None else []
-        notes = [*captions.peak_notes(memory, rungs), *room, captions.BYTES, *blocks]
-        most = None if out.format is Format.CSV else _HOLDERS
         tensors = by is HeldBy.TENSOR
+        rows = captions.held_notes(by, depth)
+        notes = [*captions.peak_notes(memory, rungs), *room, captions.BYTES, *rows]
+        most = None if out.format is Format.CSV else _HOLDERS
         table = tables.memory_table(memory, most) if tensors else tables.held_table(memory, by, depth, most)
         shown.append(rendered(table, out, title, notes))
     return Answer("\n".join(shown))

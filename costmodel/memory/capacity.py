@@ -173,7 +173,7 @@ class Scaling:
 
         batches = tuple(batches)
         if batches:
-            self._plan(max(batches))  # the largest first: where it is as foretold, so are those below
+            self._vouched_for(max(batches))  # the largest first: where it is as foretold, so are those below
         frame = pd.DataFrame([self.point(batch, device) for batch in batches], columns=Point._fields)
         if device is not None and find_device(device).room_bytes:
             frame["fits"] = [self.holds(batch, device) for batch in batches]
@@ -257,22 +257,19 @@ class Scaling:
         return self._plan(batch) if lines is None or batch < _SAMPLES[0] else lines.at(batch)
 
     def _plan(self, batch: int) -> _Plan:
-        """The same as it is: by the lines as far as they were checked, beyond that by a trace, which checks them."""
-        lines = self._lines
-        if lines is None or batch < _SAMPLES[0]:
-            return _Plan.of(self.trace(batch))
-        if batch <= self._checked:
-            return lines.at(batch)
-        traced = _Plan.of(self.trace(batch))
-        if traced.same_as(lines.at(batch)):
-            self._checked = batch
-        else:
-            self._lines = None  # from here on every batch is traced
-        return traced
+        """The same as it is: from a trace that is there or must be, else from lines that hold so far."""
+        if batch not in self._traces and batch >= _SAMPLES[0] and self._vouched_for(batch):
+            return self._foretold(batch)
+        return _Plan.of(self.trace(batch))
 
     def _vouched_for(self, batch: int) -> bool:
-        """Whether a batch takes what the lines say."""
-        self._plan(batch)
+        """Whether the lines hold up to a batch, as a trace there says, once for all batches below it."""
+        lines = self._lines
+        if lines is not None and batch > self._checked:
+            if _Plan.of(self.trace(batch)).same_as(lines.at(batch)):
+                self._checked = batch
+            else:
+                self._lines = None  # from here on every batch is traced
         return self.affine
 
 

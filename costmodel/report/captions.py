@@ -122,6 +122,13 @@ def sweep_notes(sweep: pd.DataFrame, device: Device | None, beside: Sequence[Ove
 _RETRIES = "the allocator has to give segments back and ask for others, which takes time"
 
 
+def held_notes(by: str, depth: int | None = None) -> list[str]:
+    """What a row of a table of a peak's holders is, and how to have other rows."""
+    if by == "tensor":
+        return ["A row is a tensor; --by layer, --by block and --by role sum them."]
+    return [BLOCKS] if by == "block" and depth is None else []
+
+
 def group_notes(costs: Costs, by: str = "layer", depth: int | None = None) -> list[str]:
     """What a row of a table of costs is, where that may be misread."""
     if by == "block" and depth is None:

@@ -131,7 +131,7 @@ COLUMNS: Mapping[str, Column] = {
     "lever": Column("lever", "text", "what is changed about the training step", 0),
     "saving_bytes": Column("saves", "bytes", "how much lower the peak is", 0),
     "saved_bytes": Column("saved for backward", "bytes", "what autograd saves", 3),
-    "how": Column("how", "prose", "what to write in a program", 4),
+    "how": Column("in PyTorch", "prose", "what to write in a program", 4),
     "why": Column("why", "prose", "where the saving comes from, or why there is none", 0),
     "layers": Column("layers", "layer", "dotted paths of the modules that run as one", 0),
     "alone_bytes": Column("alone", "bytes", "what its contractions move one by one", 1, adds=True),
