@@ -55,7 +55,7 @@ def ladder_table(rungs: Iterable[Rung]) -> pd.DataFrame:
 def fits_table(fits: Iterable[Fit]) -> pd.DataFrame:
     """One row a device: the largest batch that it runs, and what that takes."""
     names = (
-        "device", "memory_bytes", "largest_batch", "easy_batch", "bound_batch", "requested_bytes", "reserved_bytes",
+        "device", "room_bytes", "largest_batch", "easy_batch", "bound_batch", "requested_bytes", "reserved_bytes",
         "process_bytes",
     )  # fmt: skip
     return frame_of(
@@ -63,7 +63,7 @@ def fits_table(fits: Iterable[Fit]) -> pd.DataFrame:
         (
             (
                 fit.device.title,
-                fit.device.memory_bytes,
+                fit.device.room_bytes,
                 fit.batch,
                 fit.easy_batch,
                 fit.bound,
