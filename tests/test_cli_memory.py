@@ -120,7 +120,7 @@ def test_the_largest_batch(cli: Cli) -> None:
     assert found["proven"]
     assert found["inverted"]
     assert found["easy_batch"] <= found["largest_batch"] <= found["bound_batch"]
-    assert found["process_bytes"] <= found["memory_bytes"] == 1 << 30
+    assert found["process_bytes"] <= found["room_bytes"] == 1 << 30
     out = cli("lenet", "--train", "-d", "small.toml", "--fit").out
     assert f"The Small (1.00 GiB) runs a training step of up to {found['largest_batch']:,} samples." in out
     assert "Assumed for the process" in out

@@ -346,7 +346,16 @@ def devices(found: Iterable[Device]) -> Document:
 
 def device(device: Device) -> Document:
     """One device: its numbers, and their sources by the number's name."""
-    names = ("memory_bandwidth", "memory_bytes", "l2_bytes", "l3_bytes", "units", "clock_hertz", "launch_seconds")
+    names = (
+        "memory_bandwidth",
+        "memory_bytes",
+        "usable_bytes",
+        "l2_bytes",
+        "l3_bytes",
+        "units",
+        "clock_hertz",
+        "launch_seconds",
+    )
     return {
         "name": device.name,
         "title": device.title,
