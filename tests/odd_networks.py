@@ -210,7 +210,7 @@ ODD: Mapping[str, Odd] = {
             lambda: nn.Conv2d(8, 8, 5, padding="valid"),
         )
     ),
-    "one image": Odd(chain(conv, nn.ReLU, conv), ((8, 16, 16),)),
+    "one image": Odd(chain(conv, nn.ReLU, conv), (torch.zeros(8, 16, 16),)),
     "one dimension": Odd(
         chain(
             lambda: nn.Conv1d(4, 4, 3),
