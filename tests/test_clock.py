@@ -7,7 +7,7 @@ import torch
 
 from costmodel.errors import HardwareError, InputError
 from costmodel.hardware import clock as module
-from costmodel.hardware.clock import COLD, Clock, Timing, circumstances, find_device, rotation, threads
+from costmodel.hardware.clock import COLD, Clock, Timing, check_threads, circumstances, find_device, rotation, threads
 
 
 def test_median_and_spread_of_repetitions() -> None:
@@ -151,3 +151,12 @@ def test_on_cuda_the_device_is_timed_by_events(monkeypatch: pytest.MonkeyPatch) 
     assert timing.seconds == pytest.approx((2e-3, 2e-3))
     assert clock.once(call) == pytest.approx(2e-3)
     assert delays and all(cycles > 0 for cycles in delays)
+
+
+def test_no_more_threads_than_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    check_threads(4)
+    check_threads(None)
+    for count in (0, 5, 9999):
+        with pytest.raises(InputError, match=rf"{count} threads cannot compute: give 1 to 4"), threads(count):
+            pass

@@ -209,6 +209,10 @@ def test_measure_and_validate_from_the_command_line(tmp_path, capsys, monkeypatc
     assert run(["measure", *model, *cpu, "--batch", "1", "--batch", "2", "-o", "r.json", "--format", "json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["schema"] == "costmodel/measurement/1" and [r["batch"] for r in document["runs"]] == [1, 2]
+    assert run(["measure", *model, *cpu, "--batch", "1", "--batch", "1", "--format", "csv"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2, "what is asked for twice is measured once"
+    assert run(["measure", *model, "--device", "cpu", "--threads", "9999"]) == 2
+    assert "logical cores" in capsys.readouterr().err
     assert run(["measure", *model, *cpu, "-o", "r.json"]) == 2
     assert "is there already" in capsys.readouterr().err
 

@@ -84,7 +84,7 @@ def test_any_value_survives(seconds: float, count: int, name: str, nbytes: int |
 def test_derived_numbers() -> None:
     assert RUN.noise == pytest.approx(0.2 / 2.0)  # from 1.9 to 2.1 ms, of the median 2.0
     assert RUN.profiler_ratio == pytest.approx(4 / 2)
-    assert RUN.images_per_second == pytest.approx(2 / 2e-3)
+    assert RUN.samples_per_second == pytest.approx(2 / 2e-3)
     assert RUN.layers[0].launches == 3
     assert RUN.layers[0].noise == pytest.approx(2 / 6)
 

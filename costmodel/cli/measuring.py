@@ -47,22 +47,23 @@ def measure(
     """Run networks on a device: time by layer and in total, memory, kernels. Random data, random weights."""
     if output is not None:
         check_free(output, force)
-    from costmodel.hardware.clock import find_device
+    from costmodel.hardware.clock import check_threads, find_device
     from costmodel.hardware.measure import measure, measurement
     from costmodel.hardware.record import Switches
     from costmodel.report.measured import record_notes, runs_table
     from costmodel.tracer import Training as Step
 
-    find_device(device)  # before any weight is made
+    find_device(device)  # both before any weight is made
+    check_threads(threads)
     switches = Switches(tf32.tf32_conv, tf32.tf32_matmul, benchmark, "channels_last" if channels_last else "contiguous")
     options = training_options(training)
-    batches = batch or [1]
+    names, batches = list(dict.fromkeys(models)), list(dict.fromkeys(batch or [1]))
     runs = []
     with progress() as tell:
-        for index, model in enumerate(models):
+        for index, model in enumerate(names):
             found = network(model, fed, real=True)
             for number, each in enumerate(batches):
-                tell(f"{found.title}, batch {each}", index * len(batches) + number, len(models) * len(batches))
+                tell(f"{found.title}, batch {each}", index * len(batches) + number, len(names) * len(batches))
                 run = measure(
                     found.module,
                     found.inputs(each),
@@ -123,7 +124,7 @@ def suite(
         text = documents.to_text(documents.suite(device, outcomes))
     else:
         text = rendered(suite_table(outcomes), shown, f"Suite on {device}, in {output}", total=False)
-    return Answer(text, 1 if any(outcome.state == suites.FAILED for outcome in outcomes) else 0)
+    return Answer(text, 1 if any(outcome.state in (suites.FAILED, suites.GIVEN_UP) for outcome in outcomes) else 0)
 
 
 def _command_line() -> str:

@@ -18,7 +18,7 @@ import platform
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -223,11 +223,17 @@ def rotation(set_bytes: int, cache_bytes: int, most: int = 64) -> int:
     return max(2, min(most, -(-2 * cache_bytes // max(1, set_bytes)) + 1))
 
 
+def check_threads(count: int | None) -> None:
+    """Raises InputError for a number of threads that the CPU cannot run side by side."""
+    most = os.cpu_count()
+    if count is not None and (count < 1 or (most is not None and count > most)):
+        raise InputError(f"{count} threads cannot compute: give 1 to {most}, this machine's number of logical cores.")
+
+
 @contextmanager
 def threads(count: int | None) -> Iterator[int]:
     """Run with so many threads on the CPU, and with as many as before afterwards; None leaves them."""
-    if count is not None and count < 1:
-        raise InputError(f"{count} threads cannot compute: give at least 1.")
+    check_threads(count)
     before = torch.get_num_threads()
     if count is not None:
         torch.set_num_threads(count)
@@ -249,6 +255,12 @@ def circumstances(device: str | torch.device, command: str = "") -> dict[str, An
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
     return found | ({"command": command} if command else {})
+
+
+def device_title(circumstances: Mapping[str, Any]) -> str:
+    """The device that circumstances are about, a CPU with its threads: "AMD EPYC, 1 thread"."""
+    hardware, count = circumstances["device"], circumstances["threads"]
+    return f"{hardware['name']}, {count} thread{'s' * (count > 1)}" if hardware["type"] == "cpu" else hardware["name"]
 
 
 def cache_sizes() -> dict[str, int]:

@@ -185,7 +185,7 @@ class Run:
         return self.profiled.median / self.eager.median if self.profiled and self.eager else None
 
     @property
-    def images_per_second(self) -> float | None:
+    def samples_per_second(self) -> float | None:
         """Samples a second, from eager wall time."""
         return self.batch / self.eager.median if self.eager else None
 
@@ -273,12 +273,13 @@ class Measurement:
         """The runs for a notebook."""
         columns = [
             ("network", "text"), ("batch", "count"), ("dtype", "term"), ("run", "term"), ("eager", "seconds"),
-            ("work", "seconds"), ("graph", "seconds"), ("images/s", "count"), ("noise", "percent"), ("failure", "text"),
+            ("work", "seconds"), ("graph", "seconds"), ("samples/s", "count"), ("noise", "percent"),
+            ("failure", "text"),
         ]  # fmt: skip
         rows = [
             (
                 run.model, run.batch, run.dtype, run.phase_text, *(_median(each) for each in (run.eager, run.work)),
-                _median(run.graph), run.images_per_second, run.noise if run.rounds else None, run.failure,
+                _median(run.graph), run.samples_per_second, run.noise if run.rounds else None, run.failure,
             )
             for run in self.runs
         ]  # fmt: skip
@@ -304,7 +305,7 @@ def _row(run: Run) -> dict[str, Any]:
         "work_seconds": _median(run.work),
         "graph_seconds": _median(run.graph),
         "profiled_seconds": _median(run.profiled),
-        "images_per_second": run.images_per_second,
+        "samples_per_second": run.samples_per_second,
         "noise": run.noise if run.rounds else None,
         **asdict(run.memory),
         "failure": run.failure,

@@ -68,7 +68,7 @@ COLUMNS: Mapping[str, Column] = {
     "estimate_seconds": Column("estimate", "seconds", "what a calibrated device is expected to take", 0, adds=True),
     "low_seconds": Column("from", "seconds", "the lower end of the estimate's interval", 3),
     "high_seconds": Column("to", "seconds", "the upper end of the estimate's interval", 3),
-    "samples_per_second": Column("samples/s", "ratio", "samples a second by the estimate, else at the bound", 0),
+    "samples_per_second": Column("samples/s", "ratio", "by wall time, the estimate or the bound", 0),
     "binding": Column("bound by", "term", "compute or memory", 1),
     "flops_per_second": Column("rate", "flops_per_second", "FLOPs per second at the bound", 3),
     # calibrations
@@ -199,7 +199,6 @@ COLUMNS: Mapping[str, Column] = {
     "work_seconds": Column("work", "seconds", "sum of what the device did: kernels, or a CPU's operators", 1),
     "graph_seconds": Column("graph", "seconds", "replay as one CUDA graph", 1),
     "eager_seconds": Column("eager", "seconds", "wall time as a user writes it, without the profiler", 0),
-    "images_per_second": Column("images/s", "count", "samples a second of eager wall time", 1),
     "rank_correlation": Column("rank correlation", "ratio", "Spearman's, of layers predicted and measured", 2),
     "noise": Column("noise", "percent", "how far repetitions lie apart, as a share of their median", 2),
     "profiler_ratio": Column("profiled", "times", "wall time under the profiler, as a multiple of that without", 4),
@@ -213,7 +212,7 @@ COLUMNS: Mapping[str, Column] = {
     "graph_error": Column("vs graph", "percent", "difference to the CUDA graph's replay, as a share of it", 1),
     "eager_error": Column("vs eager", "percent", "difference to eager wall time, as a share of it", 0),
     "step": Column("step", "text", "what a suite does", 0),
-    "state": Column("state", "term", "done, there already, failed, no time", 0),
+    "state": Column("state", "term", "done, there already, failed, no time, given up", 0),
     "took_seconds": Column("took", "seconds", "how long it took", 1),
     # catalogues
     "name": Column("name", "text", "what a command takes", 0),

@@ -34,7 +34,7 @@ def _run_row(run: Run) -> dict[str, Any]:
         "work_seconds": run.work.median if run.work else None,
         "graph_seconds": run.graph.median if run.graph else None,
         "eager_seconds": run.eager.median if run.eager else None,
-        "images_per_second": run.images_per_second,
+        "samples_per_second": run.samples_per_second,
         "noise": run.noise if run.rounds else None,
         "profiler_ratio": run.profiler_ratio,
         "requested_bytes": run.memory.requested_bytes,
