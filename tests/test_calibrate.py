@@ -22,7 +22,9 @@ from costmodel.errors import InputError
 from costmodel.estimate import CLASSES, Demand, class_of, seconds
 from costmodel.hardware import calibrate as module
 from costmodel.hardware import samples
+from costmodel.hardware.clock import Timing
 from costmodel.hardware.fit import Guess, Sample, fit
+from costmodel.hardware.reference import Reference, disturbance
 from costmodel.hardware.samples import unpadded_share
 from costmodel.hardware.shapes import DRAWS, Limits, cases
 from costmodel.tracer import trace
@@ -135,6 +137,7 @@ FULL = Device(
         {"conv_3x3": {"fp32": TRUE, "bf16": dataclasses.replace(TRUE, overlap=math.inf)}, "view": {"fp32": TRUE}},
         {"fp32": {128: 9e10, 256: 1e11}},
         {65536: 1e11, 2**27: 2e10},
+        0.04,
     ),
     facts={
         "memory_bandwidth": Fact(2e10, RUN, "the highest"), "launch_seconds": Fact(2e-6, RUN),
@@ -172,6 +175,8 @@ def test_a_number_without_a_source_is_not_written() -> None:
         (("cache_bytes = 33554432", "cache_bytes = 3.5"), ["calibration.cache_bytes", "whole"]),
         (("cache_bytes = 33554432", 'cache_bytes = "32 MiB"'), ["calibration.cache_bytes", "not a number"]),
         (("confidence = 0.9", "confidence = 90"), ["calibration.confidence", "between 0 and 1"]),
+        (("noise = 0.04", "noise = -0.1"), ["calibration.noise", "from 0.0 on"]),
+        (("noise = 0.04", "noise = true"), ["calibration.noise", "no share"]),
         (('[calibration]\nsource = "source1"\n', "[calibration]\n"), ["calibration.source"]),
         (('[calibration]\nsource = "source1"', '[calibration]\nsource = "s"'), ["calibration.source", "sources.s"]),
         (("conv_3x3.bf16", "conv_3x3.bf61"), ["calibration.classes.conv_3x3.bf61: unknown field", "bf16"]),
@@ -220,6 +225,7 @@ def test_a_real_calibration_of_this_cpu(tmp_path: Path, monkeypatch: pytest.Monk
     assert found.name == "mine" and found.kind == "cpu" and found.units == 1
     assert "costmodel calibrate --device cpu --threads 1" in found.source and found.date >= "2026"
     assert found.calibration is not None and set(found.calibration.classes) == set(TINY.classes)
+    assert found.calibration.noise is not None and found.calibration.noise > 0
     assert found.calibration.classes["gemv"]["fp32"].shapes == 4
     assert set(found.calibration.products["fp32"]) == {64}
     assert run(["calibrate", "--device", "cpu", "-o", str(path)]) == 2  # it is there already
@@ -236,14 +242,32 @@ def test_without_a_cuda_device_it_says_what_to_do(capsys: pytest.CaptureFixture[
 
 
 def test_wrong_usage(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert run(["calibrate", "--device", "tpu"]) == 2
+    new = ["-o", str(tmp_path / "new.toml")]
+    assert run(["calibrate", "--device", "tpu", *new]) == 2
     assert "use cpu, cuda" in capsys.readouterr().err
     assert run(["calibrate", "--device", "cpu", "-o", str(tmp_path / "file.json")]) == 2
     assert "ends in .toml" in capsys.readouterr().err
-    assert run(["calibrate", "--threads", "2"]) == 2
+    assert run(["calibrate", "--threads", "2", *new]) == 2
     assert "--device cpu" in capsys.readouterr().err
+    assert run(["calibrate", "--device", "cpu"]) == 2, "before anything is measured"
+    assert "--output" in capsys.readouterr().err
     assert run(["predict", "alexnet", "-d", "h200", "--estimate"]) == 2
     assert "costmodel calibrate" in capsys.readouterr().err
+
+
+def test_a_disturbed_calibration_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Medians of 1.02, 1.5 and 1.1 ms, the shortest time ever 1 ms: the slowest moment took half as long again."""
+    times = iter([(1e-3,), (1e-3, 1.02e-3, 9e-3), (1.5e-3, 1.4e-3, 1.6e-3), (1.1e-3, 1.0e-3, 1.2e-3)])
+    clock = SimpleNamespace(device="cpu", on_cuda=False, time=lambda calls, **options: Timing(next(times), "warm"))
+    found = Reference(clock, 64)  # type: ignore[arg-type]
+    assert found.noise == 0.0
+    for _ in range(3):
+        found.run()
+    assert found.noise == pytest.approx(0.5)
+    for noise, said in ((0.5, "took up to 1.5 times as long"), (0.2, ""), (None, "")):
+        each = dataclasses.replace(FULL, calibration=dataclasses.replace(FULL.calibration, noise=noise))
+        assert said in disturbance(each) and bool(said) == bool(disturbance(each))
+    assert disturbance(device("h200")) == "", "nothing was calibrated"
 
 
 def test_products_with_padding_are_told_apart() -> None:

@@ -14,10 +14,25 @@ import pytest
 
 import costmodel as cm
 from costmodel.cli import run
+from costmodel.devices import Calibration, Ceilings, Device, Fact, Source, to_toml
 from costmodel.errors import HardwareError, InputError
 from costmodel.hardware import suite as suites
+from costmodel.hardware.clock import circumstances, device_title, threads
 from costmodel.hardware.record import DEFAULTS, read
-from costmodel.hardware.suite import BF16, DONE, FAILED, NO_TIME, PLAIN, STRICT, TF32, THERE, Suite, Task, plan
+from costmodel.hardware.suite import (
+    BF16,
+    DONE,
+    FAILED,
+    GIVEN_UP,
+    NO_TIME,
+    PLAIN,
+    STRICT,
+    TF32,
+    THERE,
+    Suite,
+    Task,
+    plan,
+)
 
 TINY = (
     Task("lenet", PLAIN, 1, False),
@@ -27,7 +42,7 @@ TINY = (
 
 
 def tiny(folder: Path, tasks=TINY, **options) -> Suite:
-    return Suite("cpu", folder, tasks, run_seconds=0.0, threads=1, **{"effort": None} | options)
+    return Suite("cpu", folder, tasks, run_seconds=0.0, **{"threads": 1, "effort": None} | options)
 
 
 def test_records_are_written_and_skipped_when_there(tmp_path) -> None:
@@ -69,12 +84,56 @@ def test_a_damaged_or_foreign_file_is_not_overwritten(tmp_path) -> None:
     assert first.state == FAILED and "not a JSON document" in first.detail
     assert (tmp_path / "lenet-fp32.json").read_text() == "{"
 
-    (tmp_path / "lenet-fp32.json").unlink()
+
+def test_a_folder_of_other_circumstances_is_refused_before_anything_runs(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
     tiny(tmp_path, TINY[:1]).run()
-    kept = (tmp_path / "lenet-fp32.json").read_bytes()
-    (other,) = Suite("cpu", tmp_path, TINY[2:], run_seconds=0.0, threads=2, effort=None).run()
-    assert other.state == FAILED and "another threads (1, now 2)" in other.detail
-    assert (tmp_path / "lenet-fp32.json").read_bytes() == kept
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(InputError, match=r"lenet-fp32.json was made on .*, 1 thread, .* this is .*, 2 threads, "):
+        tiny(tmp_path, TINY, threads=2).run()
+    monkeypatch.setattr(suites, "circumstances", another_torch)
+    with pytest.raises(InputError, match=r"with torch .*, and this is .* with torch 99: give another folder"):
+        tiny(tmp_path).run()
+    assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+def another_torch(device):
+    found = circumstances(device)
+    return found | {"versions": found["versions"] | {"torch": "99"}}
+
+
+def test_a_calibration_of_other_circumstances_is_refused(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    calibrated(tmp_path / "device.toml", threads_=1)
+    assert tiny(tmp_path, (), effort=suites.FULL).run()[0].state == THERE
+    with pytest.raises(InputError, match=r"device.toml was made on .*, 1 thread, .* 2 threads"):
+        tiny(tmp_path, (), threads=2, effort=suites.FULL).run()
+    (tmp_path / "device.toml").write_text(to_toml(cm.device("xeon-icelake-1core")))
+    with pytest.raises(InputError, match=r"holds device.toml, which no suite wrote"):
+        tiny(tmp_path, (), effort=suites.FULL).run()
+
+
+def calibrated(path: Path, threads_: int) -> Device:
+    """A made-up calibration of this machine, written to a file."""
+    with threads(threads_):
+        now = circumstances("cpu")
+    run = Source("A test", "2026-11-26", via=f"python 3, torch {now['versions']['torch']}, AVX512")
+    view = Ceilings(0.0, 0.0, 1e9, 1e9, 1e9, 1e9, 1.0, 1.0, 1.0, 0.0, 2)
+    made = Device(
+        "device", f"{device_title(now)}, calibrated", "cpu", {"fp32": 1e11}, 1e10,
+        calibration=Calibration(2**25, 2**25, 0.9, {"view": {"fp32": view}}),
+        facts={name: Fact(1e11, run) for name in ("peaks.fp32", "calibration")} | {"memory_bandwidth": Fact(1e10, run)},
+    )  # fmt: skip
+    path.write_text(to_toml(made))
+    return made
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "thesis.json", "data"])
+def test_a_folder_of_somebody_elses_is_refused(tmp_path, name) -> None:
+    (tmp_path / name).mkdir() if name == "data" else (tmp_path / name).write_text("{}")
+    with pytest.raises(InputError, match=f"holds {name}, which no suite wrote"):
+        tiny(tmp_path).run()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_killed_half_way_it_keeps_what_it_measured(tmp_path) -> None:
@@ -117,12 +176,37 @@ def test_what_ended_the_suite_twice_is_not_tried_again(tmp_path, monkeypatch) ->
         with pytest.raises(Ended):
             tiny(tmp_path, TINY[:1]).run()
         assert [each["state"] for each in json.loads((tmp_path / "suite.json").read_text())["steps"]] == [state]
-    first, second = tiny(tmp_path, (TINY[0], Task("no-such-network", PLAIN, 1, False))).run()
-    assert (first.state, first.detail) == (FAILED, "it ended the suite twice, and was not tried again")
-    assert "no-such-network" in second.detail
+    for _ in range(2):  # now and ever after
+        first, second = tiny(tmp_path, (TINY[0], Task("no-such-network", PLAIN, 1, False))).run()
+        assert (first.state, first.detail) == (GIVEN_UP, "it ended the suite twice, and was not tried again")
+        assert "no-such-network" in second.detail
     (tmp_path / "suite.json").write_text("{")  # a damaged log is no log
     with pytest.raises(Ended):
         tiny(tmp_path, TINY[:1]).run()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_who_is_interrupted_again_and_again_still_measures(tmp_path, monkeypatch, number) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    for _ in range(3):
+        monkeypatch.setattr(suites, "measure", lambda *args, **kwargs: signal.raise_signal(number))
+        with pytest.raises(KeyboardInterrupt):
+            tiny(tmp_path, TINY[:1]).run()
+        assert json.loads((tmp_path / "suite.json").read_text())["steps"] == []
+    assert signal.getsignal(signal.SIGTERM) is before
+    monkeypatch.undo()
+    assert [outcome.state for outcome in tiny(tmp_path, TINY[:1]).run()] == [DONE]
+
+
+def test_an_interruption_forgets_nothing_of_other_steps(tmp_path, monkeypatch) -> None:
+    """The mark of a step behind the one that was interrupted stays, and that of the interrupted one itself."""
+    marks = {TINY[0].text: "begun", TINY[1].text: "begun again"}
+    steps = [{"step": name, "state": state, "seconds": 0.0, "detail": ""} for name, state in marks.items()]
+    (tmp_path / "suite.json").write_text(json.dumps({"steps": steps}))
+    monkeypatch.setattr(suites, "measure", lambda *args, **kwargs: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        tiny(tmp_path, TINY[:2]).run()
+    assert {each["step"]: each["state"] for each in json.loads((tmp_path / "suite.json").read_text())["steps"]} == marks
 
 
 def test_a_device_that_answers_nothing_any_more_ends_the_suite(tmp_path, monkeypatch) -> None:
@@ -139,11 +223,12 @@ def test_a_device_that_answers_nothing_any_more_ends_the_suite(tmp_path, monkeyp
 
 
 def test_a_calibration_is_written_beside_the_records(tmp_path, monkeypatch) -> None:
-    """What is calibrated is another test's business: here the device file is that of a device of ours."""
-    monkeypatch.setattr(suites, "calibrate", lambda *args, **kwargs: cm.device("xeon-icelake-1core"))
+    """What is calibrated is another test's business: here the device file is made up."""
+    other = tmp_path.parent / "made-up.toml"
+    monkeypatch.setattr(suites, "calibrate", lambda *args, **kwargs: calibrated(other, 1))
     first, *_ = tiny(tmp_path, effort=suites.FULL).run()
     assert first == ("calibration", DONE, first.seconds, "")
-    assert cm.device(tmp_path / "device.toml").peaks == cm.device("xeon-icelake-1core").peaks
+    assert cm.device(tmp_path / "device.toml").peaks == {"fp32": 1e11}
     assert tiny(tmp_path, (), effort=suites.FULL).run()[0].state == THERE
     (tmp_path / "device.toml").write_text("title = 3")
     assert tiny(tmp_path, (), effort=suites.FULL).run()[0].state == FAILED

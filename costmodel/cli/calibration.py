@@ -12,6 +12,7 @@ from costmodel.cli.options import Force, Format, Shown
 from costmodel.cli.output import Answer, check_free, progress, rendered, write_file
 from costmodel.cli.program import command
 from costmodel.errors import InputError
+from costmodel.units import percent
 
 
 class Effort(StrEnum):
@@ -24,49 +25,50 @@ class Effort(StrEnum):
 @command
 def calibrate(
     shown: Shown,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.toml", help="The device file to write.")],
     device: Annotated[str, typer.Option(metavar="DEVICE", help="cpu, cuda, or cuda:1 for the second one.")] = "cuda",
     threads: Annotated[
         int | None,
         typer.Option(metavar="N", help="With --device cpu: how many threads compute.", show_default="torch's"),
     ] = None,
     effort: Annotated[Effort, typer.Option(help="quick takes seconds, and its estimates are coarse.")] = Effort.FULL,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="FILE.toml", help="The device file to write.", show_default=False),
-    ] = None,
     force: Force = False,
 ) -> Answer:
     """Measure what a device really reaches, in some two minutes, and write it as a device file for -d.
 
     Matrix products, bandwidth, and generated operations of each class; nothing else should run meanwhile.
     """
-    if output is not None:
-        if output.suffix.lower() != ".toml":
-            raise InputError(f"{output} would not be taken as a device: give it a name that ends in .toml.")
-        check_free(output, force)
+    if output.suffix.lower() != ".toml":
+        raise InputError(f"{output} would not be taken as a device: give it a name that ends in .toml.")
+    check_free(output, force)
     if threads is not None and device != "cpu":
         raise InputError("--threads says how many threads of a CPU compute: give --device cpu with it.")
     from costmodel.devices import to_toml
     from costmodel.hardware import calibrate as calibration
+    from costmodel.hardware.reference import disturbance, noise_of
     from costmodel.report import documents
     from costmodel.report.tables import calibration_table
 
-    name = output.stem if output else ""
     said = f"costmodel calibrate --device {device}" + (f" --threads {threads}" if threads else "")
     said += f" --effort {effort.value}" if effort is not Effort.FULL else ""
     with progress() as tell:
         found = calibration.calibrate(
             device,
             cpu_threads=threads,
-            name=name,
+            name=output.stem,
             command=said,
             effort=calibration.QUICK if effort is Effort.QUICK else calibration.FULL,
             progress=tell,
         )
-    if output is not None:
-        write_file(output, to_toml(found).encode())
+    write_file(output, to_toml(found).encode())
+    problem = disturbance(found)
+    if problem:
+        typer.echo(f"Warning: {problem}", err=True)
     if shown.format is Format.JSON:
         return Answer(documents.to_text(documents.devices([found])))
-    written = f"Written to {output}: give it to other commands as -d {output}." if output else "Not written: give -o."
-    notes = ["Rates are of one class's operations; error is the median of shapes held out, 90 % lie in the interval."]
-    return Answer(rendered(calibration_table(found), shown, found.title, [*notes, written], total=False))
+    notes = [
+        "Rates are of one class's operations; error is the median of shapes held out, 90 % lie in the interval.",
+        f"Noise {percent(noise_of(found), 0)}: how much longer one operation took in its slowest moment than at best.",
+        f"Written to {output}: give it to other commands as -d {output}.",
+    ]
+    return Answer(rendered(calibration_table(found), shown, found.title, notes, total=False))

@@ -5,6 +5,7 @@
     cache_bytes = 33554432          # up to this working set bytes count as near
     fresh_from_bytes = 33554432     # new tensors of this size lie in memory newly taken
     confidence = 0.9                # share of held-out shapes that lie within an interval
+    noise = 0.04                    # how far a reference operation's times lay apart meanwhile; may be missing
 
     [calibration.classes.conv_3x3.fp32]
     fixed_seconds = 2.9e-5
@@ -103,6 +104,9 @@ class Calibration:
 
     bandwidth: Mapping[int, float] = field(default_factory=dict)
     """Bytes/s, read and written, by bytes of the working set."""
+
+    noise: float | None = None
+    """How far apart a reference operation's times lay meanwhile, as a share of the shortest; None if nobody looked."""
 
     def ceilings(self, name: str | None, path: str) -> Ceilings | None:
         """The ceilings of a class for a precision path ("" is what computes nothing); None if it was not measured."""

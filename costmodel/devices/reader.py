@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -56,12 +57,15 @@ def read_device(path: Path) -> Device:
 
 
 def _calibration(file: SourcedFile, table: Mapping[str, Any]) -> Calibration:
-    known = ("source", "cache_bytes", "fresh_from_bytes", "confidence", "classes", "products", "bandwidth")
+    known = ("source", "cache_bytes", "fresh_from_bytes", "confidence", "classes", "products", "bandwidth", "noise")
     file.check_names(known, known[:5], "calibration.", table)
     cache, fresh = (file.number(f"calibration.{name}", table[name], NUMBERS["l3_bytes"]) for name in known[1:3])
     confidence = table["confidence"]
     if not isinstance(confidence, float) or not 0 < confidence < 1:
         raise file.error("calibration.confidence", f"{confidence!r} is no share: give a number between 0 and 1")
+    noise = table.get("noise")
+    if noise is not None and (not isinstance(noise, float) or not 0 <= noise < math.inf):
+        raise file.error("calibration.noise", f"{noise!r} is no share: give a number from 0.0 on")
     classes: dict[str, dict[str, Ceilings]] = {}
     for name, paths in file.tables("calibration.classes", table["classes"]).items():
         where = f"calibration.classes.{name}"
@@ -78,6 +82,7 @@ def _calibration(file: SourcedFile, table: Mapping[str, Any]) -> Calibration:
         classes,
         {path: _by_size(file, f"calibration.products.{path}.", rates, RATES) for path, rates in products.items()},
         _by_size(file, "calibration.bandwidth.", bandwidth, NUMBERS["memory_bandwidth"]),
+        noise,
     )
 
 

@@ -55,6 +55,7 @@ def _calibration(calibration: Calibration, source: str) -> list[str]:
         f"fresh_from_bytes = {calibration.fresh_from_bytes}",
         f"confidence = {_number(calibration.confidence)}",
     ]
+    lines += [f"noise = {_number(calibration.noise)}"] if calibration.noise is not None else []
     for name, paths in calibration.classes.items():
         for path, ceilings in paths.items():
             lines += ["", f"[calibration.classes.{name}.{path}]"]

@@ -17,9 +17,10 @@ import torch
 from costmodel import devices
 from costmodel.devices import Calibration, Ceilings, Device, Fact, Source
 from costmodel.errors import InputError
-from costmodel.hardware.clock import Clock, circumstances, threads
-from costmodel.hardware.fit import CONFIDENCE, Guess, Sample, fit
+from costmodel.hardware.clock import Clock, circumstances, device_title, threads
+from costmodel.hardware.fit import CONFIDENCE, Guess, Sample, fit, rounded
 from costmodel.hardware.rates import PATHS, bandwidths, effective_cache, fresh_from, launch_seconds, product_rates, runs
+from costmodel.hardware.reference import Reference
 from costmodel.hardware.samples import FULL, QUICK, Effort, Progress, Timed, sampled
 from costmodel.hardware.shapes import DRAWS
 
@@ -49,7 +50,8 @@ def calibrate(
         progress: told of each step.
 
     A GPU that has a file of ours keeps the peaks and bandwidth of its datasheet; for any other device they are the
-    highest rates measured. Raises HardwareError if the device is not there.
+    highest rates measured. `calibration.noise` says how far something else ran meanwhile (see `reference`). Raises
+    HardwareError if the device is not there.
     """
     clock = Clock(device)
     tell = progress or (lambda text, done, total: None)
@@ -57,18 +59,25 @@ def calibrate(
         about = circumstances(clock.device, command)
         cache = _nominal_cache(about)
         effort = _suited(effort or FULL, clock, cache)
-        tell("bandwidth", 0, 1)
+        reference = Reference(clock, cache)
+
+        def step(text: str, done: int, total: int) -> None:
+            reference.run()
+            tell(text, done, total)
+
+        step("bandwidth", 0, 1)
         bandwidth = bandwidths(clock, cache, effort.most_bytes)
         memory_bandwidth = max(rate for size, rate in bandwidth.items() if size >= min(max(bandwidth), 8 * cache))
         cache = effective_cache(bandwidth, cache, memory_bandwidth)
-        tell("matrix products", 0, 1)
+        step("matrix products", 0, 1)
         paths = [path for path in PATHS[clock.device.type] if runs(path, clock)]
         products = {path.name: product_rates(clock, path, effort.sizes) for path in paths}
         launch = launch_seconds(clock)
-        samples = sampled(clock, paths, products, cache, effort, tell)
+        samples = sampled(clock, paths, products, cache, effort, step)
         near = bandwidth[min(bandwidth, key=lambda size: abs(math.log(size / (cache / 4))))]
         classes = _fitted(samples, products, near, memory_bandwidth, clock)
-        calibration = Calibration(cache, fresh_from(clock, cache), CONFIDENCE, classes, products, bandwidth)
+        noise = rounded(reference.noise)
+        calibration = Calibration(cache, fresh_from(clock, cache), CONFIDENCE, classes, products, bandwidth, noise)
         peaks = {path: max(rates.values()) for path, rates in products.items()}
         for each in samples:
             if each.name in AT_PEAK[clock.device.type]:
@@ -129,20 +138,18 @@ def _device(
     run = Source(
         f"Measured by costmodel {versions['costmodel']}: {command}", about["date"][:10], via=", ".join(details)
     )
-    title = (
-        f"{hardware['name']}, {about['threads']} thread{'s' * (about['threads'] > 1)}" if on_cpu else hardware["name"]
-    )
+    title = device_title(about)
     known = None if on_cpu else _known(hardware["name"])
     numbers: dict[str, float] = {"memory_bandwidth": memory_bandwidth}
     numbers |= {f"peaks.{path}": rate for path, rate in peaks.items()}
     sizes = {"memory_bytes": hardware.get("memory_bytes"), "units": about["threads"] if on_cpu else hardware["units"]}
     sizes["clock_hertz"] = max(clocks, default=None)
     sizes |= {f"{level}_bytes": hardware.get("cache_bytes", {}).get(level) for level in ("l2", "l3")}
-    facts = {key: Fact(float(f"{value:.4g}"), run, "the highest rate measured") for key, value in numbers.items()}
+    facts = {key: Fact(rounded(value), run, "the highest rate measured") for key, value in numbers.items()}
     facts |= {key: Fact(value, run) for key, value in sizes.items() if value}
     if known is not None:
         facts = dict(known.facts)
-    facts["launch_seconds"] = Fact(float(f"{launch_seconds:.4g}"), run)
+    facts["launch_seconds"] = Fact(rounded(launch_seconds), run)
     facts["calibration"] = Fact(calibration.cache_bytes, run)
     plain = {key: fact.value for key, fact in facts.items() if not key.startswith("peaks.") and key != "calibration"}
     return Device(

@@ -63,21 +63,21 @@ def fit(samples: Sequence[Sample], guess: Guess) -> Ceilings:
     low, high = np.quantile(ratios, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     fixed, cold, flops, near_bytes, far_bytes, fresh_bytes = np.exp(_fitted(demands, measured, start, overlap))
     return Ceilings(
-        _rounded(fixed),
-        _rounded(cold),
-        _rounded(flops),
-        _rounded(near_bytes),
-        _rounded(far_bytes),
-        _rounded(fresh_bytes),
+        rounded(fixed),
+        rounded(cold),
+        rounded(flops),
+        rounded(near_bytes),
+        rounded(far_bytes),
+        rounded(fresh_bytes),
         overlap=overlap,
-        low=_rounded(min(low, 1.0)),
-        high=_rounded(max(high, 1.0)),
-        error=_rounded(np.median(np.abs(1 / ratios - 1))),
+        low=rounded(min(low, 1.0)),
+        high=rounded(max(high, 1.0)),
+        error=rounded(np.median(np.abs(1 / ratios - 1))),
         shapes=len(samples),
     )
 
 
-def _rounded(value: float) -> float:
+def rounded(value: float) -> float:
     """Four significant digits: more than a measurement has."""
     return float(f"{value:.4g}")
 

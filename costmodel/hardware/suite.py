@@ -3,18 +3,21 @@
 Everything is written as soon as it is there. A suite that is cut off and called again skips what lies in the folder;
 what fails (a package that is not installed, a batch that does not fit) is written down, and the rest goes on. What ends
 the process, or leaves the device answering nothing, ends the suite too; called again, it tries such a step once more
-and then goes on behind it.
+and then goes on behind it. Who interrupts it, or sets it a time limit, leaves no such mark. What lies in a folder was
+all made in the same circumstances: a folder of other ones is refused.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -23,21 +26,18 @@ from costmodel.devices import read_device, to_toml
 from costmodel.errors import CostModelError, HardwareError, InputError
 from costmodel.files import write_whole
 from costmodel.hardware.calibrate import FULL, Effort, calibrate
-from costmodel.hardware.clock import answers, find_device
+from costmodel.hardware.clock import answers, circumstances, find_device, threads
+from costmodel.hardware.folder import DEVICE_FILE, LOG_FILE, TESTS_FILE, check_folder
 from costmodel.hardware.measure import measure, measurement
-from costmodel.hardware.record import DEFAULTS, Measurement, Switches, read
+from costmodel.hardware.record import DEFAULTS, Switches, read
+from costmodel.hardware.reference import disturbance
 from costmodel.networks import Network, find
 
 SCHEMA = "costmodel/suite/1"
 
-DEVICE_FILE = "device.toml"
-"""The calibrated device, beside the records that were made on it."""
-
-LOG_FILE = "suite.json"
-
-DONE, THERE, FAILED, NO_TIME = "done", "there already", "failed", "no time"
+DONE, THERE, FAILED, NO_TIME, GIVEN_UP = "done", "there already", "failed", "no time", "given up"
 BEGUN, BEGUN_AGAIN = "begun", "begun again"
-"""What stands in the log while a step runs, and for good where it ended the suite."""
+"""What stands in the log while a step runs, and stays there where it ended the suite."""
 
 Progress = Callable[[str, int, int], None]
 
@@ -82,7 +82,7 @@ class Outcome(NamedTuple):
 
     step: str
     state: str
-    """DONE, THERE, FAILED or NO_TIME; in the log also BEGUN or BEGUN_AGAIN."""
+    """DONE, THERE, FAILED, NO_TIME or GIVEN_UP; in the log also BEGUN or BEGUN_AGAIN."""
 
     seconds: float = 0.0
     detail: str = ""
@@ -141,36 +141,51 @@ class Suite:
     def run(self, tell: Progress = lambda text, done, total: None) -> list[Outcome]:
         """Do it.
 
-        Raises HardwareError where the device is not there, or answers nothing any more, and InputError for a folder
-        that cannot be used.
+        Raises HardwareError where the device is not there, or answers nothing any more, InputError for a folder that
+        cannot be used, and KeyboardInterrupt when it is told to end, by a key or by SIGTERM.
         """
         find_device(self.device)
+        if self.folder.is_dir():
+            with threads(self.threads):
+                check_folder(self.folder, {task.file for task in self.tasks}, circumstances(self.device))
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"cannot write into {self.folder}: {error.strerror}.") from None
+        with _ended_by_signals():
+            return self._run(tell)
+
+    def _run(self, tell: Progress) -> list[Outcome]:
         steps = [*self._calibrating(), *self._testing(), *self._measuring()]
-        before = self._log()
+        log = self._log()
         start = time.perf_counter()
         outcomes: list[Outcome] = []
         for index, (name, step) in enumerate(steps):
             tell(name, index, len(steps))
-            begun = time.perf_counter()
+            before, begun = log.get(name), time.perf_counter()
             if begun - start > self.budget_seconds:
                 outcomes.append(Outcome(name, NO_TIME))
+                log.setdefault(name, outcomes[-1])
                 continue
-            if before.get(name) == BEGUN_AGAIN:
-                outcomes.append(Outcome(name, FAILED, detail="it ended the suite twice, and was not tried again"))
+            if before and before.state in (BEGUN_AGAIN, GIVEN_UP):
+                log[name] = Outcome(name, GIVEN_UP, detail="it ended the suite twice, and was not tried again")
+                outcomes.append(log[name])
                 continue
-            self._write_down([*outcomes, Outcome(name, BEGUN_AGAIN if before.get(name) == BEGUN else BEGUN)])
-            state, detail = _attempted(step)
+            again = before is not None and before.state == BEGUN
+            self._write_down(log | {name: Outcome(name, BEGUN_AGAIN if again else BEGUN)})
+            try:
+                state, detail = _attempted(step)
+            except KeyboardInterrupt:
+                self._write_down(log)
+                raise
             if state == FAILED and not answers(self.device):
                 raise HardwareError(
                     f"{self.device} answers nothing any more since {name} ({detail}): give the same command again."
                 )
-            outcomes.append(Outcome(name, state, round(time.perf_counter() - begun, 2), detail))
-            self._write_down(outcomes)
-        self._write_down(outcomes)
+            log[name] = Outcome(name, state, round(time.perf_counter() - begun, 2), detail)
+            outcomes.append(log[name])
+            self._write_down(log)
+        self._write_down(log)
         return outcomes
 
     def _calibrating(self) -> Iterator[tuple[str, Step]]:
@@ -184,7 +199,7 @@ class Suite:
             return THERE, ""
         device = calibrate(self.device, cpu_threads=self.threads, command=self.command, effort=effort)
         write_whole(path, to_toml(device).encode())
-        return DONE, ""
+        return DONE, disturbance(device)
 
     def _measuring(self) -> Iterator[tuple[str, Step]]:
         for task in self.tasks:
@@ -193,6 +208,8 @@ class Suite:
     def _measure(self, task: Task) -> tuple[str, str]:
         path = self.folder / task.file
         before = read(path) if path.exists() else None
+        if before and before.switches != task.precision.switches:
+            raise InputError(f"{path} was measured with other switches: give another folder.")
         if before and any((run.batch, run.train) == (task.batch, task.train) for run in before.runs):
             return THERE, ""
         if task.model not in self._networks:
@@ -217,8 +234,6 @@ class Suite:
             thread_count=self.threads,
             command=self.command,
         )
-        if before:
-            _check_same(before, made, path)
         made.save(path)
         return DONE, run.failure
 
@@ -229,24 +244,26 @@ class Suite:
     def _test(self) -> tuple[str, str]:
         """Run the tests that need the device, where there are any, and keep what they say."""
         tests = Path(__file__).parents[2] / "tests"
-        if not tests.is_dir() or importlib.util.find_spec("pytest") is None:
+        files = [str(path) for path in sorted(tests.glob("test_*.py")) if "mark.cuda" in path.read_text("utf-8")]
+        if not files or importlib.util.find_spec("pytest") is None:
             return FAILED, "there are no tests here, or no pytest"
         options = ["-m", "cuda", "-p", "no:cacheprovider", "-W", "ignore", "--continue-on-collection-errors"]
-        line = [sys.executable, "-m", "pytest", *options, str(tests)]
+        line = [sys.executable, "-m", "pytest", *options, *files]
         done = subprocess.run(line, capture_output=True, text=True, cwd=tests.parent, timeout=120, check=False)
-        (self.folder / "tests.txt").write_text(done.stdout[-20_000:], encoding="utf-8")
+        (self.folder / TESTS_FILE).write_text(done.stdout[-20_000:], encoding="utf-8")
         summary = done.stdout.strip().rpartition("\n")[2].strip("= ")
         return (DONE if done.returncode == 0 else FAILED), summary
 
-    def _log(self) -> dict[str, str]:
-        """The state of each step as the suite before left it; nothing where there is no log, or a damaged one."""
+    def _log(self) -> dict[str, Outcome]:
+        """Each step as the suite before left it; nothing where there is no log, or a damaged one."""
         with suppress(OSError, ValueError, KeyError, TypeError):
             steps = json.loads((self.folder / LOG_FILE).read_text(encoding="utf-8"))["steps"]
-            return {each["step"]: each["state"] for each in steps}
+            return {each["step"]: Outcome(**each) for each in steps}
         return {}
 
-    def _write_down(self, outcomes: Sequence[Outcome]) -> None:
-        document = {"schema": SCHEMA, "device": self.device, "steps": [outcome._asdict() for outcome in outcomes]}
+    def _write_down(self, log: Mapping[str, Outcome]) -> None:
+        steps = [outcome._asdict() for outcome in log.values()]
+        document = {"schema": SCHEMA, "device": self.device, "steps": steps}
         write_whole(self.folder / LOG_FILE, (json.dumps(document, indent=1) + "\n").encode())
 
 
@@ -262,13 +279,14 @@ def _attempted(step: Step) -> tuple[str, str]:
         return FAILED, own + " ".join(str(error).split())[:300]
 
 
-def _check_same(before: Measurement, now: Measurement, path: Path) -> None:
-    """Raises InputError if a file's runs were made elsewhere, or with another torch."""
-    for name, old, new in (
-        ("device", before.device_name, now.device_name),
-        ("threads", before.threads, now.threads),
-        ("torch", before.circumstances["versions"].get("torch"), now.circumstances["versions"].get("torch")),
-        ("switches", before.switches, now.switches),
-    ):
-        if old != new:
-            raise InputError(f"{path.name} was measured with another {name} ({old}, now {new}): use another folder.")
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """While this lasts SIGTERM, which a time limit sends, interrupts as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
