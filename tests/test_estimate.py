@@ -104,6 +104,11 @@ def test_other_classes() -> None:
         class_of(entry(operation("gelu_backward", {"grad_output": batch, "self": batch}, spec(2, 8, 64)))) == "function"
     )
     assert class_of(entry(operation("_softmax", {"self": batch}, spec(2, 8, 64), dim=-1))) == "softmax"
+    sequence, weights = spec(0, 5, 2, 8), {f"weight{index}": spec(1 + index, 32, 8) for index in range(2)}
+    recurrent = operation(
+        "mkldnn_rnn_layer", {"input": sequence, **weights}, spec(4, 5, 2, 8), hidden_size=8, has_biases=False
+    )
+    assert class_of(entry(recurrent)) == "recurrent"
     assert class_of(entry(operation("cat", {"tensors.0": batch, "tensors.1": batch}, spec(2, 16, 64)))) == "copy"
     assert class_of(entry(operation("empty", {}, spec(2, 0)))) == "view"
     view = operation("view", {"self": batch}, batch)._replace(view=True)

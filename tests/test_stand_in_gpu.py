@@ -128,7 +128,7 @@ from costmodel.hardware.suite import BF16, STRICT, TF32, Suite, Task
 from costmodel.hardware.samples import QUICK
 tasks = [Task("lenet", each, 2, train) for each in (TF32, STRICT, BF16) for train in (False, True)]
 tasks.append(Task("lenet", TF32, 30_000, False))
-effort = QUICK._replace(classes=("conv_3x3", "gemm", "norm", "attention"))
+effort = QUICK._replace(classes=("conv_3x3", "gemm", "norm", "attention", "attention_backward"))
 for outcome in Suite("cuda", Path(sys.argv[1]), tuple(tasks), run_seconds=0.0, effort=effort).run():
     print(outcome.step, "|", outcome.state, "|", outcome.detail)
 """
@@ -145,7 +145,8 @@ def test_the_suite_runs_through(on_gpu: Python, tmp_path: Path, monkeypatch: pyt
     calibrated = devices.device(tmp_path / "device.toml")
     assert calibrated.calibration is not None and calibrated.peaks["tf32"] == devices.device("h100").peaks["tf32"]
     assert {"conv_3x3", "gemm"} <= set(calibrated.calibration.classes)
-    assert set(calibrated.calibration.classes["gemm"]) == {"fp32", "tf32", "fp16", "bf16"}
+    for name in ("gemm", "attention_backward"):
+        assert set(calibrated.calibration.classes[name]) == {"fp32", "tf32", "fp16", "bf16"}
     for name, runs in (("tf32", 3), ("strict", 2), ("bf16", 2)):
         record = read(tmp_path / f"lenet-{name}.json")
         assert record.device_name == H100 and len(record.runs) == runs

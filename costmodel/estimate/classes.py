@@ -30,6 +30,8 @@ CLASSES: Mapping[str, str] = {
     "gemm_batched": "many small products of matrices at once",
     "attention": "attention as one operation",
     "attention_backward": "gradients of attention",
+    "recurrent": "recurrent layers as one operation over all steps",
+    "recurrent_backward": "gradients of recurrent layers",
     "norm": "normalisation",
     "norm_backward": "gradients of normalisation",
     "pool_max": "max pooling",
@@ -84,6 +86,8 @@ def class_of(entry: OperationCost) -> str | None:
         return "gemv" if _rows(operation) == 1 else "gemm"
     if name in ("bmm", "baddbmm"):
         return "gemm_batched"
+    if "_rnn" in name and entry.cost.macs:
+        return f"recurrent{backward}"
     if entry.kind == "attention":
         return f"attention{backward}"
     if "softmax" in name:

@@ -3,8 +3,9 @@
 Groups of several hundred operations of all classes run in a random order, one call each, again and again, so that code
 and tensors are as cold as they are in a network, and branches are as hard to predict. What is in the last-level cache
 at a call is one of three: everything, for its inputs, weights and program were used just before (a small network); its
-inputs alone, which are touched before it (a large one); nothing, for the rest of the group has driven it out. The
-lower quartile of the rounds counts: whatever else a machine does only ever adds to a time.
+inputs alone, which are touched before it (a large one); nothing, for the rest of the group has driven it out. Gradients
+find what their forward left, which runs in such a state just before them. The lower quartile of the rounds counts:
+whatever else a machine does only ever adds to a time.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ import torch
 from torch import nn
 
 from costmodel.cost import count
+from costmodel.errors import TraceError
 from costmodel.estimate import PROGRAM, class_of, demands
 from costmodel.graph import Operation
 from costmodel.hardware.clock import Clock
 from costmodel.hardware.fit import Sample
 from costmodel.hardware.rates import Path, fresh_from, precision
-from costmodel.hardware.shapes import DRAWS, Case, Limits, cases
+from costmodel.hardware.shapes import DRAWS, Case, Gradients, Limits, cases
 from costmodel.tracer import trace
 
 Progress = Callable[[str, int, int], None]
@@ -40,7 +42,7 @@ RESIDENT: Sequence[frozenset[str]] = (
 )
 """The roles of what is in the last-level cache when an operation starts; one after the other for a class's shapes."""
 
-_CONTRACTIONS = ("conv", "gem", "attention")
+_CONTRACTIONS = ("conv", "gem", "attention", "recurrent")
 """How the names of the classes start that have a rate of their own by each path."""
 
 
@@ -156,10 +158,13 @@ def _grouped(wanted: Sequence[Any], most_bytes: float) -> list[list[Any]]:
 
 
 def _subject(clock: Clock, cache: int, name: str, path: Path, case: Case, resident: frozenset[str]) -> _Subject | None:
-    """The operation with its tensors on the device; None if this torch runs another operator for it."""
+    """The operation with its tensors on the device; None if this torch runs another operator for it, or cannot."""
     shapes = case.shapes[0] if len(case.shapes) == 1 else list(case.shapes)
-    with torch.device("meta"):
-        costs = count(trace(case.make(), shapes, dtype=path.dtype, target=clock.device.type))
+    try:
+        with torch.device("meta"):
+            costs = count(trace(case.make(), shapes, dtype=path.dtype, target=clock.device.type))
+    except TraceError:
+        return None
     found = [class_of(entry) for entry in costs.operations]
     if name not in found:
         return None
@@ -169,18 +174,21 @@ def _subject(clock: Clock, cache: int, name: str, path: Path, case: Case, reside
     inputs = [_random(shape, clock.device, path.dtype) for shape in case.shapes]
     if case.rectified:
         inputs = [x.relu_() for x in inputs]
-    call = partial(module, *inputs)
+    gradients = module if isinstance(module, Gradients) else None
+    call = gradients.finish if gradients else partial(module, *inputs)
     largest = max(tensor.nbytes for entry in costs.operations for tensor in entry.operation.outputs)
     leaves_something = max(largest, *(x.nbytes for x in inputs)) <= cache
 
     def prepare() -> None:
-        if PROGRAM in resident and leaves_something:
+        if PROGRAM in resident and leaves_something and not gradients:
             call()
         if "input" in resident:
             for x in inputs:
                 x.mul_(1.0)
+        if gradients:
+            gradients.begin(*inputs)
 
-    others = sum(each == "view" for each in found) if name != "view" else 0
+    others = sum(each == "view" for each in found) if name != "view" and not gradients else 0
     unpadded = unpadded_share(costs.operations[index].operation)
     return _Subject(name, path, Sample(demand, 0.0), unpadded, others, call, prepare)
 
