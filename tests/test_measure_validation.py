@@ -170,6 +170,50 @@ def test_a_cache_holds_no_more_than_its_size() -> None:
     assert (below.ok, below.explanation) == (False, "beats the bound, unexplained")
 
 
+def test_a_cache_does_not_explain_everything() -> None:
+    """Those 44 080 bytes in 10 us where memory takes 44: a cache that holds them all can, one that holds 30 000 cannot.
+
+    A third of the bound is 14.7 us: at 20 us such a cache may still do, for 2 x 30 000 bytes need not go to memory.
+    """
+    trace = cm.trace(nn.Sequential(nn.Linear(1000, 10)), (1, 1000), name="wide")
+
+    def row(seconds: float, cache: int):
+        prediction = cm.predict(cm.count(trace), SLOW_MEMORY.replace(l2_bytes=cache))
+        return compare(prediction, run_of(trace, layer("0", seconds)), "toy").rows[0]
+
+    assert row(10 * US, 50_000).explanation == row(20 * US, 30_000).explanation == "cache-resident"
+    far = row(10 * US, 30_000)
+    assert (far.ok, far.explanation) == (False, "beats the bound, unexplained")
+
+
+def test_of_noise_nothing_is_said(perceptron) -> None:
+    """Quartiles 60 % of the median apart: neither right nor wrong. ReLU, at 96 ns, is told as ever."""
+    prediction = estimated(
+        cm.predict(cm.count(perceptron), SLOW_MEMORY), (150 * NS, 120 * NS, 180 * NS), (90 * NS, 70 * NS, 100 * NS)
+    )
+    run = run_of(perceptron, layer("0", 145 * NS, noise=0.6), layer("1", 96 * NS))
+    found = compare(prediction, run, "toy")
+    assert [row.ok for row in found.rows] == [None, True] and found.ok
+    assert found.rows[0].explanation == "too noisy to say: repetitions lie 60 % apart"
+    assert found.verdict.endswith("; 1 of 2 layers too noisy to say")
+    assert found.coverage == 1.0, "of one layer"
+    assert list(comparison_table(found)["ok"]) == [None, True]
+    assert documents.measured([found])["comparisons"][0]["layers"][0]["ok"] is None
+    whole = compare(prediction, replace(run, rounds=(200 * NS, 400 * NS)), "toy")
+    assert [row.ok for row in whole.rows] == [None, None], "its rounds lie 200 of 300 ns apart"
+    fast = compare(prediction, run_of(perceptron, layer("0", 50 * NS, noise=0.8), layer("1", 96 * NS)), "toy")
+    assert fast.rows[0].ok is False, "noise adds to a time: 50 + 20 ns beat the 116 ns of the bound all the same"
+
+
+def test_a_wide_interval_is_told(perceptron) -> None:
+    """110 ns (40 to 400) against 50: 120 % off, and inside; 40 / 110 = 0.36 and 400 / 110 = 3.6."""
+    bounds = cm.predict(cm.count(perceptron), SLOW_MEMORY)
+    prediction = estimated(bounds, (150 * NS, 120 * NS, 180 * NS), (110 * NS, 40 * NS, 400 * NS))
+    found = compare(prediction, run_of(perceptron, layer("0", 145 * NS), layer("1", 50 * NS)), "toy")
+    assert [row.explanation for row in found.rows] == ["", "inside a wide interval: 0.36 to 3.6 times the estimate"]
+    assert found.coverage == 1.0
+
+
 def test_winograd_has_a_roof_of_its_own(convolution) -> None:
     """8 x 8 x 4 outputs of 3 x 3 x 4 products: 9216 MACs, 18.432 us at 1 GFLOP/s; a quarter of it is 4.608 us."""
     prediction = cm.predict(cm.count(convolution), SLOW_UNITS)

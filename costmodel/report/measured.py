@@ -66,7 +66,7 @@ def record_notes(record: Measurement) -> list[str]:
 
 def comparison_title(comparison: Comparison) -> str:
     """What is compared, and how it went."""
-    beaten = sum(not row.ok for row in comparison.rows)
+    beaten = sum(row.ok is False for row in comparison.rows)
     failed = f"{beaten} of {len(comparison.rows)} bounds fail: " if beaten else ""
     return f"{comparison.run.name}, on {comparison.device_name}: {failed}{comparison.verdict}"
 

@@ -6,7 +6,9 @@
     coverage          the share of layers, and of their time, that lie in the estimate's interval
 
 Predicted is the estimate where the device is calibrated, else the bound. A layer's measured time is the sum of its
-kernels. A bound that a measurement beats fails the check, unless `reasons` knows the roof that holds in its place.
+kernels. A bound that a measurement beats fails the check, unless `reasons` knows the roof that holds in its place. Of a
+layer whose repetitions lie too far apart nothing is said, neither that it is right nor that it is wrong: noise only
+ever adds to a time, so that a bound is beaten all the same.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from costmodel.graph import Trace
 from costmodel.hardware.record import LayerTime, Measurement, Run
 from costmodel.roofline import OperationPrediction, Prediction, interval, predict
 from costmodel.units import percent, seconds
-from costmodel.validation.reasons import BEATEN, UNMEASURED, Case, reason, roof
+from costmodel.validation.reasons import BEATEN, TOO_NOISY, UNMEASURED, WIDE, Case, reason, roof
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,6 +39,16 @@ _NEGLIGIBLE = 0.005
 """A layer with less than this share of the bound may stay without a kernel of its own."""
 
 _ROUNDING = 1e-9
+
+NOISY = 0.5
+"""Nothing is said of a layer whose repetitions' quartiles, or whose run's rounds, lie farther apart than this share.
+
+Estimates are some 10 to 30 % off, which such a median does not resolve. Of the records of a quiet machine layers like
+that hold 1 % of the time; of those that were made while others used the machine, a quarter.
+"""
+
+_WIDE = 0.5
+"""An error above this is told, even where the interval holds what was measured."""
 
 
 class LayerRow(NamedTuple):
@@ -65,14 +77,15 @@ class LayerRow(NamedTuple):
     """The bound of the algorithm that ran, where it beat that of the definition."""
 
     explanation: str
-    """Empty where the prediction is as near as the noise allows, or the interval holds it."""
+    """Empty where the prediction is as near as the noise allows, or a narrow interval holds it."""
 
-    ok: bool
+    ok: bool | None
+    """Whether no bound is beaten without a reason, and it was measured if it counts; None if noise leaves that open."""
 
     @property
     def covered(self) -> bool | None:
-        """Whether the interval holds what was measured; None if there is no interval or measurement."""
-        if self.low_seconds is None or self.high_seconds is None or self.measured_seconds is None:
+        """Whether the interval holds what was measured; None if either is missing, or there is too much noise."""
+        if self.ok is None or self.low_seconds is None or self.high_seconds is None or self.measured_seconds is None:
             return None
         return self.low_seconds <= self.measured_seconds <= self.high_seconds
 
@@ -105,7 +118,12 @@ class Comparison:
     @property
     def ok(self) -> bool:
         """Whether no bound was beaten without a reason, and everything predicted was measured."""
-        return all(row.ok for row in self.rows)
+        return all(row.ok is not False for row in self.rows)
+
+    @property
+    def noisy(self) -> int:
+        """Of how many layers nothing can be said."""
+        return sum(row.ok is None for row in self.rows)
 
     @property
     def measured_seconds(self) -> float:
@@ -165,7 +183,8 @@ class Comparison:
         layers = "" if self.weighted_error is None else f"; layers {percent(self.weighted_error)} off, weighted by time"
         correlation = "" if self.rank_correlation is None else f", rank correlation {self.rank_correlation:.2f}"
         covered = "" if self.coverage is None else f", intervals hold {percent(self.coverage, 0)} of the layers"
-        return f"{said} against {measured} measured ({sign}{percent(abs(self.error))}){layers}{correlation}{covered}"
+        noisy = f"; {self.noisy} of {len(self.rows)} layers too noisy to say" if self.noisy else ""
+        return f"{said} against {measured} measured ({sign}{percent(abs(self.error))}){layers}{correlation}{covered}{noisy}"
 
     def __repr__(self) -> str:
         return f"<Comparison of {self.run.name} on {self.device_name}: {self.verdict}>"
@@ -284,7 +303,12 @@ def _row(
         if found is None:
             return row._replace(explanation=BEATEN, ok=False)
         return row._replace(roof_seconds=found[0], explanation=found[1])
-    if row.covered or (error is not None and abs(error) <= max(floor, measured.noise, _ROUNDING)):
+    noise = max(floor, measured.noise, _ROUNDING)
+    if noise > NOISY:
+        return row._replace(explanation=f"{TOO_NOISY}: repetitions lie {percent(noise, 0)} apart", ok=None)
+    if low is not None and high is not None and row.covered and error is not None and abs(error) > max(noise, _WIDE):
+        return row._replace(explanation=f"{WIDE}: {low / expected:.2g} to {high / expected:.2g} times the estimate")
+    if row.covered or (error is not None and abs(error) <= noise):
         return row
     return row._replace(explanation=reason(case))
 

@@ -216,7 +216,7 @@ def _facts(bench: Bench) -> Iterator[str]:
         f"{code(row.layer)} of {title_of(each.run.model)}"
         for _, each, _ in bench.compared
         for row in each.rows
-        if not row.ok
+        if row.ok is False
     ]
     if beaten:
         shown = "; ".join(beaten[:5]) + (f" and {len(beaten) - 5} more" if len(beaten) > 5 else "")
