@@ -380,6 +380,19 @@ def test_what_a_device_cannot_run_is_left_out(monkeypatch: pytest.MonkeyPatch) -
         return [SimpleNamespace(path=path, call=partial(int, i), prepare=lambda: None) for i in range(count)]
 
     monkeypatch.setattr(samples, "precision", lambda path: nullcontext())
-    assert samples._timed(Broken(3), subjects(6), 2) == [None, 1e-3, 1e-3, None, 1e-3, 1e-3]
-    with pytest.raises(RuntimeError, match="no kernel image"):
-        samples._timed(Broken(1), subjects(6), 2)
+    first, *rest = samples._timed(Broken(3), subjects(3), 2)  # type: ignore[arg-type]
+    assert isinstance(first, RuntimeError) and rest == [1e-3, 1e-3]
+
+
+@pytest.mark.parametrize("most", [False, True])
+def test_most_that_a_device_cannot_run_is_an_error(monkeypatch: pytest.MonkeyPatch, most: bool) -> None:
+    def timed(clock: Clock, subjects: list[Any], rounds: int) -> list[Any]:
+        broken = len(subjects) // 2 + most
+        return [RuntimeError("no kernel image")] * broken + [1e-3] * (len(subjects) - broken)
+
+    monkeypatch.setattr(samples, "_timed", timed)
+    products, path = {"fp32": {64: 1e11}}, PATHS["cpu"][0]
+    effort = samples.QUICK._replace(classes=("gemv", "copy"), shapes=2, most_bytes=2**18)
+    with pytest.raises(RuntimeError, match="no kernel image") if most else nullcontext():
+        found = samples.sampled(Clock("cpu"), [path], products, 2**20, effort, lambda text, done, total: None)
+        assert len(found) == 2

@@ -145,8 +145,9 @@ def test_the_suite_runs_through(on_gpu: Python, tmp_path: Path, monkeypatch: pyt
     calibrated = devices.device(tmp_path / "device.toml")
     assert calibrated.calibration is not None and calibrated.peaks["tf32"] == devices.device("h100").peaks["tf32"]
     assert {"conv_3x3", "gemm"} <= set(calibrated.calibration.classes)
-    for name in ("gemm", "attention_backward"):
-        assert set(calibrated.calibration.classes[name]) == {"fp32", "tf32", "fp16", "bf16"}
+    assert set(calibrated.calibration.classes["gemm"]) == {"fp32", "tf32", "fp16", "bf16"}
+    # of two bytes a number torch gives attention to cuDNN, whose stand-in has none: it is left out
+    assert set(calibrated.calibration.classes["attention_backward"]) == {"fp32", "tf32"}
     for name, runs in (("tf32", 3), ("strict", 2), ("bf16", 2)):
         record = read(tmp_path / f"lenet-{name}.json")
         assert record.device_name == H100 and len(record.runs) == runs

@@ -88,7 +88,8 @@ def calibrate(
 
 def _suited(effort: Effort, clock: Clock, cache: int) -> Effort:
     sizes = effort.sizes or ((256, 512, 1024, 2048, 4096, 8192) if clock.on_cuda else (128, 256, 512, 1024, 1536))
-    most = effort.most_bytes or (2**29 if clock.on_cuda else max(2**27, 4 * cache))
+    largest = min(2**29, torch.cuda.mem_get_info(clock.device)[0] // 16) if clock.on_cuda else max(2**27, 4 * cache)
+    most = effort.most_bytes or largest
     return effort._replace(sizes=sizes, most_bytes=most)
 
 

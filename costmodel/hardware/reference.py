@@ -21,9 +21,9 @@ class Reference:
     """The operation, and how long it took each time."""
 
     def __init__(self, clock: Clock, cache_bytes: int) -> None:
-        size = 4096 if clock.on_cuda else 512
+        size = 2048 if clock.on_cuda else 512
         a, b = (torch.randn(size, size, device=clock.device) for _ in range(2))
-        x = torch.ones(cache_bytes, device=clock.device)  # four bytes each
+        x = torch.ones(cache_bytes // 2, device=clock.device)  # four bytes each
         self._clock, self._calls = clock, [partial(torch.mm, a, b), partial(x.mul_, 1.0)]
         self.timings: list[Timing] = []
         clock.time(self._calls, repetitions=1, least_seconds=0.5)  # a device that slept wakes up

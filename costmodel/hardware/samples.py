@@ -106,7 +106,10 @@ def sampled(
     effort: Effort,
     tell: Progress,
 ) -> list[Timed]:
-    """The operations of all classes, timed."""
+    """The operations of all classes, timed; what the device cannot run is left out.
+
+    Raises what it said if it cannot run most of them.
+    """
     wanted = []
     for path in paths:
         best = max(products[path.name].values())
@@ -122,15 +125,19 @@ def sampled(
                 drawn = enumerate(cases(name, effort.shapes, limits))
                 wanted += [(name, path, case, RESIDENT[i % len(RESIDENT)]) for i, case in drawn]
     random.Random(0).shuffle(wanted)
-    groups = _grouped(wanted, 2**33 if clock.on_cuda else max(2**30, 16 * cache))
-    found = []
+    most = min(2**33, torch.cuda.mem_get_info(clock.device)[0] / 4) if clock.on_cuda else max(2**30, 16 * cache)
+    groups = _grouped(wanted, most)
+    found, problems = [], []
     for number, group in enumerate(groups):
         tell(f"operations, group {number + 1} of {len(groups)}", number, len(groups))
         subjects = [subject for each in group if (subject := _subject(clock, cache, *each)) is not None]
         times = _timed(clock, subjects, effort.rounds)
         pairs = zip(subjects, times, strict=True)
-        found += [(subject.others, _timed_as(subject, each)) for subject, each in pairs if each is not None]
-        del subjects
+        found += [(subject.others, _timed_as(subject, each)) for subject, each in pairs if isinstance(each, float)]
+        problems += [each for each in times if isinstance(each, RuntimeError)]
+        del subjects, pairs  # their memory is the next group's
+    if len(problems) > len(found):
+        raise problems[0]
     tell("done", len(groups), len(groups))
     views = [each.sample.seconds for _, each in found if each.name == "view"]
     view = statistics.median(views) if views and not clock.on_cuda else 0.0
@@ -236,13 +243,13 @@ def _random(shape: Sequence[int], device: torch.device, dtype: torch.dtype) -> t
     return flat.view(*shape)
 
 
-def _timed(clock: Clock, subjects: Sequence[_Subject], rounds: int) -> list[float | None]:
+def _timed(clock: Clock, subjects: Sequence[_Subject], rounds: int) -> list[float | RuntimeError]:
     """The lower quartile of each one's times over the rounds, each round in an order of its own.
 
-    None where the device cannot run it; raises what it said if it cannot run most of them.
+    What the device says in its place where it cannot run one.
     """
     seconds: list[list[float]] = [[] for _ in subjects]
-    lost: set[int] = set()
+    lost: dict[int, RuntimeError] = {}
     order = list(range(len(subjects)))
     for number in range(rounds + 1):
         random.Random(number).shuffle(order)
@@ -253,11 +260,9 @@ def _timed(clock: Clock, subjects: Sequence[_Subject], rounds: int) -> list[floa
             try:
                 with precision(subject.path):
                     elapsed = clock.once(subject.call, subject.prepare)
-            except RuntimeError:
-                lost.add(index)
-                if 2 * len(lost) > len(subjects):
-                    raise
+            except RuntimeError as error:
+                lost[index] = error.with_traceback(None)  # which holds the tensors
                 continue
             if number:  # the first makes kernels
                 seconds[index].append(elapsed)
-    return [None if i in lost else sorted(each)[(len(each) - 1) // 4] for i, each in enumerate(seconds)]
+    return [lost[i] if i in lost else sorted(each)[(len(each) - 1) // 4] for i, each in enumerate(seconds)]
