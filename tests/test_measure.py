@@ -155,6 +155,15 @@ def test_out_of_memory_is_recorded(monkeypatch) -> None:
         measure(nn.Linear(3, 2), (7, 4), device="cpu", seconds=0.0)
 
 
+@pytest.mark.parametrize("said", ["CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"])
+def test_libraries_run_out_of_memory_in_other_words(monkeypatch, said) -> None:
+    def full(*args, **kwargs):
+        raise RuntimeError(said)
+
+    monkeypatch.setattr(measuring, "Stage", full)
+    assert measure(nn.Linear(3, 2), (7, 3), device="cpu").failure == f"out of memory: {said}"
+
+
 def test_wrong_use_is_refused() -> None:
     with pytest.raises(InputError, match="no weights"):
         measure(nn.Linear(3, 2, device="meta"), (1, 3), device="cpu")
@@ -280,6 +289,7 @@ def stand_in(monkeypatch):
 
     stats = {f"{rung}_bytes.all.peak": size for rung, size in (("requested", 5), ("allocated", 6), ("reserved", 7))}
     monkeypatch.setattr(measuring, "Clock", OnlyCalledCuda)
+    monkeypatch.setattr(measuring, "ON_DEVICE", ("cpu_op",))
     for name, value in {
         "empty_cache": lambda: None,
         "reset_peak_memory_stats": lambda device: None,
@@ -287,7 +297,8 @@ def stand_in(monkeypatch):
         "mem_get_info": lambda device: (30, 100),
         "device": lambda device: nullcontext(),
         "Stream": Stream,
-        "current_stream": Stream,
+        "current_stream": lambda device=None: Stream(),
+        "set_stream": lambda stream: None,
         "stream": lambda stream: nullcontext(),
         "CUDAGraph": Graph,
         "graph": lambda graph: nullcontext(),
@@ -354,3 +365,11 @@ def test_torchs_estimator_fails_before_autograd_runs(monkeypatch) -> None:
     run = Run("net", ((2, 3, 16, 16),), 2, "float32", True)
     said = torch_estimate(Net(), run, Training.asked(True, {}), torch.device("cuda", 0))
     assert said == Said(problem="ModuleNotFoundError: No module named 'pynvml'")
+
+
+def test_torchs_estimator_says_no_number_that_is_none(monkeypatch) -> None:
+    """No record could hold it."""
+    monkeypatch.setattr("costmodel.hardware.estimator._look_up_peaks", lambda dtype: None)
+    monkeypatch.setattr("costmodel.hardware.estimator._estimated", lambda *args: float("inf"))
+    run = Run("net", ((2, 3, 16, 16),), 2, "float32", False)
+    assert torch_estimate(Net(), run, None, torch.device("cuda", 0)) == Said(problem="it says inf seconds")

@@ -121,6 +121,37 @@ def test_kernels_reach_their_layers_and_a_graph_is_captured(seen: dict[str, Any]
     assert "capturable is False" in problem if "adamw" in step else not problem
 
 
+def test_a_profiler_that_sees_no_kernel_is_told(on_gpu: Python) -> None:
+    """What operators take of the host's time would otherwise stand in the record as the device's."""
+    code = (
+        "from torch import nn; from costmodel.hardware.measure import measure\n"
+        "measure(nn.Linear(8, 8), (2, 8), device='cuda', batch=2, seconds=0.0)\n"
+    )
+    done = on_gpu("-c", code, STAND_IN_FORGETFUL="1")
+    assert done.returncode == 1 and "HardwareError: torch.profiler saw no kernel" in done.stderr, done.stderr[-2000:]
+
+
+def test_a_network_that_asks_for_values_is_measured_without_a_graph(on_gpu: Python) -> None:
+    """The failing capture leaves everything as it was: the stream, random numbers, and so whatever runs after it."""
+    code = (
+        "import torch; from torch import nn; from costmodel.hardware.measure import measure\n"
+        "class Asks(nn.Module):\n"
+        "    def __init__(self): super().__init__(); self.linear = nn.Linear(8, 8); self.drop = nn.Dropout()\n"
+        "    def forward(self, x): return self.drop(self.linear(x)) if x.sum().item() > -1e9 else x\n"
+        "for net in (Asks(), Asks(), nn.Linear(8, 8)):\n"
+        "    for train in (False, True):\n"
+        "        run = measure(net, (2, 8), device='cuda', batch=2, train=train, seconds=0.0)\n"
+        "        print(run.failure or 'measured', '|', len(run.rounds), '|', run.graph_problem or 'captured')\n"
+        "        assert torch.cuda.current_stream() == torch.cuda.default_stream()\n"
+    )
+    done = on_gpu("-c", code)
+    assert done.returncode == 0, done.stderr[-2000:]
+    lines = [line.split(" | ") for line in done.stdout.splitlines()]
+    assert [line[:2] for line in lines] == [["measured", "4"]] * 6
+    assert all("capturing" in line[2] for line in lines[:4]), done.stdout
+    assert [line[2] for line in lines[4:]] == ["captured"] * 2
+
+
 SUITE = """
 import sys
 from pathlib import Path
@@ -151,6 +182,8 @@ def test_the_suite_runs_through(on_gpu: Python, tmp_path: Path, monkeypatch: pyt
     for name, runs in (("tf32", 3), ("strict", 2), ("bf16", 2)):
         record = read(tmp_path / f"lenet-{name}.json")
         assert record.device_name == H100 and len(record.runs) == runs
+    again = on_gpu("-c", code, str(tmp_path), STAND_IN_BYTES="1000000000")
+    assert [line.split(" | ")[1] for line in again.stdout.splitlines()] == ["there already"] * 8, again.stderr[-2000:]
     failures = [run.failure for run in read(tmp_path / "lenet-tf32.json").runs]
     assert failures[:2] == ["", ""] and failures[2].startswith("out of memory")
 

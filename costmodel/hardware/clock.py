@@ -346,7 +346,7 @@ def _nvidia_smi(uuid: str) -> dict[str, Any]:
     chosen = [f"--id=GPU-{uuid.removeprefix('GPU-')}"] if uuid else []
     query = ["nvidia-smi", *chosen, f"--query-gpu=driver_version,{','.join(_ASKED)}", "--format=csv,noheader,nounits"]
     try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=5, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return {}
     driver, *values = (value.strip() for value in answer.splitlines()[0].split(",")) if answer.strip() else ("",)

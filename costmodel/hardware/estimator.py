@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import math
 from contextlib import redirect_stdout
 from typing import Any
 
@@ -30,7 +31,8 @@ def torch_estimate(network: nn.Module, run: Run, training: Training | None, devi
         _look_up_peaks(getattr(torch, run.dtype))
         twin = meta_twin(network, getattr(torch, run.dtype)).train(run.train)
         with fake(), redirect_stdout(io.StringIO()):
-            return Said(_estimated(tool(), twin, run, training, device))
+            seconds = _estimated(tool(), twin, run, training, device)
+        return Said(seconds) if math.isfinite(seconds) else Said(problem=f"it says {seconds} seconds")
     except Exception as error:
         return Said(problem=" ".join(f"{type(error).__name__}: {error}".split())[:200])
 

@@ -29,7 +29,7 @@ OTHERS = "(others)"
 """The name under which a layer's shortest kernels are summed up."""
 
 _NODE = "autograd::engine::evaluate_function"
-_DEVICE = ("kernel", "gpu_memcpy", "gpu_memset")
+ON_DEVICE = ("kernel", "gpu_memcpy", "gpu_memset")
 _HOST = ("cpu_op", "user_annotation", "cuda_runtime", "cuda_driver")
 _LONGEST_NAME = 140
 _NEGLIGIBLE = 0.03
@@ -77,7 +77,7 @@ class Joined:
 
 def read_events(document: Mapping[str, Any]) -> list[Event]:
     """The events of a Chrome trace."""
-    raw = [event for event in document["traceEvents"] if event.get("cat") in (*_DEVICE, *_HOST) and "dur" in event]
+    raw = [event for event in document["traceEvents"] if event.get("cat") in (*ON_DEVICE, *_HOST) and "dur" in event]
     origin = min((event["ts"] for event in raw), default=0.0)  # subtracted first: the times have 16 digits
     events = []
     for event in raw:
@@ -91,7 +91,7 @@ def read_events(document: Mapping[str, Any]) -> list[Event]:
 def join(events: Iterable[Event]) -> Joined:
     """The time of each layer in each phase, over the repetitions that the events' annotations mark."""
     host = _Host([event for event in events if event.category in _HOST])
-    kernels = [event for event in events if event.category in _DEVICE]
+    kernels = [event for event in events if event.category in ON_DEVICE]
     count = len(host.repetitions)
     groups: dict[tuple[str, str], _Group] = {}
     for piece in sorted(_of_kernels(host, kernels) if kernels else _of_operators(host), key=lambda each: each.start):

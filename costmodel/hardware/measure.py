@@ -25,10 +25,10 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from costmodel.errors import InputError
+from costmodel.errors import HardwareError, InputError
 from costmodel.hardware.clock import Clock, circumstances, threads
 from costmodel.hardware.estimator import torch_estimate
-from costmodel.hardware.events import REPETITION, Joined, join, read_events
+from costmodel.hardware.events import ON_DEVICE, REPETITION, Joined, join, read_events
 from costmodel.hardware.record import DEFAULTS, Measurement, MemoryPeaks, Run, Spread, Switches
 from costmodel.hardware.stage import Stage, switched
 from costmodel.tracer.inputs import floating_dtype, materialize, tensors_in
@@ -71,7 +71,7 @@ def measure(
         name: what to call the network; its class's name if None.
 
     A run that does not fit into memory is a `Run` whose `failure` says so. Raises HardwareError where the device is not
-    there, and InputError for what cannot be run.
+    there or the profiler sees nothing of it, and InputError for what cannot be run.
     """
     clock = Clock(device)
     training = Training.asked(train, {}) if train else None
@@ -187,7 +187,13 @@ def _profiled(stage: Stage, clock: Clock, seconds: float) -> tuple[Joined, list[
         path = Path(folder) / "trace.json"
         recorded.export_chrome_trace(str(path))
         document = json.loads(path.read_text(encoding="utf-8", errors="replace"))
-    joined = join(read_events(document))
+    events = read_events(document)
+    if clock.on_cuda and not any(event.category in ON_DEVICE for event in events):
+        raise HardwareError(
+            "torch.profiler saw no kernel of this device, so nothing is known of its layers: end other profilers, and "
+            "see whether torch finds CUPTI."
+        )
+    joined = join(events)
     if not joined.layers:
         raise InputError("torch.profiler saw no operation of this network: is this torch built without Kineto?")
     return joined, walls
@@ -197,8 +203,10 @@ def _graph(stage: Stage, clock: Clock) -> tuple[Spread | None, str]:
     """Seconds of the run's replay as one CUDA graph, or why it cannot be captured.
 
     Capture follows https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs: warm-up on a side stream, then
-    everything in one graph, with gradients that do not exist yet.
+    everything in one graph, with gradients that do not exist yet. Where it fails, what torch does not put back itself
+    is put back here: the current stream.
     """
+    before = torch.cuda.current_stream(stage.device)
     try:
         with torch.cuda.device(stage.device):
             side = torch.cuda.Stream()
@@ -215,7 +223,10 @@ def _graph(stage: Stage, clock: Clock) -> tuple[Spread | None, str]:
     except torch.OutOfMemoryError:
         return None, "no memory for a second copy of its activations"
     except Exception as error:
-        return None, " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        first = error.__context__ or error  # what broke the capture, of which its end then complains
+        return None, " ".join(f"{type(first).__name__}: {first}".split())[:200]
+    finally:
+        torch.cuda.set_stream(before)
 
 
 def _memory(stage: Stage, clock: Clock, before: int | None) -> MemoryPeaks:
@@ -260,5 +271,5 @@ def _give_back(clock: Clock) -> None:
 def _is_out_of_memory(error: BaseException) -> bool:
     text = str(error).lower()
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(
-        words in text for words in ("out of memory", "can't allocate memory", "not enough memory")
+        words in text for words in ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
     )

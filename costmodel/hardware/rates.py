@@ -14,6 +14,8 @@ from typing import NamedTuple
 import torch
 
 from costmodel.hardware.clock import FRESH_BYTES, Clock
+from costmodel.hardware.record import Switches
+from costmodel.hardware.stage import switched
 
 
 class Path(NamedTuple):
@@ -94,9 +96,5 @@ def runs(path: Path, clock: Clock) -> bool:
 @contextmanager
 def precision(path: Path) -> Iterator[None]:
     """Let float32 contractions use TF32, or not, for a while."""
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = path.tf32
-    try:
+    with switched(Switches(cudnn_allow_tf32=path.tf32, matmul_allow_tf32=path.tf32)):
         yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before

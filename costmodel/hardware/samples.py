@@ -177,7 +177,7 @@ def _subject(clock: Clock, cache: int, name: str, path: Path, case: Case, reside
         return None
     index = found.index(name)
     demand = demands(costs, cache, fresh_from(clock, cache), resident=resident)[index]
-    module = _built(case).eval().to(clock.device, path.dtype)
+    module = _built(case, clock.device).eval().to(clock.device, path.dtype)
     inputs = [_random(shape, clock.device, path.dtype) for shape in case.shapes]
     if case.rectified:
         inputs = [x.relu_() for x in inputs]
@@ -217,15 +217,15 @@ _LONG, _ENOUGH = 0.05, 2
 """Operations of so many seconds are steady, and are timed only so often."""
 
 
-def _built(case: Case) -> nn.Module:
-    """The case's module, with weights; those of a large one are filled faster than layers initialise theirs."""
+def _built(case: Case, device: torch.device) -> nn.Module:
+    """The case's module, with weights; a large one is filled on the device, faster than layers initialise theirs."""
     with torch.device("meta"):
         module = case.make()
     if sum(parameter.numel() for parameter in module.parameters()) < _BLOCK:
         return case.make()
-    module.to_empty(device="cpu")
+    module.to_empty(device=device)
     for parameter in module.parameters():
-        parameter.copy_(_random(parameter.shape, torch.device("cpu"), parameter.dtype))
+        parameter.copy_(_random(parameter.shape, device, parameter.dtype))
     return module
 
 
