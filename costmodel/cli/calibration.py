@@ -34,7 +34,7 @@ def calibrate(
     effort: Annotated[Effort, typer.Option(help="quick takes seconds, and its estimates are coarse.")] = Effort.FULL,
     force: Force = False,
 ) -> Answer:
-    """Measure what a device really reaches, in some two minutes, and write it as a device file for -d.
+    """Measure what a device really reaches, in a few minutes, and write it as a device file for -d.
 
     Matrix products, bandwidth, and generated operations of each class; nothing else should run meanwhile.
     """

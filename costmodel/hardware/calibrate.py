@@ -1,6 +1,6 @@
 """What a device really reaches, as a device file that everything else takes.
 
-Three things are measured, in about two minutes: bandwidth over working sets and matrix products over sizes (`rates`),
+Three things are measured, in a few minutes: bandwidth over working sets and matrix products over sizes (`rates`),
 and the operations of `shapes`, class by class (`samples`). From the last come the ceilings of `costmodel.estimate`
 (`fit`).
 """
