@@ -69,6 +69,7 @@ COLUMNS: Mapping[str, Column] = {
     "low_seconds": Column("from", "seconds", "the lower end of the estimate's interval", 3),
     "high_seconds": Column("to", "seconds", "the upper end of the estimate's interval", 3),
     "samples_per_second": Column("samples/s", "ratio", "by wall time, the estimate or the bound", 0),
+    "images_per_second": Column("images/s", "count", "images a second at the bound", 0),
     "binding": Column("bound by", "term", "compute or memory", 1),
     "flops_per_second": Column("rate", "flops_per_second", "FLOPs per second at the bound", 3),
     # calibrations

@@ -184,7 +184,8 @@ class Comparison:
         correlation = "" if self.rank_correlation is None else f", rank correlation {self.rank_correlation:.2f}"
         covered = "" if self.coverage is None else f", intervals hold {percent(self.coverage, 0)} of the layers"
         noisy = f"; {self.noisy} of {len(self.rows)} layers too noisy to say" if self.noisy else ""
-        return f"{said} against {measured} measured ({sign}{percent(abs(self.error))}){layers}{correlation}{covered}{noisy}"
+        off = f"{sign}{percent(abs(self.error))}"
+        return f"{said} against {measured} measured ({off}){layers}{correlation}{covered}{noisy}"
 
     def __repr__(self) -> str:
         return f"<Comparison of {self.run.name} on {self.device_name}: {self.verdict}>"
