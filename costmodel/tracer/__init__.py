@@ -35,6 +35,7 @@ from costmodel.tracer.inputs import (
 )
 from costmodel.tracer.leaves import Leaves
 from costmodel.tracer.recorder import Recorder, Rehearsal
+from costmodel.tracer.recurrent_cuda import flatten_weights
 from costmodel.tracer.saved import Saved
 from costmodel.tracer.spies import Spy, dismiss, modules_of, spy_on
 from costmodel.tracer.targets import TARGETS, operators_of
@@ -93,6 +94,8 @@ def trace(
         modules = paths_of(network)
         if any(module.training is not training for _, module in modules):
             network.train(training)
+        if target == "cuda":
+            flatten_weights(module for _, module in modules)
         dtype_run = wanted or _own_dtype(network)
         args, kwargs = materialize(inputs, dtype_run, not run, lambda tensor: _adopt(tensor, wanted, not run))
         lazy = any(isinstance(module, LazyModuleMixin) and module.has_uninitialized_params() for _, module in modules)

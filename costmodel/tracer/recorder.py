@@ -20,6 +20,7 @@ from costmodel.errors import TraceError
 from costmodel.graph import BACKWARD, DTYPE_BYTES, FORWARD, Operation, TensorSpec
 from costmodel.tracer.accumulation import ADD, ADD_IN_PLACE, adds_in_place
 from costmodel.tracer.inputs import DTYPE_NAMES, DTYPES
+from costmodel.tracer.kernels import KERNELS
 from costmodel.tracer.schema import Schema, read_arguments, schema_of
 from costmodel.tracer.shapes import IN_PLACE, MAKERS, Blank
 from costmodel.tracer.storages import Storages
@@ -148,7 +149,7 @@ class Recorder(TorchDispatchMode):
         blanks = maker(inputs, attributes) if maker is not None else None
         if blanks is not None:
             return (tuple if schema.several else None, blanks), None
-        if not schema.fresh:
+        if not schema.fresh or func in KERNELS:
             return None, None
         specs = tuple((name, spec.shape, spec.dtype, spec.strides) for name, spec in inputs.items())
         key = (func, specs, tuple(attributes.items()))
@@ -157,7 +158,7 @@ class Recorder(TorchDispatchMode):
     def _run(self, func: Any, schema: Schema, args: Any, kwargs: Any, on_meta: bool) -> Any:
         """Ask torch. Raises TraceError if an operator on meta tensors needs values."""
         try:
-            return func(*args, **kwargs)
+            return (KERNELS.get(func, func) if on_meta else func)(*args, **kwargs)
         except (RuntimeError, NotImplementedError):
             if on_meta and schema.needs_values:
                 raise self._needs_values(schema) from None

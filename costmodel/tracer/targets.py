@@ -4,9 +4,11 @@ cuda    attention is one operator: flash for 16-bit types, memory-efficient for 
         given, as in aten/src/ATen/native/transformers/cuda/sdp_utils.cpp (what neither takes runs the plain
         mathematics there as well);
         dropout is one operator that keeps a bool mask (aten/src/ATen/native/Dropout.cpp, is_fused_kernel_acceptable);
-        batch norm is cuDNN's (aten/src/ATen/native/Normalization.cpp, _select_batch_norm_backend)
+        batch norm is cuDNN's (aten/src/ATen/native/Normalization.cpp, _select_batch_norm_backend);
+        a recurrent layer is one operator (see `recurrent_cuda`)
 cpu     attention is one operator without dropout
-        (aten/src/ATen/native/transformers/sdp_utils_cpp.cpp, use_flash_attention_cpp)
+        (aten/src/ATen/native/transformers/sdp_utils_cpp.cpp, use_flash_attention_cpp);
+        recurrent layers are oneDNN's, or multiply all steps' inputs at once (see `recurrent_cpu`)
 meta    nothing is fused
 """
 
@@ -22,6 +24,8 @@ from torch.nn import functional
 from torch.utils._python_dispatch import _disable_current_modes
 
 from costmodel.tracer.overlay import Overlay, Plain, Way
+from costmodel.tracer.recurrent_cpu import ways_on_cpu
+from costmodel.tracer.recurrent_cuda import ways_on_cuda
 
 TARGETS = ("cuda", "cpu", "meta")
 
@@ -219,7 +223,8 @@ _WAYS: Mapping[str, Mapping[str, Way]] = {
         "scaled_dot_product_attention": _attention_on_cuda,
         "dropout": _dropout_on_cuda,
         "batch_norm": _batch_norm_on_cuda,
+        **ways_on_cuda(),
     },
-    "cpu": {"scaled_dot_product_attention": _attention_on_cpu},
+    "cpu": {"scaled_dot_product_attention": _attention_on_cpu, **ways_on_cpu()},
     "meta": {},
 }

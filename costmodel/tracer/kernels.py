@@ -1,0 +1,186 @@
+"""What operators of libraries return on the meta device, where torch's own kernel is missing or leaves memory out.
+
+A recurrent layer that is trained leaves to its backward what it computed on the way, in a block of bytes that its
+library lays out as it likes. For oneDNN the size is that of its source; for cuDNN, whose source is closed, it is what
+the library says when it is asked (`reserve_bytes`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+_KEPT = {0: 1, 1: 1, 2: 5, 3: 6}
+"""Numbers that cuDNN keeps of a unit and step for the backward, by its kind of cell: the state of a plain one, gates
+and state of an LSTM, and of a GRU two more."""
+
+_PAGE = 4096
+
+
+def reserve_bytes(
+    mode: int, rows: int, hidden: int, projected: int, layers: int, directions: int, dropout: bool, itemsize: int
+) -> int:
+    """The bytes that a training forward of cuDNN leaves to the backward, `rows` being steps times sequences.
+
+    Fitted to what cudnnGetRNNTempSpaceSizes of cuDNN 9.24 answers for its standard algorithm in float32 and float16,
+    byte by byte: of each unit and step what `_KEPT` says, the projection and what goes into it, the outputs of all
+    layers but the last (and a bit of each where some are dropped), in parts of whole 32 bytes, and 256 bytes. Another
+    version, or the algorithms that keep their weights on the chip (small layers in float16), may keep something else.
+    """
+    units = rows * directions * hidden
+    numbers = [layers * units * _KEPT[mode], (layers - 1) * units]
+    if projected:
+        numbers += [layers * units, layers * rows * directions * projected]
+    kept = [number * itemsize for number in numbers]
+    if dropout:
+        kept.append((layers - 1) * units // 8)
+    return sum(_rounded(nbytes, 32) for nbytes in kept) + 256
+
+
+def workspace_bytes(steps: int, batch: int, inputs: int, hidden: int, itemsize: int) -> int:
+    """The bytes that a training forward of oneDNN's LSTM leaves to the backward, for one direction of one layer.
+
+    oneDNN's src/cpu/rnn/rnn_utils.hpp, set_workspace_sizes: gates and outputs of all steps, then states of a step more
+    and of two layers, once for the forward and, in float32, for the backward. Rows are made to fill 64 bytes, but not
+    multiples of 256 elements; each part begins a page of 4096 bytes.
+    """
+    cells, states = steps * batch, 2 * (steps + 1) * batch
+    wide = max(inputs, hidden)
+    parts = [
+        cells * _row(4 * hidden, itemsize) * itemsize,
+        cells * _row(hidden, itemsize) * itemsize,
+        states * _row(wide, itemsize) * itemsize,
+        states * hidden * itemsize,
+        states * _row(wide, 4) * 4,
+        states * _row(wide, 4) * 4,
+        states * hidden * 4,
+    ]
+    return sum(_rounded(nbytes, _PAGE) for nbytes in parts)
+
+
+def _row(elements: int, itemsize: int) -> int:
+    """The elements of a row as oneDNN lays it out (rnn_utils.cpp, get_good_ld)."""
+    row = _rounded(elements, 64 // itemsize)
+    return row if row % 256 else row + 64 // itemsize
+
+
+def _rounded(number: int, unit: int) -> int:
+    return -(-number // unit) * unit
+
+
+def _cudnn_rnn(
+    input: torch.Tensor,
+    weight: Sequence[torch.Tensor],
+    weight_stride0: int,
+    weight_buf: torch.Tensor | None,
+    hx: torch.Tensor,
+    cx: torch.Tensor | None,
+    mode: int,
+    hidden_size: int,
+    proj_size: int,
+    num_layers: int,
+    batch_first: bool,
+    dropout: float,
+    train: bool,
+    bidirectional: bool,
+    batch_sizes: Sequence[int],
+    dropout_state: torch.Tensor | None,
+) -> tuple[torch.Tensor, ...]:
+    """Outputs, last states, what is left to the backward, and the weights in one block."""
+    swapped = batch_first and not batch_sizes
+    steps = input.transpose(0, 1) if swapped else input
+    directions = 2 if bidirectional else 1
+    output = input.new_empty((*steps.shape[:-1], directions * (proj_size or hidden_size)))
+    rows = math.prod(batch_sizes[:1]) * len(batch_sizes) if batch_sizes else math.prod(steps.shape[:2])
+    kept = 0
+    if train:
+        sizes = (mode, rows, hidden_size, proj_size, num_layers, directions, dropout > 0, input.element_size())
+        kept = reserve_bytes(*sizes)
+    if weight_buf is None:
+        weight_buf = input.new_empty(sum(one.numel() for one in weight))
+    return (
+        output.transpose(0, 1) if swapped else output,
+        hx.new_empty(hx.shape),
+        hx.new_empty(0) if cx is None else cx.new_empty(cx.shape),
+        input.new_empty(kept, dtype=torch.uint8),
+        weight_buf,
+    )
+
+
+def _cudnn_rnn_backward(
+    input: torch.Tensor,
+    weight: Sequence[torch.Tensor],
+    weight_stride0: int,
+    weight_buf: torch.Tensor,
+    hx: torch.Tensor,
+    cx: torch.Tensor | None,
+    *rest: Any,
+) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor | None, list[torch.Tensor]]:
+    """The gradients of input, states and weights, which lie in one block as the weights do."""
+    batch_first, batch_sizes, output_mask = rest[8], rest[12], rest[15]
+    swapped = batch_first and not batch_sizes
+    steps = input.transpose(0, 1) if swapped else input
+    of_input = input.new_empty(steps.shape)
+    gradients: list[torch.Tensor] = []
+    if output_mask[3]:
+        flat, begin = weight_buf.new_empty(weight_buf.shape), 0
+        for one in weight:
+            gradients.append(flat[begin : begin + one.numel()].view(one.shape))
+            begin += one.numel()
+    return (
+        of_input.transpose(0, 1) if swapped else of_input,
+        hx.new_empty(hx.shape),
+        None if cx is None else cx.new_empty(cx.shape),
+        gradients,
+    )
+
+
+def _mkldnn_rnn_layer(
+    input: torch.Tensor,
+    weight0: torch.Tensor,
+    weight1: torch.Tensor,
+    weight2: torch.Tensor,
+    weight3: torch.Tensor,
+    hx_: torch.Tensor,
+    cx_: torch.Tensor,
+    *rest: Any,
+) -> tuple[torch.Tensor | None, ...]:
+    """Outputs, last states and, where gradients are on, what is left to the backward."""
+    (steps, batch, inputs), hidden = input.shape, hx_.shape[-1]
+    kept = workspace_bytes(steps, batch, inputs, hidden, input.element_size())
+    return (
+        input.new_empty((steps, batch, hidden)),
+        hx_.new_empty(hx_.shape),
+        cx_.new_empty(cx_.shape),
+        input.new_empty(kept, dtype=torch.uint8) if torch.is_grad_enabled() else None,
+    )
+
+
+def _mkldnn_rnn_layer_backward(
+    input: torch.Tensor,
+    weight1: torch.Tensor,
+    weight2: torch.Tensor,
+    weight3: torch.Tensor,
+    weight4: torch.Tensor,
+    hx_: torch.Tensor,
+    cx_tmp: torch.Tensor,
+    *rest: Any,
+) -> tuple[torch.Tensor, ...]:
+    """The gradients of input, weights, both biases and states, in float32."""
+    hidden = hx_.shape[-1]
+    shapes = (input.shape, weight1.shape, weight2.shape, (4 * hidden,), (4 * hidden,), hx_.shape, cx_tmp.shape)
+    return tuple(input.new_empty(shape, dtype=torch.float32) for shape in shapes)
+
+
+aten = torch.ops.aten
+
+KERNELS: Mapping[Any, Callable[..., Any]] = {
+    aten._cudnn_rnn.default: _cudnn_rnn,
+    aten._cudnn_rnn_backward.default: _cudnn_rnn_backward,
+    aten.mkldnn_rnn_layer.default: _mkldnn_rnn_layer,
+    aten.mkldnn_rnn_layer_backward.default: _mkldnn_rnn_layer_backward,
+}
+"""By operator. They are given meta tensors, and their results are not remembered: they depend on more than specs."""
