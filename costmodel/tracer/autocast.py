@@ -8,6 +8,9 @@ torch keeps a policy for each operator that autocast knows (aten/src/ATen/autoca
     dtype     it is told to compute and return float32, unless it was told a type
     promote   they are cast to the widest type among them
 
+cuDNN's recurrent layers alone are cast to float16 whatever the lower precision is, and their weights copied into one
+block each time (aten/src/ATen/cudnn/AutocastRNN.cpp).
+
 Which operators have a policy is asked of torch's dispatcher; all are fp32 but those named here. Casts are operations
 that autograd sees, as in torch: float64 and integers are left alone, the weights stay float32, and so do gradients.
 """
@@ -15,7 +18,7 @@ that autograd sees, as in torch: float64 and integers are left alone, the weight
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -46,8 +49,9 @@ _PROMOTE = frozenset({
 })  # fmt: skip
 _PROMOTE_ON_CPU = frozenset({"stack", "cat", "index_copy"})
 _REFUSED = frozenset({"binary_cross_entropy"})
-_LEFT_ALONE = frozenset({"_cudnn_rnn", "norm.Scalar", "norm.ScalarOpt_dim"})
-"""The first has its own way of casting its weights; a norm is told its type through another overload."""
+_RECURRENT = frozenset({"_cudnn_rnn"})
+_LEFT_ALONE = frozenset({"norm.Scalar", "norm.ScalarOpt_dim"})
+"""A norm is told its type through another overload."""
 
 _CASTS = Overlay("hpu")
 
@@ -150,6 +154,16 @@ class _Casts:
         wide = torch.float32 if torch.float32 in types else torch.get_autocast_dtype("cpu")
         return self._cast_all(plain, args, kwargs, wide)
 
+    def recurrent(self, plain: Plain, args: Any, kwargs: Any) -> Any:
+        """Run in float16, on weights that are copied side by side."""
+        given, weights, stride, flat, hx, cx, *others = args
+        half = functools.partial(self._cast, torch.float16)
+        if self._is_eligible(weights[0]) and weights[0].dtype != torch.float16:
+            size = sum(weight.numel() for weight in weights) if flat is None else flat.numel()
+            flat = weights[0].new_zeros(size, dtype=torch.float16)
+            weights = _copied_side_by_side(weights, flat)
+        return plain(half(given), weights, stride, flat, half(hx), None if cx is None else half(cx), *others, **kwargs)
+
     def refuse(self, plain: Plain, args: Any, kwargs: Any) -> Any:
         """Raise what torch raises."""
         raise RuntimeError(
@@ -189,11 +203,23 @@ def _policies(device: str) -> Mapping[str, Callable[..., Any]]:
 def _policy(name: str, on_cpu: bool) -> Callable[..., Any]:
     if name in _LOWER:
         return _Casts.lower
+    if name in _RECURRENT:
+        return _Casts.recurrent
     if on_cpu:
         return _Casts.promote if name in _PROMOTE_ON_CPU else _Casts.full
     if name in _REFUSED:
         return _Casts.refuse
     return _Casts.told if name in _DTYPE else _Casts.promote if name in _PROMOTE else _Casts.full
+
+
+def _copied_side_by_side(tensors: Sequence[torch.Tensor], flat: torch.Tensor) -> list[torch.Tensor]:
+    """Copies that autograd knows as such, and that look at one block without being views of it."""
+    copies, begin = [], 0
+    for tensor in tensors:
+        place = flat.new_empty(0).set_(flat.untyped_storage(), begin, tensor.shape)
+        copies.append(place.copy_(tensor))
+        begin += tensor.numel()
+    return copies
 
 
 def _map(function: Callable[[torch.Tensor], torch.Tensor], value: Any) -> Any:

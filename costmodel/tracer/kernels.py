@@ -90,19 +90,17 @@ def _cudnn_rnn(
     dropout_state: torch.Tensor | None,
 ) -> tuple[torch.Tensor, ...]:
     """Outputs, last states, what is left to the backward, and the weights in one block."""
-    swapped = batch_first and not batch_sizes
-    steps = input.transpose(0, 1) if swapped else input
+    steps = input.transpose(0, 1) if batch_first else input
     directions = 2 if bidirectional else 1
     output = input.new_empty((*steps.shape[:-1], directions * (proj_size or hidden_size)))
-    rows = math.prod(batch_sizes[:1]) * len(batch_sizes) if batch_sizes else math.prod(steps.shape[:2])
     kept = 0
     if train:
-        sizes = (mode, rows, hidden_size, proj_size, num_layers, directions, dropout > 0, input.element_size())
-        kept = reserve_bytes(*sizes)
+        sizes = (math.prod(steps.shape[:2]), hidden_size, proj_size, num_layers, directions)
+        kept = reserve_bytes(mode, *sizes, dropout > 0, input.element_size())
     if weight_buf is None:
         weight_buf = input.new_empty(sum(one.numel() for one in weight))
     return (
-        output.transpose(0, 1) if swapped else output,
+        output.transpose(0, 1) if batch_first else output,
         hx.new_empty(hx.shape),
         hx.new_empty(0) if cx is None else cx.new_empty(cx.shape),
         input.new_empty(kept, dtype=torch.uint8),
@@ -120,9 +118,8 @@ def _cudnn_rnn_backward(
     *rest: Any,
 ) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor | None, list[torch.Tensor]]:
     """The gradients of input, states and weights, which lie in one block as the weights do."""
-    batch_first, batch_sizes, output_mask = rest[8], rest[12], rest[15]
-    swapped = batch_first and not batch_sizes
-    steps = input.transpose(0, 1) if swapped else input
+    batch_first, output_mask = rest[8], rest[-1]
+    steps = input.transpose(0, 1) if batch_first else input
     of_input = input.new_empty(steps.shape)
     gradients: list[torch.Tensor] = []
     if output_mask[3]:
@@ -131,7 +128,7 @@ def _cudnn_rnn_backward(
             gradients.append(flat[begin : begin + one.numel()].view(one.shape))
             begin += one.numel()
     return (
-        of_input.transpose(0, 1) if swapped else of_input,
+        of_input.transpose(0, 1) if batch_first else of_input,
         hx.new_empty(hx.shape),
         None if cx is None else cx.new_empty(cx.shape),
         gradients,

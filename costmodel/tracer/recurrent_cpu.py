@@ -2,13 +2,13 @@
 
 An LSTM in float32 is an operator of oneDNN's for each layer and direction (aten/src/ATen/native/mkldnn/RNN.cpp, where
 `use_mkldnn` of aten/src/ATen/native/RNN.cpp says so). Every other layer multiplies the inputs of all its steps by their
-weight at once, and then goes step by step: FullLayer, PackedLayer and the cells of that file.
+weight at once, and then goes step by step: FullLayer, FullBidirectionalLayer and the cells of that file.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -36,21 +36,15 @@ class _Weights(NamedTuple):
 
 Cell: TypeAlias = Callable[[torch.Tensor, Hidden, _Weights], Hidden]
 """A step, of the product of its inputs and what the step before left."""
-Layer: TypeAlias = Callable[[torch.Tensor, Sequence[Hidden], Sequence[_Weights]], tuple[torch.Tensor, list[Hidden]]]
-"""A layer over all steps, forwards and, with a second state and second weights, backwards: outputs, and last states."""
 
 
 def ways_on_cpu() -> Mapping[str, Way]:
     """By operator: how a CPU runs it."""
     cells = {"lstm": _lstm_cell, "gru": _gru_cell, "rnn_tanh": _tanh_cell, "rnn_relu": _relu_cell}
-    return {
-        f"{name}.{overload}": functools.partial(way, cell)
-        for name, cell in cells.items()
-        for overload, way in (("input", _whole), ("data", _packed))
-    }
+    return {f"{name}.input": functools.partial(_run, cell) for name, cell in cells.items()}
 
 
-def _whole(
+def _run(
     cell: Cell,
     plain: Plain,
     input: torch.Tensor,
@@ -63,7 +57,7 @@ def _whole(
     bidirectional: bool,
     batch_first: bool,
 ) -> tuple[torch.Tensor, ...]:
-    """Sequences of one length."""
+    """All layers, over the steps of sequences of one length."""
     if not input.is_meta:
         return plain(input, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first)
     lstm = cell is _lstm_cell
@@ -73,33 +67,10 @@ def _whole(
     if lstm and weights[0].hr is None and _is_for_onednn(input):
         output, *states = _on_onednn(steps, hx, weights, num_layers, dropout, bidirectional, batch_first, train)
     else:
-        layer = functools.partial(_layer, cell)
-        output, *states = _stack(layer, steps, hx if lstm else (hx,), weights, dropout, bidirectional)
+        output, *states = _stack(cell, steps, hx if lstm else (hx,), weights, dropout, bidirectional)
     if batch_first:
         output = output.transpose(0, 1) if lstm else output.transpose_(0, 1)
     return (output, *states)
-
-
-def _packed(
-    cell: Cell,
-    plain: Plain,
-    data: torch.Tensor,
-    batch_sizes: torch.Tensor,
-    hx: Any,
-    params: Sequence[torch.Tensor],
-    has_biases: bool,
-    num_layers: int,
-    dropout: float,
-    train: bool,
-    bidirectional: bool,
-) -> tuple[torch.Tensor, ...]:
-    """Sequences of several lengths: the rows of all steps one after the other, and how many each step has."""
-    if not data.is_meta:
-        return plain(data, batch_sizes, hx, params, has_biases, num_layers, dropout, train, bidirectional)
-    lstm = cell is _lstm_cell
-    weights = _by_layer(params, has_biases, lstm and hx[0].shape[2] != hx[1].shape[2])
-    layer = functools.partial(_packed_layer, cell, batch_sizes.tolist())
-    return _stack(layer, data, hx if lstm else (hx,), weights, dropout if train else 0.0, bidirectional)
 
 
 def _by_layer(params: Sequence[torch.Tensor], has_biases: bool, projected: bool) -> list[_Weights]:
@@ -112,7 +83,7 @@ def _by_layer(params: Sequence[torch.Tensor], has_biases: bool, projected: bool)
 
 
 def _stack(
-    layer: Layer, input: torch.Tensor, hx: Hidden, weights: Sequence[_Weights], dropout: float, bidirectional: bool
+    cell: Cell, input: torch.Tensor, hx: Hidden, weights: Sequence[_Weights], dropout: float, bidirectional: bool
 ) -> tuple[torch.Tensor, ...]:
     """Layer on layer (RNN.cpp, apply_layer_stack): the outputs, and the last states of all."""
     directions = 2 if bidirectional else 1
@@ -120,7 +91,7 @@ def _stack(
     finals: list[Hidden] = []
     for begin in range(0, len(weights), directions):
         end = begin + directions
-        input, last = layer(input, hiddens[begin:end], weights[begin:end])
+        input, last = _layer(cell, input, hiddens[begin:end], weights[begin:end])
         finals += last
         if dropout and end < len(weights):
             input = torch.dropout(input, dropout, True)
@@ -132,7 +103,7 @@ def _stack(
 def _layer(
     cell: Cell, input: torch.Tensor, hiddens: Sequence[Hidden], weights: Sequence[_Weights]
 ) -> tuple[torch.Tensor, list[Hidden]]:
-    """One layer of sequences of one length."""
+    """One layer."""
     outputs, finals, kept = [], [], []
     for direction, hidden in enumerate(hiddens):
         products = linear(input, weights[direction].ih, weights[direction].bias_ih)
@@ -145,56 +116,6 @@ def _layer(
         finals.append(hidden)
         kept.append(made)  # as torch does until it is through with both directions
     return (torch.cat(outputs, -1) if len(outputs) > 1 else outputs[0]), finals
-
-
-def _packed_layer(
-    cell: Cell, sizes: Sequence[int], data: torch.Tensor, hiddens: Sequence[Hidden], weights: Sequence[_Weights]
-) -> tuple[torch.Tensor, list[Hidden]]:
-    """One layer of sequences of several lengths."""
-    ways = zip((_ahead, _back), hiddens, weights, strict=False)
-    outputs, finals = zip(*(way(cell, sizes, data, hidden, own) for way, hidden, own in ways), strict=True)
-    return (torch.cat(outputs, -1) if len(outputs) > 1 else outputs[0]), list(finals)
-
-
-def _ahead(
-    cell: Cell, sizes: Sequence[int], data: torch.Tensor, hidden: Hidden, weights: _Weights
-) -> tuple[torch.Tensor, Hidden]:
-    """Forwards: where sequences end, their rows leave the state."""
-    products = linear(data, weights.ih, weights.bias_ih)
-    outputs, ended, begin = [], list[Hidden](), 0
-    for size in sizes:
-        step = products.narrow(0, begin, size)
-        begin, rows = begin + size, len(hidden[0])
-        if size < rows:
-            ended.append(_rows(hidden, size, rows))
-            hidden = _rows(hidden, 0, size)
-        hidden = cell(step, hidden, weights)
-        outputs.append(hidden[0])
-    return torch.cat(outputs, 0), _joined([hidden, *reversed(ended)])
-
-
-def _back(
-    cell: Cell, sizes: Sequence[int], data: torch.Tensor, first: Hidden, weights: _Weights
-) -> tuple[torch.Tensor, Hidden]:
-    """Backwards: where sequences end, their rows join the state."""
-    products = linear(data, weights.ih, weights.bias_ih)
-    outputs, end, hidden = [], len(data), _rows(first, 0, sizes[-1])
-    for size in reversed(sizes):
-        rows = len(hidden[0])
-        if size > rows:
-            hidden = _joined([hidden, _rows(first, rows, size)])
-        hidden = cell(products.narrow(0, end - size, size), hidden, weights)
-        end -= size
-        outputs.append(hidden[0])
-    return torch.cat(outputs[::-1], 0), hidden
-
-
-def _rows(hidden: Hidden, begin: int, end: int) -> Hidden:
-    return tuple(state.narrow(0, begin, end - begin) for state in hidden)
-
-
-def _joined(parts: Sequence[Hidden]) -> Hidden:
-    return tuple(torch.cat(states, 0) for states in zip(*parts, strict=True))
 
 
 def _lstm_cell(gates: torch.Tensor, hidden: Hidden, weights: _Weights) -> Hidden:

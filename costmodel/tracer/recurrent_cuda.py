@@ -1,11 +1,12 @@
 """Recurrent layers on CUDA: cuDNN runs a stack of layers, all steps and both directions, as one operator.
 
-As aten/src/ATen/native/cudnn/RNN.cpp does it, where `use_cudnn` of aten/src/ATen/native/RNN.cpp says so. The weights lie
-side by side in one block of memory, which is what `RNNBase.flatten_parameters` sees to when a module moves to CUDA;
+As aten/src/ATen/native/cudnn/RNN.cpp does it, where `use_cudnn` of aten/src/ATen/native/RNN.cpp says so. The weights
+lie side by side in one block of memory, which is what `RNNBase.flatten_parameters` sees to when a module moves to CUDA;
 where they do not, the operator copies them together at every call.
 
-Left out are the state of cuDNN's random numbers, which a process with dropout between layers keeps (some 2 MB), and what
-the operator takes while it runs: a workspace, and copies of inputs whose batch comes first.
+Packed sequences hang on values, so no static trace has them. Left out are the state of cuDNN's random numbers, which a
+process with dropout between layers keeps (some 2 MB), and what the operator takes while it runs: a workspace, and
+copies of inputs whose batch comes first.
 """
 
 from __future__ import annotations
@@ -28,11 +29,7 @@ _CUDNN_TAKES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 def ways_on_cuda() -> Mapping[str, Way]:
     """By operator: how CUDA runs it."""
-    return {
-        f"{name}.{overload}": functools.partial(way, mode)
-        for name, mode in MODES.items()
-        for overload, way in (("input", _whole), ("data", _packed))
-    }
+    return {f"{name}.input": functools.partial(_run, mode) for name, mode in MODES.items()}
 
 
 def flatten_weights(modules: Iterable[nn.Module]) -> None:
@@ -43,7 +40,7 @@ def flatten_weights(modules: Iterable[nn.Module]) -> None:
     for module in modules:
         if not isinstance(module, nn.RNNBase) or not torch.backends.cudnn.enabled:
             continue
-        weights = [getattr(module, name, None) for name in module._flat_weights_names]
+        weights: list[Any] = [getattr(module, name, None) for name in module._flat_weights_names]
         plain = all(isinstance(weight, nn.Parameter) and weight.dtype in _CUDNN_TAKES for weight in weights)
         if not plain or len({weight.dtype for weight in weights}) > 1 or len(set(map(id, weights))) < len(weights):
             continue
@@ -56,53 +53,10 @@ def flatten_weights(modules: Iterable[nn.Module]) -> None:
             begin += weight.numel()
 
 
-def _whole(
-    mode: int,
-    plain: Plain,
-    input: torch.Tensor,
-    hx: Any,
-    params: Sequence[torch.Tensor],
-    has_biases: bool,
-    num_layers: int,
-    dropout: float,
-    train: bool,
-    bidirectional: bool,
-    batch_first: bool,
-) -> tuple[torch.Tensor, ...]:
-    """Sequences of one length."""
-    if not _is_for_cudnn(input):
-        return plain(input, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first)
-    return _run(mode, input, (), hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first)
-
-
-def _packed(
-    mode: int,
-    plain: Plain,
-    data: torch.Tensor,
-    batch_sizes: torch.Tensor,
-    hx: Any,
-    params: Sequence[torch.Tensor],
-    has_biases: bool,
-    num_layers: int,
-    dropout: float,
-    train: bool,
-    bidirectional: bool,
-) -> tuple[torch.Tensor, ...]:
-    """Sequences of several lengths: the rows of all steps one after the other, and how many each step has."""
-    if not _is_for_cudnn(data):
-        return plain(data, batch_sizes, hx, params, has_biases, num_layers, dropout, train, bidirectional)
-    sizes = batch_sizes.tolist()
-    return _run(mode, data, sizes, hx, params, has_biases, num_layers, dropout, train, bidirectional, False)
-
-
-def _is_for_cudnn(input: torch.Tensor) -> bool:
-    return bool(torch.backends.cudnn.enabled and input.is_meta and input.dtype in _CUDNN_TAKES and input.numel())
-
-
 def _run(
     mode: int,
+    plain: Plain,
     input: torch.Tensor,
-    batch_sizes: Sequence[int],
     hx: Any,
     params: Sequence[torch.Tensor],
     has_biases: bool,
@@ -112,13 +66,16 @@ def _run(
     bidirectional: bool,
     batch_first: bool,
 ) -> tuple[torch.Tensor, ...]:
+    """All layers, over the steps of sequences of one length."""
+    if not (torch.backends.cudnn.enabled and input.is_meta and input.dtype in _CUDNN_TAKES and input.numel()):
+        return plain(input, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first)
     hx, cx = hx if mode == MODES["lstm"] else (hx, None)
     hidden = (hx if cx is None else cx).shape[2]
     projected = hx.shape[2] if hx.shape[2] != hidden else 0
     stride = (4 if has_biases else 2) + bool(projected)
     output, hy, cy, *_ = torch.ops.aten._cudnn_rnn(
         *(input, params, stride, _flat(params), hx, cx, mode, hidden, projected, num_layers),
-        *(batch_first, dropout, train, bidirectional, batch_sizes, None),
+        *(batch_first, dropout, train, bidirectional, (), None),
     )
     return (output, hy) if cx is None else (output, hy, cy)
 
