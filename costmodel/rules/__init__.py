@@ -10,6 +10,10 @@ so that it does not depend on a version of torch, and a name has one rule: a sec
 Conventions. One MAC is one multiply-accumulate of a contraction (a bias is vector work). One vector FLOP is one
 addition, multiplication, division, comparison or elementary function (exp, tanh, sqrt ...) on one element, as the
 operator's mathematical definition writes it. Copying, indexing and random numbers move bytes and compute nothing.
+
+All of these are operations on real numbers. A complex multiply-accumulate is four real ones (8 FLOPs: 6 for the
+product, 2 for the sum), and a complex vector FLOP two real ones, as an addition is, unless its rule says otherwise.
+Rules count as if numbers were real; `Rule.work` multiplies.
 """
 
 from __future__ import annotations
@@ -51,14 +55,31 @@ class Rule:
     """An operator's kind, and the function that says what it costs."""
 
     kind: str
-    work: Callable[[Operation], Work]
+    count: Callable[[Operation], Work]
+    complex_flops: int = 2
+    """The real FLOPs that one vector FLOP on complex numbers is; 1 where `count` looks at the type itself."""
+
+    def work(self, operation: Operation) -> Work:
+        """What the operation computes, in real numbers."""
+        work = self.count(operation)
+        if not is_complex(operation):
+            return work
+        return work._replace(macs=4 * work.macs, vector_flops=self.complex_flops * work.vector_flops)
+
+
+def is_complex(operation: Operation) -> bool:
+    """Whether it takes or makes complex numbers."""
+    return any(tensor.dtype.startswith("complex") for tensor in (*operation.inputs.values(), *operation.outputs))
 
 
 _RULES: dict[str, Rule] = {}
 
 
-def rule(*operators: str, kind: str) -> Callable[[Callable[[Operation], Work]], Callable[[Operation], Work]]:
-    """Register the decorated function as the rule of `operators`. Raises InputError if one of them has a rule."""
+def rule(
+    *operators: str, kind: str, complex_flops: int = 2
+) -> Callable[[Callable[[Operation], Work]], Callable[[Operation], Work]]:
+    """Register the decorated function as the rule of `operators`, with the real FLOPs that one of its FLOPs is in
+    complex numbers. Raises InputError if one of them has a rule."""
     if kind not in KINDS:
         raise InputError(f"unknown kind {kind!r}: use one of {', '.join(KINDS)}.")
 
@@ -66,7 +87,7 @@ def rule(*operators: str, kind: str) -> Callable[[Callable[[Operation], Work]], 
         for operator in operators:
             if operator in _RULES:
                 raise InputError(f"{operator} has a rule already: a name has one rule.")
-            _RULES[operator] = Rule(kind, work)
+            _RULES[operator] = Rule(kind, work, complex_flops)
         return work
 
     return register
@@ -85,6 +106,7 @@ def _load() -> None:
         "matmul",
         "attention",
         "recurrent",
+        "linalg",
         "normalization",
         "pooling",
         "pointwise",

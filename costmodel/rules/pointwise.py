@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from costmodel.graph import Operation
-from costmodel.rules import Work, rule
+from costmodel.rules import Work, is_complex, rule
 
 ACTIVATIONS: Mapping[str, int] = {
     "relu": 1,  # max(x, 0)
@@ -71,6 +71,22 @@ ARITHMETIC: Mapping[str, int] = {
     "real": 0, "imag": 0, "conj_physical": 1, "complex": 0, "polar": 4, "angle": 1, "heaviside": 2,
 }  # fmt: skip
 
+COMPLEX: Mapping[str, int] = {
+    "mul": 6, "square": 6, "prod": 6, "cumprod": 6,  # four products, a difference and a sum
+    "div": 11,  # a b* (6), |b|^2 (3), and two divisions
+    "reciprocal": 6,  # |a|^2, two divisions and a sign
+    "abs": 4,  # sqrt(x^2 + y^2)
+    "angle": 2,  # as atan2
+    "exp": 5,  # exp(x), cos(y), sin(y), and two products
+    "log": 7,  # log |a|, and the angle
+    "sqrt": 10,  # |a|; roots of (|a| + x) / 2 and of (|a| - x) / 2
+    "pow": 18,  # exp(b log(a))
+    "conj_physical": 1,
+    "polar": 4,
+    "addcmul": 10, "addcdiv": 15, "lerp": 10,
+}  # fmt: skip
+"""Real FLOPs on complex numbers, where they are not two for each on real ones."""
+
 REDUCTIONS: Mapping[str, int] = {
     "sum": 1, "nansum": 2, "mean": 1, "prod": 1, "amax": 1, "amin": 1, "max": 1, "min": 1, "aminmax": 2, "argmax": 1,
     "argmin": 1, "all": 1, "any": 1, "var": 4, "var_mean": 4, "std": 4, "std_mean": 4, "logsumexp": 4,
@@ -116,16 +132,22 @@ def _names(table: Mapping[str, int]) -> list[str]:
 
 def _per_output(table: Mapping[str, int]) -> Callable[[Operation], Work]:
     def work(op: Operation) -> Work:
-        return Work(vector_flops=table[_base(op.operator, table)] * sum(o.elements for o in op.outputs[:1]))
+        return Work(vector_flops=_flops(op, table) * sum(o.elements for o in op.outputs[:1]))
 
     return work
 
 
 def _per_input(table: Mapping[str, int]) -> Callable[[Operation], Work]:
     def work(op: Operation) -> Work:
-        return Work(vector_flops=table[_base(op.operator, table)] * next(iter(op.inputs.values())).elements)
+        return Work(vector_flops=_flops(op, table) * next(iter(op.inputs.values())).elements)
 
     return work
+
+
+def _flops(op: Operation, table: Mapping[str, int]) -> int:
+    """FLOPs an element by a table for real numbers, or by that for complex ones."""
+    name = _base(op.operator, table)
+    return COMPLEX.get(name, 2 * table[name]) if is_complex(op) else table[name]
 
 
 def _base(operator: str, table: Mapping[str, int]) -> str:
@@ -133,12 +155,15 @@ def _base(operator: str, table: Mapping[str, int]) -> str:
     return name if name in table else name[:-1]
 
 
-rule(*_names(ACTIVATIONS), kind="activation")(_per_output(ACTIVATIONS))
-rule(*_names(ARITHMETIC), kind="elementwise")(_per_output(ARITHMETIC))
-rule(*(f"aten.{name}" for name in REDUCTIONS), kind="elementwise")(_per_input(REDUCTIONS))
-rule(*(f"aten.{name}" for name in SOFTMAXES), kind="activation")(_per_input(SOFTMAXES))
-rule(*(f"aten.{name}" for name in LOSSES), kind="loss")(_per_input(LOSSES))
-rule("aten.cumsum_", "aten.cumprod_", kind="elementwise")(_per_output({"cumsum": 1, "cumprod": 1}))
+for _operators, _kind, _work in (
+    (_names(ACTIVATIONS), "activation", _per_output(ACTIVATIONS)),
+    (_names(ARITHMETIC), "elementwise", _per_output(ARITHMETIC)),
+    ([f"aten.{name}" for name in REDUCTIONS], "elementwise", _per_input(REDUCTIONS)),
+    ([f"aten.{name}" for name in SOFTMAXES], "activation", _per_input(SOFTMAXES)),
+    ([f"aten.{name}" for name in LOSSES], "loss", _per_input(LOSSES)),
+    (["aten.cumsum_", "aten.cumprod_"], "elementwise", _per_output({"cumsum": 1, "cumprod": 1})),
+):
+    rule(*_operators, kind=_kind, complex_flops=1)(_work)
 
 
 @rule("aten.nll_loss_forward", "aten.nll_loss2d_forward", "aten.nll_loss_nd", kind="loss")
@@ -207,7 +232,7 @@ def pairwise_distance(op: Operation) -> Work:
     return Work(vector_flops=output.elements * (3 * op.inputs["x1"].shape[-1] + 1))
 
 
-@rule("aten._fft_r2c", "aten._fft_c2r", "aten._fft_c2c", kind="other")
+@rule("aten._fft_r2c", "aten._fft_c2r", "aten._fft_c2c", kind="other", complex_flops=1)
 def fft(op: Operation) -> Work:
     """5 N log2 N FLOPs a complex transform of N points, half of it for a real one (fftw.org/speed)."""
     x = op.inputs["self"]

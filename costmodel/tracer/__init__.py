@@ -12,6 +12,7 @@ import gc
 import importlib.metadata
 import itertools
 import threading
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -37,6 +38,7 @@ from costmodel.tracer.leaves import Leaves
 from costmodel.tracer.recorder import Recorder, Rehearsal
 from costmodel.tracer.recurrent_cuda import flatten_weights
 from costmodel.tracer.saved import Saved
+from costmodel.tracer.shapes import makers_on
 from costmodel.tracer.spies import Spy, dismiss, modules_of, spy_on
 from costmodel.tracer.targets import TARGETS, operators_of
 from costmodel.tracer.training import OPTIMIZERS, Training, TrainingStep
@@ -60,9 +62,13 @@ def trace(
 ) -> Trace:
     """Write down what one run of `model` does.
 
+    Torch's fast path for the inference of a TransformerEncoder, which hides a whole layer in one operator, is left off,
+    also where the network is really run: its operations are those of training.
+
     Args:
         model: any module. It is neither changed nor copied, also when its forward raises.
-        inputs: a shape with the batch first, a tensor, a list of those, or a dict from argument names to those.
+        inputs: a shape with the batch first, as sizes or as a text ("8x128:int64"), a tensor, a list of those, or a
+            dict from argument names to those.
         train: also run loss, backward and one optimizer step. A `Training` says how, and so do its fields as further
             keyword arguments: loss, optimizer, optimizer_options, first_step, set_to_none, accumulate, checkpoint.
         dtype: the floating-point type to run in; the parameters' own if None.
@@ -86,8 +92,10 @@ def trace(
     target = "cpu" if run else target
     wanted, lower = floating_dtype(dtype), autocast_dtype(autocast)
     asked, training = Training.asked(train, options), bool(train)
+    if options and not training:
+        raise InputError(f"{', '.join(options)}: this says how to train, so give train=True with it.")
     step = TrainingStep(asked, target) if training else None
-    recorder = Recorder(meta=not run, train=training)
+    recorder = Recorder(meta=not run, train=training, makers=makers_on(target))
     saved = Saved(recorder)
     with _ONE_AT_A_TIME, _way_of(target, training, fused=not run), autocasting(lower, target, not run) as region:
         network = _weighty_twin(model, wanted) if run else meta_twin(model, wanted)
@@ -105,7 +113,7 @@ def trace(
             if channels_last:
                 _put_channels_last(itertools.chain(network.parameters(), network.buffers(), tensors_in((args, kwargs))))
             if step:
-                step.prepare(network)
+                step.prepare(network, (args, kwargs))
         parameters = _parameters(modules, recorder)
         input_specs = tuple(recorder.assign(tensor, "input", "input") for tensor in tensors_in((args, kwargs)))
         if step:
@@ -142,7 +150,7 @@ def trace(
         dtype=str(dtype_run).removeprefix("torch."),
         train=training,
         target=target,
-        settings={**(asked.settings if step else {}), **{key: value for key, value in settings.items() if value}},
+        settings={**(step.settings if step else {}), **{key: value for key, value in settings.items() if value}},
         versions=_versions(),
     )
 
@@ -236,7 +244,9 @@ def _way_of(target: str, train: bool, fused: bool) -> Iterator[None]:
             torch.inference_mode(False),
             torch.set_grad_enabled(train),
             operators_of(target) if fused else nullcontext(),
+            warnings.catch_warnings(),
         ):
+            warnings.filterwarnings("ignore", module=r"torch\.")  # torch's about itself, not the user's own
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
@@ -266,6 +276,11 @@ def _explained(recorder: Recorder, inputs: Any) -> Iterator[None]:
         place = recorder.failed_in or "the network"
         text = str(error).strip().partition("\n")[0]
         reason = f"{type(error).__name__}: {text}" if text else type(error).__name__
+        if "quantized::" in text:
+            raise TraceError(
+                f"{place} is quantised: what it computes is hidden in operators without meta tensors. Trace it by "
+                "running it on the CPU (--run, or run=True); its operators then need rules of yours (costmodel.rule)."
+            ) from error
         if recorder.meta and "meta" in text.lower():
             raise TraceError(
                 f"{place} needs values that a static trace does not have ({reason}): "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import numbers
+import operator
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,14 +29,19 @@ class Shape:
     dtype: str | None = None
 
 
-def parse_shape(text: str) -> Shape:
-    """Sizes and an optional element type from a command line: "3x224x224", "128:int64".
+_SHAPE = re.compile(r"\s*(\d+(?:[x,]\d+)*)\s*(?::\s*(\w+))?\s*")
 
+
+def parse_shape(text: str, batch: bool = False) -> Shape:
+    """Sizes and an optional element type: "3x224x224", "128:int64".
+
+    `batch` is whether the batch is among them, as in Python and not on the command line; it shows in errors alone.
     Raises InputError with the form to write.
     """
-    match = re.fullmatch(r"\s*(\d+(?:[x,]\d+)*)\s*(?::\s*(\w+))?\s*", text)
+    match = _SHAPE.fullmatch(text)
     if match is None:
-        raise InputError(f"cannot read the input {text!r}: write sizes without the batch, like 3x224x224 or 128:int64.")
+        form = "with the batch, like 8x3x224x224 or 8x128" if batch else "without the batch, like 3x224x224 or 128"
+        raise InputError(f"cannot read the input {text!r}: write sizes {form}:int64.")
     sizes = tuple(int(size) for size in re.split("[x,]", match[1]))
     if 0 in sizes:
         raise InputError(f"the input {text!r} has a size of zero: every size must be at least 1.")
@@ -63,18 +70,18 @@ def floating_dtype(name: str | torch.dtype | None) -> torch.dtype | None:
 def materialize(inputs: Any, dtype: torch.dtype, meta: bool, adopt: Callable[[torch.Tensor], torch.Tensor]) -> Any:
     """Positional and keyword arguments for a forward, `(args, kwargs)`.
 
-    `inputs` is a shape (a tuple of sizes, batch included), a tensor, a `Shape`, a sequence of those for several inputs,
-    or a mapping from the forward's argument names to them. Anything else inside a sequence or a mapping (numbers,
-    flags, nested lists of tensors) is handed on. `adopt` turns a tensor of the user's into the one to run with.
+    `inputs` is a shape (a tuple of sizes or a text like "8x128:int64", batch included), a tensor, a `Shape`, a sequence
+    of those for several inputs, or a mapping from the forward's argument names to them. Anything else inside a sequence
+    or a mapping (numbers, flags, nested lists of tensors) is handed on. `adopt` turns a tensor of the user's into the
+    one to run with. Raises InputError for anything else, and for sizes that are not whole numbers from 1.
     """
 
     def make(value: Any) -> Any:
         if isinstance(value, torch.Tensor):
             return adopt(value)
-        if isinstance(value, Shape):
-            return _tensor(value.sizes, DTYPES[value.dtype] if value.dtype else dtype, meta)
-        if _is_shape(value):
-            return _tensor(tuple(value), dtype, meta)
+        shape = _shape_of(value)
+        if shape is not None:
+            return _tensor(shape.sizes, DTYPES[shape.dtype] if shape.dtype else dtype, meta)
         if isinstance(value, (list, tuple)):
             return type(value)(make(item) for item in value)
         if isinstance(value, Mapping):
@@ -83,9 +90,13 @@ def materialize(inputs: Any, dtype: torch.dtype, meta: bool, adopt: Callable[[to
 
     if isinstance(inputs, Mapping):
         return (), {str(key): make(value) for key, value in inputs.items()}
-    if isinstance(inputs, (torch.Tensor, Shape)) or _is_shape(inputs):
+    if isinstance(inputs, str):
+        inputs = parse_shape(inputs, batch=True)
+    if isinstance(inputs, torch.Tensor) or _shape_of(inputs) is not None:
         return (make(inputs),), {}
-    if isinstance(inputs, Sequence) and not isinstance(inputs, str) and len(inputs):
+    if isinstance(inputs, Sequence) and len(inputs):
+        if all(isinstance(size, numbers.Real) and not isinstance(size, bool) for size in inputs):
+            raise InputError(f"the input's shape {tuple(inputs)} must be whole numbers, like (1, 3, 224, 224).")
         return tuple(make(value) for value in inputs), {}
     raise InputError(
         f"cannot use {inputs!r} as inputs: give a shape like (1, 3, 224, 224), a tensor, a list of those, "
@@ -110,10 +121,9 @@ def tensors_in(value: Any) -> Iterator[torch.Tensor]:
 
 def shapes_in(inputs: Any) -> Iterator[tuple[int, ...]]:
     """The inputs that were given as shapes, not as tensors; with the batch."""
-    if isinstance(inputs, Shape):
-        yield inputs.sizes
-    elif _is_shape(inputs):
-        yield tuple(inputs)
+    shape = _shape_of(inputs)
+    if shape is not None:
+        yield shape.sizes
     elif isinstance(inputs, (Mapping, list, tuple)):
         for value in inputs.values() if isinstance(inputs, Mapping) else inputs:
             yield from shapes_in(value)
@@ -124,8 +134,19 @@ def shapes_of(value: Any) -> str:
     return ", ".join("x".join(map(str, tensor.shape)) or "a number" for tensor in tensors_in(value)) or "no tensor"
 
 
-def _is_shape(value: Any) -> bool:
-    return isinstance(value, (tuple, list, torch.Size)) and len(value) > 0 and all(type(size) is int for size in value)
+def _shape_of(value: Any) -> Shape | None:
+    """The shape that a value means, if it means one: numbers of any library's that are whole, and texts of them."""
+    if isinstance(value, Shape):
+        return Shape(tuple(operator.index(size) for size in value.sizes), value.dtype)
+    if isinstance(value, str):
+        return parse_shape(value, batch=True) if _SHAPE.fullmatch(value) else None
+    if isinstance(value, (tuple, list)) and value and all(map(_is_size, value)):
+        return Shape(tuple(operator.index(size) for size in value))
+    return None
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def _tensor(sizes: tuple[int, ...], dtype: torch.dtype, meta: bool) -> torch.Tensor:

@@ -19,7 +19,7 @@ from torch import nn
 from costmodel.graph import TensorSpec
 from costmodel.tracer.recorder import Recorder
 from costmodel.tracer.schema import Schema, operator_of, schema_of
-from costmodel.tracer.shapes import IN_PLACE, MAKERS, Maker
+from costmodel.tracer.shapes import IN_PLACE, Maker
 
 _CONVOLUTION = ("stride", "padding", "dilation", "groups", "padding_mode")
 _BATCH_NORM = ("momentum", "eps", "track_running_stats")
@@ -90,8 +90,8 @@ class Leaves:
             return _unchanged
         if len(operations) != 1 or not isinstance(output, torch.Tensor):
             return _unknown
-        operator = operator_of(operations[0])
-        if operator not in MAKERS:
+        operator, makers = operator_of(operations[0]), self._recorder.makers
+        if operator not in makers:
             return _unknown
         operation, spec, own = operations[0], self._recorder.spec, _own_tensors(module)
         names: dict[TensorSpec, str | None] = {spec(tensor): name for name, tensor in own}
@@ -105,7 +105,7 @@ class Leaves:
         ):
             return _unknown
         arguments = tuple((argument, names[tensor]) for argument, tensor in operation.inputs.items())
-        pattern = _Pattern(schema_of(operator), MAKERS[operator], operation.attributes, arguments)
+        pattern = _Pattern(schema_of(operator), makers[operator], operation.attributes, arguments)
         return functools.partial(self._write, pattern)
 
     def _write(self, pattern: _Pattern, module: nn.Module, given: torch.Tensor) -> torch.Tensor | None:

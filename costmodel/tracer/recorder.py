@@ -22,7 +22,7 @@ from costmodel.tracer.accumulation import ADD, ADD_IN_PLACE, adds_in_place
 from costmodel.tracer.inputs import DTYPE_NAMES, DTYPES
 from costmodel.tracer.kernels import KERNELS
 from costmodel.tracer.schema import Schema, read_arguments, schema_of
-from costmodel.tracer.shapes import IN_PLACE, MAKERS, Blank
+from costmodel.tracer.shapes import IN_PLACE, MAKERS, Blank, Maker
 from costmodel.tracer.storages import Storages
 
 _DETACH = torch.ops.aten.detach.default
@@ -38,12 +38,13 @@ class Recorder(TorchDispatchMode):
 
     `meta` is whether the network runs on meta tensors: then values are refused, real constants are turned into meta
     tensors where they meet one, and an operation seen before is not computed again. `train` is whether a backward will
-    follow, whose operations belong to the layers whose forward made their nodes.
+    follow, whose operations belong to the layers whose forward made their nodes. `makers` say what operators return.
     """
 
-    def __init__(self, meta: bool = True, train: bool = False) -> None:
+    def __init__(self, meta: bool = True, train: bool = False, makers: Mapping[Any, Maker] = MAKERS) -> None:
         super().__init__()
         self.meta = meta
+        self.makers = makers
         self._backward_follows = train
         self.phase = FORWARD
         self.layers = [""]
@@ -145,7 +146,7 @@ class Recorder(TorchDispatchMode):
 
         Beside it what decides the results, if they are nothing but new tensors and were not seen yet.
         """
-        maker = MAKERS.get(func)
+        maker = self.makers.get(func)
         blanks = maker(inputs, attributes) if maker is not None else None
         if blanks is not None:
             return (tuple if schema.several else None, blanks), None

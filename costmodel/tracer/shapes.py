@@ -269,6 +269,38 @@ def _layer_norm(given: Inputs, to: Attributes) -> Made:
     return (_same(tensor), statistics, statistics)
 
 
+def _layer_norm_on_cpu(given: Inputs, to: Attributes) -> Made:
+    """The same in any type: a CPU keeps statistics in the input's, or in float32 beside weights of float32."""
+    tensor, shape = given["input"], to["normalized_shape"]
+    rows = len(tensor.shape) - len(shape)
+    statistics = _statistics_on_cpu(given, shape)
+    if statistics is None or rows < 0 or tensor.shape[rows:] != shape or not _is_plain(tensor):
+        return None
+    kept = _blank((*tensor.shape[:rows], *(1 for _ in shape)), statistics)
+    return (_same(tensor), kept, kept)
+
+
+def _batch_norm_on_cpu(given: Inputs, to: Attributes) -> Made:
+    """The same of each channel, and none in evaluation."""
+    tensor = given["input"]
+    if len(tensor.shape) < 2 or not _is_plain(tensor):
+        return None
+    statistics = _statistics_on_cpu(given, tensor.shape[1:2])
+    if statistics is None:
+        return None
+    kept = _blank(tensor.shape[1:2] if to["training"] else (0,), statistics)
+    return (_same(tensor), kept, kept)
+
+
+def _statistics_on_cpu(given: Inputs, shape: tuple[int, ...]) -> str | None:
+    """The type of a normalisation's statistics (mixed_data_type.h, param_scalar_type); None if it does not fit."""
+    dtype = given["input"].dtype
+    others = [tensor for name, tensor in given.items() if name != "input"]
+    if any(tensor.shape != shape or tensor.dtype not in (dtype, "float32") for tensor in others):
+        return None
+    return "float32" if any(tensor.dtype != dtype for tensor in others) else dtype
+
+
 def _mean(given: Inputs, to: Attributes) -> Made:
     (tensor,), dim = given.values(), to.get("dim")
     rank = len(tensor.shape)
@@ -366,3 +398,14 @@ def _makers() -> dict[Any, Maker]:
 
 MAKERS: Mapping[Any, Maker] = _makers()
 """By operator."""
+
+_ON_CPU: Mapping[Any, Maker] = {
+    **MAKERS,
+    aten.native_layer_norm.default: _layer_norm_on_cpu,
+    aten.native_batch_norm.default: _batch_norm_on_cpu,
+}
+
+
+def makers_on(target: str) -> Mapping[Any, Maker]:
+    """By operator: what it returns on a target ("cuda", "cpu" or "meta")."""
+    return _ON_CPU if target == "cpu" else MAKERS

@@ -6,6 +6,7 @@ reference to that object tells when the storage is let go.
 
 from __future__ import annotations
 
+import itertools
 import weakref
 from collections.abc import Mapping
 from typing import Any
@@ -56,10 +57,15 @@ class Storages:
         return [i for i in self.index_of.values() if self._births[i] >= 0 and self._names[i] == layer]
 
     def assign(self, index: int, role: str, name: str | None = None) -> None:
-        """Say what a storage is for and, if not by the layer that made it, what it is called."""
+        """Say what a storage is for and, if not by the layer that made it, what it is called.
+
+        Where several tensors of one role lie in it, it is called by what their names have in common: "rnn.*".
+        """
+        before = self._names[index]
+        if name is not None and name != before:
+            several = self._roles[index] == role
+            self._names[index] = _common(before, name) if several else name
         self._roles[index] = role
-        if name is not None:
-            self._names[index] = name
 
     def assign_others(self, role: str, alive: bool = True, since: int = 0) -> None:
         """Give a role to those made by operations (from `since` on) that have none: to those alive now, or to all."""
@@ -103,3 +109,9 @@ class Storages:
     def _gone(self, watch: _Watch) -> None:
         self._deaths[watch.index] = self.running
         del self.index_of[watch.address]
+
+
+def _common(first: str, second: str) -> str:
+    """What two dotted names have in common: "rnn.*" for "rnn.weight" and "rnn.bias"."""
+    pairs = zip(first.split("."), second.split("."), strict=False)
+    return ".".join([*(part for part, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)), "*"])

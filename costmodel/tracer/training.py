@@ -36,7 +36,7 @@ class Training:
     """
 
     loss: str | Loss = "cross_entropy"
-    """"cross_entropy" (against class indices), "sum", or a function from the outputs to a scalar."""
+    """"cross_entropy" (against class indices, see `CrossEntropy`), "sum", or a function from outputs to a scalar."""
 
     optimizer: str | MakeOptimizer | None = "sgd"
     """"sgd", "adam", "adamw", a function from parameters to an optimizer, or None to stop after the backward."""
@@ -105,8 +105,16 @@ class TrainingStep:
         self.target = target
         self._trainable: Mapping[str, nn.Parameter] = {}
 
-    def prepare(self, network: nn.Module) -> None:
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What was asked for, and what the loss took the outputs for."""
+        last = isinstance(self.loss, CrossEntropy) and self.loss.classes_last
+        return {**self.training.settings, **({"classes_last": True} if last else {})}
+
+    def prepare(self, network: nn.Module, inputs: Any) -> None:
         """Make the optimizer and, for the steady state, take the step before: its state and gradients stay."""
+        if isinstance(self.loss, CrossEntropy):
+            self.loss.of_tokens = not any(tensor.is_floating_point() for tensor in tensors_in(inputs))
         self._trainable = {name: p for name, p in network.named_parameters() if p.requires_grad}
         if not self._trainable:
             raise InputError("no parameter of this network requires a gradient: there is nothing to train.")
@@ -194,11 +202,20 @@ def _kernels_as_on(target: str) -> Iterator[None]:
 
 
 class CrossEntropy:
-    """Cross entropy of every output of at least two dimensions against class indices (dimension 1 is the classes)."""
+    """Cross entropy of every output of at least two dimensions against class indices.
+
+    Classes are dimension 1, as torch has it for one-hot scores (batch, classes, ...): segmentation, too. A language
+    model's are the last of three: where a network's inputs are all whole numbers, which are tokens then, an output
+    (batch, tokens, classes) is a list of batch x tokens scores.
+    """
 
     def __init__(self) -> None:
         self.labels: list[torch.Tensor] = []
         """The class indices: held, as a training loop holds its batch, until the step is over. One for all batches."""
+        self.of_tokens = False
+        """Whether the network's inputs are tokens."""
+        self.classes_last = False
+        """Whether an output's classes were taken to be its last dimension."""
 
     def __call__(self, outputs: Any) -> torch.Tensor:
         """The sum over the outputs. Raises InputError if none has classes."""
@@ -209,13 +226,22 @@ class CrossEntropy:
             )
         if not self.labels:
             with torch._C._DisableTorchDispatch():  # they come with the batch: making them is no part of the step
-                self.labels = [_labels_for(tensor) for tensor in scores]
-        return _total(map(functional.cross_entropy, scores, self.labels))
+                self.labels = [self._labels_for(tensor) for tensor in scores]
+        return _total(map(self._one, scores, self.labels))
 
+    def _one(self, scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        if self._is_of_tokens(scores):
+            self.classes_last = True
+            scores, labels = scores.flatten(0, 1), labels.flatten()
+        return functional.cross_entropy(scores, labels)
 
-def _labels_for(scores: torch.Tensor) -> torch.Tensor:
-    make = torch.empty if scores.is_meta else torch.zeros
-    return make(scores.shape[:1] + scores.shape[2:], dtype=torch.int64, device=scores.device)
+    def _labels_for(self, scores: torch.Tensor) -> torch.Tensor:
+        make = torch.empty if scores.is_meta else torch.zeros
+        shape = scores.shape[:2] if self._is_of_tokens(scores) else scores.shape[:1] + scores.shape[2:]
+        return make(shape, dtype=torch.int64, device=scores.device)
+
+    def _is_of_tokens(self, scores: torch.Tensor) -> bool:
+        return self.of_tokens and scores.dim() == 3
 
 
 def _sum(outputs: Any) -> torch.Tensor:
