@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-_KEPT = {0: 1, 1: 1, 2: 5, 3: 6}
-"""Numbers that cuDNN keeps of a unit and step for the backward, by its kind of cell: the state of a plain one, gates
-and state of an LSTM, and of a GRU two more."""
+_KEPT = {0: (1,), 1: (1,), 2: (4, 1), 3: (6,)}
+"""Numbers that cuDNN keeps of a unit and step for the backward, part by part, by its kind of cell: the state of a plain
+one, an LSTM's gates and state, and six for a GRU."""
 
 _PAGE = 4096
 
@@ -27,17 +27,17 @@ def reserve_bytes(
 
     Fitted to what cudnnGetRNNTempSpaceSizes of cuDNN 9.24 answers for its standard algorithm in float32 and float16,
     byte by byte: of each unit and step what `_KEPT` says, the projection and what goes into it, the outputs of all
-    layers but the last (and a bit of each where some are dropped), in parts of whole 32 bytes, and 256 bytes. Another
+    layers but the last, masks where some of those are dropped, in parts of whole 32 bytes, and 256 bytes. Another
     version, or the algorithms that keep their weights on the chip (small layers in float16), may keep something else.
     """
     units = rows * directions * hidden
-    numbers = [layers * units * _KEPT[mode], (layers - 1) * units]
+    numbers = [*(layers * units * kept for kept in _KEPT[mode]), (layers - 1) * units]
     if projected:
         numbers += [layers * units, layers * rows * directions * projected]
-    kept = [number * itemsize for number in numbers]
-    if dropout:
-        kept.append((layers - 1) * units // 8)
-    return sum(_rounded(nbytes, 32) for nbytes in kept) + 256
+    parts = [number * itemsize for number in numbers]
+    if dropout:  # a bit for each number that either direction of a layer is handed from below
+        parts += [-(-units // 8)] * ((layers - 1) * directions)
+    return sum(_rounded(nbytes, 32) for nbytes in parts) + 256
 
 
 def workspace_bytes(steps: int, batch: int, inputs: int, hidden: int, itemsize: int) -> int:

@@ -193,5 +193,5 @@ def _biases(weights: _Weights) -> tuple[torch.Tensor, torch.Tensor]:
     """A layer's biases; where it has none, zeros of its weights' shapes, the second of which torch makes first."""
     if weights.bias_ih is not None and weights.bias_hh is not None:
         return weights.bias_ih, weights.bias_hh
-    second = torch.zeros_like(weights.hh)
-    return torch.zeros_like(weights.ih), second
+    second, first = (torch.zeros(like.shape, dtype=like.dtype, device=like.device) for like in (weights.hh, weights.ih))
+    return first, second
