@@ -13,8 +13,8 @@ from torch.nn import functional
 
 from costmodel.cost import Cost, Costs, count
 from costmodel.errors import InputError
-from costmodel.graph import BACKWARD, FORWARD, Operation
-from costmodel.rules import Work, rule, rules
+from costmodel.graph import BACKWARD, FORWARD, Operation, TensorSpec
+from costmodel.rules import Rule, Work, rule, rules
 from costmodel.tracer import Shape, trace
 
 
@@ -63,7 +63,7 @@ class TestRecurrent:
     )
     def test_one_operator_costs_what_its_steps_do(self, layers: int, both: bool, bias: bool, first: bool) -> None:
         lstm = nn.LSTM(8, 16, layers, bidirectional=both, bias=bias, batch_first=first)
-        steps, whole = forward(lstm, (5, 3, 8), target="cpu"), forward(lstm, (5, 3, 8), run=True)
+        steps, whole = forward(lstm, (5, 3, 8), target="meta"), forward(lstm, (5, 3, 8), run=True)
         assert (whole.macs, whole.vector_flops) == (steps.macs, steps.vector_flops)
         # 15 steps of four gates, each of 8 inputs and a state of 16; above the first layer both directions are inputs
         inputs = [8] + [32 if both else 16] * (layers - 1)
@@ -167,6 +167,65 @@ class TestProducts:
     )
     def test_products(self, function: Any, shapes: list[tuple[int, ...]], macs: int) -> None:
         assert forward(function, *shapes).macs == macs
+
+
+class TestComplexNumbers:
+    def test_a_multiply_accumulate_is_four_real_ones(self) -> None:
+        cost = forward(torch.matmul, Shape((32, 64), "complex64"), Shape((64, 64), "complex64"))
+        assert (cost.macs, cost.flops) == (4 * 32 * 64 * 64, 8 * 32 * 64 * 64)
+
+    @pytest.mark.parametrize(
+        ("function", "flops"),
+        [
+            (lambda x: x + x, 2),
+            (lambda x: x * x, 6),  # (a + b i) (c + d i): four products, a difference, a sum
+            (lambda x: x / x, 11),  # by the conjugate (6), |x|^2 (3), two divisions
+            (lambda x: x.abs(), 4),  # two squares, a sum, a root
+            (lambda x: x.sum(), 2),
+            (lambda x: torch.fft.fft(x, dim=0), 5 * 3),  # 5 N log2 N, counted in real FLOPs as it is
+        ],
+    )
+    def test_elementwise(self, function: Any, flops: int) -> None:
+        assert forward(function, Shape((8, 3), "complex64")).vector_flops == 24 * flops
+
+    def test_a_rule_of_ones_own_counts_as_if_numbers_were_real(self) -> None:
+        made = TensorSpec((4,), "complex64", (1,), 0)
+        operation = Operation("mylib.f", "", FORWARD, {"x": made}, (made,), {})
+        assert Rule("other", lambda op: Work(1, 10)).work(operation) == Work(4, 20)
+        assert Rule("other", lambda op: Work(1, 10), 1).work(operation) == Work(4, 10)
+
+
+class TestDecompositions:
+    """Of two 6 x 6 matrices, or two of 9 x 6: LAPACK Working Note 41's counts with m = 9 and n = 6."""
+
+    @pytest.mark.parametrize(
+        ("function", "rows", "flops"),
+        [
+            (torch.linalg.cholesky, 6, 72),  # n^3 / 3
+            (torch.linalg.inv, 6, 432),  # 2 n^3
+            (lambda x: torch.linalg.solve(x, x[..., :2]), 6, 144 + 2 * 2 * 36),  # 2/3 n^3, two sides of 2 n^2
+            (torch.linalg.lu, 9, 36 * 7),  # n^2 (m - n / 3)
+            (torch.linalg.det, 6, 144 + 6),
+            (lambda x: torch.linalg.solve_triangular(x, x[..., :2], upper=True), 6, 2 * 36),
+            (lambda x: torch.linalg.qr(x, mode="r"), 9, 2 * 36 * 7),
+            (torch.linalg.qr, 9, 2 * 2 * 36 * 7),  # 4 m n n - 2 (m + n) n^2 + 4/3 n^3 = 1944 - 1080 + 288 - 648
+            (lambda x: torch.linalg.qr(x, mode="complete"), 9, 504 + 4 * 81 * 6 - 2 * 18 * 36 + 288),
+            (torch.linalg.eigh, 6, 9 * 216),
+            (torch.linalg.eig, 6, 25 * 216),
+            (lambda x: torch.linalg.svd(x, full_matrices=False), 9, 6 * 9 * 36 + 20 * 216),
+            (torch.linalg.svd, 9, 4 * 81 * 6 + 22 * 216),
+        ],
+    )
+    def test_by_hand(self, function: Any, rows: int, flops: int) -> None:
+        real, twice = (count(trace(Call(function), [Shape((2, rows, 6), dtype)])) for dtype in (None, "complex64"))
+        assert not real.unmodelled
+        assert real.total.flops == 2 * flops
+        # a product is 6 real FLOPs and a sum 2, and there are as many of each; a determinant's diagonal as well
+        assert twice.total.flops == 4 * real.total.flops
+
+    def test_the_check_for_errors_costs_nothing(self) -> None:
+        costs = count(trace(Call(torch.linalg.cholesky), (2, 6, 6)))
+        assert costs.by("operator")["aten._linalg_check_errors"].flops == 0
 
 
 class TestAttention:
@@ -315,7 +374,7 @@ class TestRegistry:
         def scale(op: Operation) -> Work:
             return Work(vector_flops=op.outputs[0].elements)
 
-        assert rules()["test.scale"].work is scale
+        assert rules()["test.scale"].count is scale
 
 
 IMAGE, SIGNAL, VOLUME, ROW = (2, 4, 16, 16), (2, 4, 16), (2, 4, 8, 8, 8), (4, 8)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+import warnings
 
+import numpy as np
 import pytest
 import torch
 import torchvision
 from torch import nn
 from torch.nn import functional
 
+import costmodel as cm
 from costmodel.cost import count
 from costmodel.errors import InputError, TraceError
 from costmodel.graph import BACKWARD, FORWARD, OPTIMIZER, Trace
@@ -100,6 +103,24 @@ class TestWhatIsWrittenDown:
         embedding = nn.Sequential(nn.Embedding(100, 8), nn.Linear(8, 2))
         assert macs(embedding, Shape((3, 7), "int64")) == 3 * 7 * 8 * 2
         assert macs(embedding, torch.zeros(3, 7, dtype=torch.int64)) == 3 * 7 * 8 * 2
+
+    def test_texts_are_shapes_with_the_batch(self) -> None:
+        class Two(nn.Module):
+            def forward(self, a: torch.Tensor, b: torch.Tensor, mode: str = "none") -> torch.Tensor:
+                return a @ b if mode == "product" else a
+
+        embedding = nn.Sequential(nn.Embedding(100, 8), nn.Linear(8, 2))
+        assert macs(embedding, "3x7:int64") == 3 * 7 * 8 * 2
+        assert macs(embedding, cm.Shape((3, 7), "int64")) == 3 * 7 * 8 * 2
+        assert macs(Two(), ["2x3", "3x4", "product"]) == 24
+        assert macs(Two(), {"a": "2x3", "b": (3, 4), "mode": "product"}) == 24
+
+    def test_whole_numbers_of_any_library_are_sizes(self) -> None:
+        linear = nn.Linear(3, 4)
+        assert macs(linear, (np.int64(2), 3)) == macs(linear, [np.int32(2), np.int64(3)]) == 24
+        assert macs(linear, cm.Shape((np.int64(2), 3))) == 24
+        with pytest.raises(InputError, match=r"\(2.0, 3\) must be whole numbers"):
+            trace(linear, (2.0, 3))
 
     def test_python_control_flow_is_followed(self) -> None:
         class Branching(nn.Module):
@@ -366,7 +387,8 @@ class TestBadInput:
             ((0, 3, 8, 8), "at least 1"),
             ((1, -3, 8, 8), "at least 1"),
             ([(1, 3, 8, 8), (1, 3, 8, 8)], "the network, Sequential.. given 1x3x8x8, 1x3x8x8, raised TypeError"),
-            ("3x8x8", "cannot use '3x8x8' as inputs"),
+            ("3 by 8 by 8", r"cannot read the input '3 by 8 by 8': write sizes with the batch, like 8x3x224x224"),
+            ("0x3x8x8", "size of zero"),
             ((), "cannot use"),
             (None, "cannot use None"),
         ],
@@ -424,6 +446,30 @@ class TestBadInput:
             trace(layer, (2,), train=True)
         with pytest.raises(InputError, match="target"):
             trace(layer, (1, 2), target="tpu")
+        with pytest.raises(InputError, match=r"^optimizer, accumulate: .*train=True"):
+            trace(layer, (1, 2), optimizer="adam", accumulate=2)
+
+    def test_a_quantised_network(self) -> None:
+        network = nn.Sequential(nn.Linear(4, 3))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            quantised = torch.ao.quantization.quantize_dynamic(network, {nn.Linear}, dtype=torch.qint8)
+        with pytest.raises(TraceError, match=r"layer '0'.* is quantised: .*--run.*costmodel.rule"):
+            trace(quantised, (2, 4))
+        (missing,) = count(trace(quantised, (2, 4), run=True)).unmodelled
+        assert missing.operator == "quantized.linear_dynamic"
+
+    def test_torchs_warnings_are_kept_from_the_user_and_the_users_own_are_not(self) -> None:
+        class Talks(nn.Module):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                warnings.warn("mine", UserWarning, stacklevel=1)
+                warnings.warn_explicit("torch's", UserWarning, "rnn.py", 1, module="torch.nn.modules.rnn")
+                return x + 1
+
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            trace(Talks(), (2, 3))
+        assert [str(warning.message) for warning in seen] == ["mine"]
 
     @pytest.mark.parametrize("text", ["", "x", "3x", "3xax4", "3x-4", "0x3", "3x4:", "3x4:flot32", "3.5x4"])
     def test_shapes_as_text(self, text: str) -> None:

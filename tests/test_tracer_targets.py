@@ -283,3 +283,23 @@ def test_two_targets_at_once() -> None:
         for target, found in zip(targets, pool.map(dropouts, targets), strict=True):
             assert ("aten.native_dropout" in found) is (target == "cuda")
     assert switches() == before == (True, 0)
+
+
+NORMS: dict[str, tuple[Any, tuple[int, ...]]] = {
+    "layer": (lambda: nn.LayerNorm(8), (4, 8)),
+    "layer without weights": (lambda: nn.LayerNorm(8, elementwise_affine=False), (4, 8)),
+    "batch": (lambda: nn.BatchNorm2d(8), (4, 8, 5, 5)),
+    "instance": (lambda: nn.InstanceNorm2d(8, affine=True), (4, 8, 5, 5)),
+    "group": (lambda: nn.GroupNorm(2, 8), (4, 8, 5)),
+}
+
+
+@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64"])
+@pytest.mark.parametrize(("make", "shape"), NORMS.values(), ids=NORMS)
+def test_statistics_have_the_type_that_a_cpu_keeps(make: Any, shape: tuple[int, ...], dtype: str, train: bool) -> None:
+    options: dict[str, Any] = {"dtype": dtype, **({"train": True, "loss": "sum"} if train else {})}
+    model = nn.Sequential(nn.Linear(shape[-1], shape[-1]), make())
+    ours, real = (trace(model, shape, **how, **options) for how in ({"target": "cpu"}, {"run": True}))
+    assert stream_of(ours, (FORWARD, BACKWARD)) == stream_of(real, (FORWARD, BACKWARD))
+    assert remember(ours).peak_bytes == remember(real).peak_bytes

@@ -113,6 +113,27 @@ class TestOptions:
         assert [set(module.__dict__) for module in model.modules()] == before
 
 
+class TestClasses:
+    """What a cross entropy takes for classes in an output of shape (batch, tokens or channels, ...)."""
+
+    def test_a_language_models_are_the_last_dimension(self) -> None:
+        model = nn.Sequential(nn.Embedding(50, 8), nn.Linear(8, 50))
+        traced = trace(model, "4x16:int64", train=True)
+        assert traced.settings["classes_last"] is True
+        (labels,) = [s for s in traced.storages if s.name == "labels"]
+        assert labels.nbytes == 8 * 4 * 16
+        (loss,) = [o for o in traced.operations if o.operator == "aten.nll_loss_forward"]
+        assert (loss.inputs["self"].shape, loss.inputs["target"].shape) == ((64, 50), (64,))
+
+    def test_otherwise_dimension_1(self) -> None:
+        segments = trace(nn.Conv1d(3, 7, 1), (4, 3, 16), train=True)
+        (labels,) = [s for s in segments.storages if s.name == "labels"]
+        assert labels.nbytes == 8 * 4 * 16 and "classes_last" not in segments.settings
+        # of tokens too, where there are not three dimensions
+        pooled = trace(nn.Sequential(nn.EmbeddingBag(50, 8), nn.Linear(8, 5)), "4x16:int64", train=True)
+        assert "classes_last" not in pooled.settings
+
+
 class TestGradients:
     def test_kept_gradients_are_there_from_the_start_and_zeroed_at_the_end(self) -> None:
         traced = step(set_to_none=False)

@@ -149,7 +149,7 @@ def _lu(m: int, n: int) -> int:
 
 def _q(shape: tuple[int, ...], reflections: int) -> int:
     """The first columns of a product of reflections; 0 if there are none (LAPACK's xORGQR)."""
-    m, k, n = shape[-2], shape[-1], reflections
     if 0 in shape:
         return 0
+    m, k, n = shape[-2], shape[-1], reflections
     return (12 * m * k * n - 6 * (m + k) * n * n + 4 * n**3) // 3

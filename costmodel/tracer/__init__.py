@@ -246,7 +246,8 @@ def _way_of(target: str, train: bool, fused: bool) -> Iterator[None]:
             operators_of(target) if fused else nullcontext(),
             warnings.catch_warnings(),
         ):
-            warnings.filterwarnings("ignore", module=r"torch\.")  # torch's about itself, not the user's own
+            # Torch's own, also where they point at who called; not the user's.
+            warnings.filterwarnings("ignore", module=r"(torch|costmodel)\.")
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
