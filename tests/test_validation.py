@@ -219,7 +219,7 @@ CASES = {
         nn.ConvTranspose2d(2, 3, 2), (1, 2, 4, 4), PROFILER, "no formula for this convolution (-768)",
     ),
     # 2 x 2 pixels, a window of 9
-    "no batch": (nn.Conv2d(1, 1, 3), (1, 4, 4), PROFILER, "no formula for this convolution (-72)"),
+    "no batch": (nn.Conv2d(1, 1, 3), torch.zeros(1, 4, 4), PROFILER, "no formula for this convolution (-72)"),
 }  # fmt: skip
 
 

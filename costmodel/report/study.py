@@ -87,7 +87,8 @@ class Study:
 
         def trace_of(batch: int, train: bool, dtype: str | None) -> Trace:
             inputs = network.inputs(batch)
-            return trace(network.module, inputs, train=train, dtype=dtype, name=name, **TRAINING)
+            training = TRAINING if train else {}
+            return trace(network.module, inputs, train=train, dtype=dtype, name=name, **training)
 
         title = title or (network.title if network.title != network.name else name)
         return cls(name, title, trace_of, network)

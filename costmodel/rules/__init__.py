@@ -26,7 +26,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from costmodel.errors import InputError
-from costmodel.graph import Operation
+from costmodel.graph import DTYPE_BYTES, Operation
 
 KINDS = (
     "conv", "linear", "attention", "norm", "activation", "pool", "dropout", "elementwise", "reshape", "loss",
@@ -69,8 +69,10 @@ class Rule:
 
 def is_complex(operation: Operation) -> bool:
     """Whether it takes or makes complex numbers."""
-    return any(tensor.dtype.startswith("complex") for tensor in (*operation.inputs.values(), *operation.outputs))
+    return not _COMPLEX.isdisjoint([tensor.dtype for tensor in (*operation.outputs, *operation.inputs.values())])
 
+
+_COMPLEX = frozenset(name for name in DTYPE_BYTES if name.startswith("complex"))
 
 _RULES: dict[str, Rule] = {}
 

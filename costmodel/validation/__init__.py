@@ -112,7 +112,9 @@ def validate(
         run = bool(run)
     if inputs is None:
         raise InputError("say what this module is fed: inputs=(1, 3, 224, 224), for example.")
-    options: dict[str, Any] = {"train": train, "loss": total_of, "optimizer": None, "run": run, "name": name}
+    options: dict[str, Any] = {"train": train, "run": run, "name": name}
+    if train:
+        options |= {"loss": total_of, "optimizer": None}
     ours = count(trace(module, inputs, **options))
     plain = ours if run else count(trace(module, inputs, target="meta", **options))
     answers = [ask(peer, module, inputs, train=train, run=run) for peer in (PEERS if peers is None else peers)]
