@@ -128,12 +128,18 @@ class TestOnCuda:
         lengths = [len(trace(nn.LSTM(8, 16), (steps, 2, 8), **SUM).operations) for steps in (2, 500)]
         assert lengths[0] == lengths[1]
 
-    def test_weights_and_their_gradients_lie_in_one_block(self) -> None:
-        traced = trace(nn.Sequential(nn.LSTM(8, 16, bias=False), First()), SHAPE, **SUM)
-        room = 4 * (4 * 16 * (8 + 16) + 2 * 4 * 16)  # cuDNN's has biases
-        for role in ("parameter", "gradient"):
-            assert [(s.name, s.nbytes) for s in traced.storages if s.role == role] == [("0.*", room)]
-        assert [p.tensor.offset for p in traced.parameters] == [0, 4 * 16 * 8]
+    @pytest.mark.parametrize("bias", [True, False])
+    def test_weights_and_their_gradients_lie_in_one_block(self, bias: bool) -> None:
+        traced = trace(nn.Sequential(nn.LSTM(8, 16, bias=bias), First()), SHAPE, **SUM)
+        room = 4 * (4 * 16 * (8 + 16) + 2 * 4 * 16)  # cuDNN's has biases, whatever the layer has
+        found = {
+            role: [(s.name, s.nbytes) for s in traced.storages if s.role == role] for role in ("parameter", "gradient")
+        }
+        assert found["parameter"] == [("0.*", room)]
+        # without biases the gradients are copied out of it
+        copies = [("0.weight_ih_l0", 4 * 64 * 8), ("0.weight_hh_l0", 4 * 64 * 16)]
+        assert sorted(found["gradient"]) == ([("0.*", room)] if bias else sorted(copies))
+        assert [p.tensor.offset for p in traced.parameters][:2] == [0, 4 * 16 * 8]
         # gates and state of 10 steps, in whole 32 bytes, and 256
         kept = next(o for o in traced.operations if o.operator == "aten._cudnn_rnn").outputs[3]
         assert kept.nbytes == 10 * 16 * 5 * 4 + 256 and traced.storages[kept.storage].saved_by == ("0",)

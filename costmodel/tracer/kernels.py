@@ -117,12 +117,14 @@ def _cudnn_rnn_backward(
     cx: torch.Tensor | None,
     *rest: Any,
 ) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor | None, list[torch.Tensor]]:
-    """The gradients of input, states and weights, which lie in one block as the weights do."""
+    """The gradients of input, states and weights: in one block as the weights are, or copied from it without biases."""
     batch_first, output_mask = rest[8], rest[-1]
     steps = input.transpose(0, 1) if batch_first else input
     of_input = input.new_empty(steps.shape)
     gradients: list[torch.Tensor] = []
-    if output_mask[3]:
+    if output_mask[3] and weight_stride0 < 4:
+        gradients = [one.new_empty(one.shape) for one in weight]
+    elif output_mask[3]:
         flat, begin = weight_buf.new_empty(weight_buf.shape), 0
         for one in weight:
             gradients.append(flat[begin : begin + one.numel()].view(one.shape))

@@ -5,8 +5,9 @@ lie side by side in one block of memory, which is what `RNNBase.flatten_paramete
 where they do not, the operator copies them together at every call.
 
 Packed sequences hang on values, so no static trace has them. Left out are the state of cuDNN's random numbers, which a
-process with dropout between layers keeps (some 2 MB), and what the operator takes while it runs: a workspace, and
-copies of inputs whose batch comes first.
+process with dropout between layers keeps (some 2 MB), and what the operator takes while it runs: a workspace, copies of
+tensors whose batch comes first, zeros for gradients of last states that nobody used, and in the backward of layers
+without biases the block that their gradients are copied from.
 """
 
 from __future__ import annotations

@@ -195,6 +195,81 @@ EXPORT int cudnnGetBatchNormalizationTrainingExReserveSpaceSize(Handle*, int, in
   return *size = bytes("STAND_IN_CUDNN_RESERVE"), 0;
 }
 
+// Recurrent layers: what PyTorch asks of them is where their weights lie in the one block that holds them. All matrices
+// of a layer and direction come first, gate by gate, then its biases, then the projection. A training forward keeps what
+// cuDNN 9.24 says that it does (reserve_of_cudnn.py).
+
+struct Rnn { int mode, gates, input, hidden, out, layers, directions; bool projected; size_t itemsize; };
+struct Place { int rows, columns; size_t offset; };
+
+static Place weight_of(const Rnn& rnn, int pseudo_layer, int id, bool bias) {
+  size_t begin = 0;
+  for (int at = 0;; ++at) {
+    const int inputs = at < rnn.directions ? rnn.input : rnn.out * rnn.directions, gate = rnn.hidden;
+    const size_t matrices = size_t(rnn.gates) * gate * (inputs + rnn.out), biases = size_t(2) * rnn.gates * gate;
+    const size_t all = matrices + biases + (rnn.projected ? size_t(rnn.out) * gate : 0);
+    if (at < pseudo_layer) {
+      begin += all;
+      continue;
+    }
+    if (at == rnn.layers * rnn.directions) return {0, 0, begin};
+    if (id == 2 * rnn.gates) return {rnn.out, gate, begin + matrices + biases};
+    if (bias) return {gate, 1, begin + matrices + size_t(id) * gate};
+    const int state = id - rnn.gates;
+    if (state < 0) return {gate, inputs, begin + size_t(id) * gate * inputs};
+    return {gate, rnn.out, begin + size_t(rnn.gates) * gate * inputs + size_t(state) * gate * rnn.out};
+  }
+}
+
+CREATES(cudnnCreateRNNDescriptor)
+CREATES(cudnnCreateRNNDataDescriptor)
+EXPORT int cudnnDestroyRNNDescriptor(void* made) { return free(made), 0; }
+EXPORT int cudnnDestroyRNNDataDescriptor(void* made) { return free(made), 0; }
+EXPORT int cudnnSetRNNDescriptor_v8(
+    Rnn* rnn, int, int mode, int, int bidirectional, int, int dtype, int, int, int input, int hidden, int out,
+    int layers, void*, unsigned) {
+  const int gates = mode == 2 ? 4 : mode == 3 ? 3 : 1;
+  *rnn = {mode, gates, input, hidden, out, layers, bidirectional + 1, out != hidden, size_t(dtype ? 2 : 4)};
+  return 0;
+}
+EXPORT int cudnnSetRNNDataDescriptor(size_t* rows, int, int, int steps, int batch, int, const int*, void*) {
+  return *rows = size_t(steps) * batch, 0;
+}
+QUIET(cudnnSetDropoutDescriptor)
+QUIET(cudnnRestoreDropoutDescriptor)
+EXPORT int cudnnDropoutGetStatesSize(Handle*, size_t* size) { return *size = 2 << 20, 0; }
+EXPORT int cudnnGetRNNWeightSpaceSize(Handle*, Rnn* rnn, size_t* size) {
+  return *size = rnn->itemsize * weight_of(*rnn, rnn->layers * rnn->directions, 0, false).offset, 0;
+}
+EXPORT int cudnnGetRNNWeightParams(
+    Handle*, Rnn* rnn, int layer, size_t, char* weights, int id, Place* matrix, void** at_matrix, Place* bias,
+    void** at_bias) {
+  const Place found = weight_of(*rnn, layer, id, !matrix);
+  *(matrix ? matrix : bias) = found;
+  *(matrix ? at_matrix : at_bias) = weights + found.offset * rnn->itemsize;
+  return 0;
+}
+EXPORT int cudnnGetTensorNdDescriptor(Place* place, int, int* dtype, int* count, int* sizes, int* strides) {
+  *dtype = 0, *count = 3;
+  sizes[0] = 1, sizes[1] = place->rows, sizes[2] = place->columns;
+  strides[0] = place->rows * place->columns, strides[1] = place->columns, strides[2] = 1;
+  return 0;
+}
+EXPORT int cudnnGetRNNTempSpaceSizes(Handle*, Rnn* rnn, int, size_t* rows, size_t* workspace, size_t* reserve) {
+  const size_t units = *rows * rnn->directions * rnn->hidden, all = rnn->layers * units;
+  std::vector<size_t> parts = {rnn->mode == 2 ? 4 * all : rnn->mode == 3 ? 6 * all : all, all - units};
+  if (rnn->mode == 2) parts.push_back(all);
+  if (rnn->projected) parts.push_back(all), parts.push_back(rnn->layers * *rows * rnn->directions * rnn->out);
+  size_t kept = 256;
+  for (size_t part : parts) kept += (part * rnn->itemsize + 31) / 32 * 32;
+  *workspace = bytes("STAND_IN_CUDNN_WORKSPACE");
+  if (reserve) *reserve = kept;
+  return 0;
+}
+KERNEL(cudnnRNNForward)
+KERNEL(cudnnRNNBackwardData_v8)
+KERNEL(cudnnRNNBackwardWeights_v8)
+
 // ---------------------------------------------------------------------------------------------- the driver's modules
 
 // Kernels that are compiled while a program runs are no part of this: CUDA_ERROR_NOT_SUPPORTED.

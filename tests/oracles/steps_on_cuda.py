@@ -14,6 +14,7 @@ from costmodel.hardware.measure import measure
 from costmodel.hardware.record import DEFAULTS
 from costmodel.hardware.stage import Stage
 from costmodel.networks import find
+from costmodel.tracer.inputs import tensors_in
 from costmodel.tracer.training import Training
 
 BESIDE = ("aten.detach", "aten.randint", "profiler._record_function_enter_new", "profiler._record_function_exit")
@@ -37,8 +38,7 @@ class Operators(TorchDispatchMode):
         result = func(*args, **kwargs)
         name = func._schema.name.replace("::", ".")
         if name not in BESIDE:
-            found = result if isinstance(result, (tuple, list)) else [result]
-            self.seen.append((name, [list(each.shape) for each in found if isinstance(each, torch.Tensor)]))
+            self.seen.append((name, [list(each.shape) for each in tensors_in(result)]))
         return result
 
 
