@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from costmodel import devices
 from costmodel.cost import count
@@ -164,6 +165,35 @@ def test_a_network_that_asks_for_values_is_measured_without_a_graph(on_gpu: Pyth
     assert [line[:2] for line in lines] == [["measured", "4"]] * 6
     assert all("capturing" in line[2] for line in lines[:4]), done.stdout
     assert [line[2] for line in lines[4:]] == ["captured"] * 2
+
+
+AUTOCAST = """
+import json, sys
+import torch
+from steps_on_cuda import Operators
+layer, steps = torch.nn.LSTM(24, 40, 2).cuda(), torch.rand(12, 8, 24, device="cuda")
+with Operators() as operators:
+    with torch.autocast("cuda", torch.bfloat16):
+        loss = layer(steps)[0].sum()
+    loss.backward()
+json.dump(operators.seen, sys.stdout)
+"""
+
+
+def test_recurrent_layers_in_mixed_precision(on_gpu: Python) -> None:
+    class Outputs(nn.LSTM):
+        def forward(self, x: Any) -> torch.Tensor:  # type: ignore[override]
+            return super().forward(x)[0]
+
+    done = on_gpu("-c", AUTOCAST, PYTHONPATH=os.pathsep.join(map(str, (ROOT, ORACLES))))
+    assert done.returncode == 0, done.stderr[-2000:]
+    options: dict[str, Any] = {"train": True, "loss": "sum", "optimizer": None, "autocast": "bfloat16"}
+    ours = [
+        [operation.operator, [list(made.shape) for made in operation.outputs]]
+        for operation in trace(Outputs(24, 40, 2), (12, 8, 24), **options).operations
+        if operation.operator != "aten.detach"
+    ]
+    assert json.loads(done.stdout) == ours
 
 
 SUITE = """

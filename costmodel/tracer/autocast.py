@@ -160,9 +160,11 @@ class _Casts:
         half = functools.partial(self._cast, torch.float16)
         if self._is_eligible(weights[0]) and weights[0].dtype != torch.float16:
             size = sum(weight.numel() for weight in weights) if flat is None else flat.numel()
-            flat = weights[0].new_zeros(size, dtype=torch.float16)
+            flat = torch.zeros(size, dtype=torch.float16, device=weights[0].device)
             weights = _copied_side_by_side(weights, flat)
-        return plain(half(given), weights, stride, flat, half(hx), None if cx is None else half(cx), *others, **kwargs)
+        cx = None if cx is None else half(cx)  # the last argument first, as in `_cast_all`
+        hx = half(hx)
+        return plain(half(given), weights, stride, flat, hx, cx, *others, **kwargs)
 
     def refuse(self, plain: Plain, args: Any, kwargs: Any) -> Any:
         """Raise what torch raises."""
@@ -213,13 +215,13 @@ def _policy(name: str, on_cpu: bool) -> Callable[..., Any]:
 
 
 def _copied_side_by_side(tensors: Sequence[torch.Tensor], flat: torch.Tensor) -> list[torch.Tensor]:
-    """Copies that autograd knows as such, and that look at one block without being views of it."""
-    copies, begin = [], 0
+    """Copies as columns, which autograd knows as copies, and which look at one block without being views of it."""
+    places, begin = [], 0
     for tensor in tensors:
-        place = flat.new_empty(0).set_(flat.untyped_storage(), begin, tensor.shape)
-        copies.append(place.copy_(tensor))
+        place = torch.empty(0, dtype=flat.dtype, device=flat.device)
+        places.append(place.set_(flat.untyped_storage(), begin, (tensor.numel(), 1)))  # type: ignore[call-overload]
         begin += tensor.numel()
-    return copies
+    return [place.copy_(tensor.view(place.shape)) for place, tensor in zip(places, tensors, strict=True)]
 
 
 def _map(function: Callable[[torch.Tensor], torch.Tensor], value: Any) -> Any:
