@@ -363,3 +363,28 @@ def test_a_long_signal_takes_one_size_for_each_count_of_tiles() -> None:
 def test_without_halos_one_size_stays_for_each_count_of_tiles() -> None:
     """10 rows in 1, 2, 3, 4, 5, 10 tiles: sizes 10, 5, 4, 3, 2, 1."""
     assert tiles(Window(10, 10)).sizes.tolist() == [1, 2, 3, 4, 5, 10]
+
+
+@pytest.mark.parametrize("target", ["cuda", "cpu", "meta"])
+@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.LSTM(8, 16, 2, bidirectional=True, batch_first=True),
+        nn.LSTM(8, 16, proj_size=4),
+        nn.GRU(8, 16, 2, bias=False),
+        nn.RNN(8, 16),
+    ],
+    ids=["two layers, both directions", "projected", "gru without biases", "plain"],
+)
+def test_a_recurrent_layer_is_its_products(layer: nn.Module, train: bool, target: str) -> None:
+    costs = cm.count(cm.trace(layer, (3, 5, 8), train=train, target=target, **({"loss": "sum"} if train else {})))
+    nests = cm.lower(costs)
+    assert nests.macs == costs.total.macs
+    assert not nests.unlowered
+
+
+def test_a_step_waits_for_the_one_before_it() -> None:
+    """3 sequences of 5 steps: 15 rows of inputs at once, 3 rows of states in each of 5 steps."""
+    nests = cm.lower(cm.trace(nn.LSTM(8, 16, batch_first=True), (3, 5, 8)))
+    assert [(nest.batch, nest.in_channels, nest.out_channels) for nest in nests] == [(15, 8, 64)] + [(3, 16, 64)] * 5

@@ -1,6 +1,7 @@
 """Trace -> loop nests: what of each contraction becomes which loop of a `Nest`.
 
-A convolution or a product is one nest; attention is two, the scores and the weighted values. The backward pass of a
+A convolution or a product is one nest; attention is two, the scores and the weighted values; a recurrent layer's matrix
+is one nest for what comes from below, and one a step for what comes from the step before. The backward pass of a
 convolution is two nests: the input's gradient is the transposed convolution; the weight's is a convolution whose window
 is the output's gradient, whose batch is the input channels and which sums over the batch:
 
@@ -13,6 +14,7 @@ is one with a single tap along some dimension, as in R(2+1)D, and a video transf
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -223,6 +225,35 @@ def _attention_backward(op: Operation) -> Iterable[Nest]:
         yield replace(_linear(op, summed, out, batch, shared), operator=f"{op.operator} ({part})", kind="attention")
 
 
+def _recurrent(op: Operation) -> Iterable[Nest]:
+    """What comes from below is a product of all steps at once; what comes from the step before, one a step."""
+    steps, batch, matrices = _unrolled(op)
+    for matrix, at_each_step in matrices:
+        out, summed = matrix.shape
+        whole = _linear(op, summed, out, batch if at_each_step else steps * batch)
+        yield from itertools.repeat(whole, steps if at_each_step else 1)
+
+
+def _recurrent_backward(op: Operation) -> Iterable[Nest]:
+    """The gradient of a factor as the product came; that of the weights sums over all steps."""
+    steps, batch, matrices = _unrolled(op)
+    for matrix, at_each_step in matrices:
+        out, summed = matrix.shape
+        of_input = _linear(op, out, summed, batch if at_each_step else steps * batch)
+        yield from itertools.repeat(replace(of_input, operator=f"{op.operator} (input)"), steps if at_each_step else 1)
+        yield replace(_linear(op, steps * batch, summed, out), operator=f"{op.operator} (weight)")
+
+
+def _unrolled(op: Operation) -> tuple[int, int, list[tuple[TensorSpec, bool]]]:
+    """Steps, sequences, and a recurrent operator's matrices, each with whether a step needs the one before it."""
+    shape, to = op.inputs["input"].shape, op.attributes
+    stacked = "cudnn" in op.operator  # all layers; oneDNN's operator is one layer's, whose steps come first
+    steps, batch = (shape[1], shape[0]) if stacked and to["batch_first"] else shape[:2]
+    weights = [tensor for name, tensor in op.inputs.items() if name.startswith("weight") and name != "weight_buf"]
+    of_layer = to["weight_stride0"] if stacked else len(weights)  # from below, from before, biases, projection
+    return steps, batch, [(w, index % of_layer > 0) for index, w in enumerate(weights) if len(w.shape) == 2]
+
+
 def _linear(op: Operation, in_channels: int, out_channels: int, batch: int = 1, groups: int = 1) -> Nest:
     return Nest(op.layer, op.operator, "linear", batch, groups, out_channels, in_channels, phase=op.phase)
 
@@ -249,6 +280,8 @@ _LOWERINGS: Mapping[str, Callable[[Operation], Iterable[Nest]]] = {
     ),
     **dict.fromkeys(_FUSED_ATTENTION, _attention),
     **{f"{name}_backward": _attention_backward for name in _FUSED_ATTENTION},
+    **dict.fromkeys(("aten._cudnn_rnn", "aten.mkldnn_rnn_layer"), _recurrent),
+    **dict.fromkeys(("aten._cudnn_rnn_backward", "aten.mkldnn_rnn_layer_backward"), _recurrent_backward),
 }
 
 
