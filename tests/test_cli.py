@@ -137,6 +137,20 @@ class TestAnalyze:
         assert document["totals"]["parameters"] == 50_844_008
         assert document["totals"]["parameter_bytes"] == 2 * 50_844_008
 
+    def test_inputs_by_name(self, cli: Cli, tmp_path: Path) -> None:
+        (tmp_path / "named.py").write_text(
+            "from torch import nn\n"
+            "class Named(nn.Module):\n"
+            "    def __init__(self):\n"
+            "        super().__init__(); self.words = nn.Embedding(10, 4); self.out = nn.Linear(4, 2)\n"
+            "    def forward(self, ids, *, scale):\n"
+            "        return self.out(self.words(ids) * scale)\n"
+        )
+        named = ("analyze", f"{tmp_path / 'named.py'}:Named", "--input", "scale=5x1", "--batch", 3)
+        document = json.loads(cli(*named, "--input", "ids=5:int64", "-f", "json").out)
+        assert document["totals"]["macs"] == 3 * 5 * 4 * 2
+        assert "name every input" in cli(*named, "--input", "5:int64").err
+
     def test_a_training_step(self, cli: Cli) -> None:
         document = json.loads(cli("analyze", "lenet", "--train", "--optimizer", "adam", "-f", "json").out)
         assert document["phases"] == ["forward", "backward", "optimizer"]

@@ -97,7 +97,8 @@ class Fed:
     input: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="SHAPE", help="An input without the batch, like 3x224x224 or 128:int64; once for each input."
+            metavar="SHAPE",
+            help="An input without the batch, like 3x224x224, 128:int64 or input_ids=128:int64; once for each input.",
         ),
     ] = None
     classes: Annotated[

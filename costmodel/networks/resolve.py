@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -41,10 +41,11 @@ class Network:
     """Whether it is a detection model: fed a list of images, with control flow that depends on values, so that only a
     real run can trace it."""
 
-    def inputs(self, batch: int = 1, shapes: Sequence[Shape | str] | None = None) -> tuple[Any, ...]:
-        """What `costmodel.tracer.trace` takes for `batch` samples of the network's own shapes, or of those given.
+    def inputs(self, batch: int = 1, shapes: Sequence[Shape | str] | None = None) -> tuple[Any, ...] | dict[str, Shape]:
+        """What `costmodel.tracer.trace` takes for `batch` samples of the network's own shapes, or of those given: by
+        their names if they have some.
 
-        Raises InputError for a batch below 1, and for a network that does not say what it takes.
+        Raises InputError for a batch below 1, for a network that does not say what it takes, and for names of some.
         """
         if type(batch) is not int or batch < 1:
             raise InputError(f"a batch of {batch!r} cannot be run: it must be a whole number of at least 1.")
@@ -56,7 +57,11 @@ class Network:
             raise InputError(f"a batch of {batch} is too large for a tensor's size: give at most {most}.")
         if self.needs_run:
             return ([*chosen] * batch,)
-        return tuple(Shape((batch, *shape.sizes), shape.dtype) for shape in chosen)
+        fed = [replace(shape, sizes=(batch, *shape.sizes)) for shape in chosen]
+        named = {shape.name: shape for shape in fed if shape.name}
+        if named and len(named) < len(fed):
+            raise InputError("name every input, each once, or none: --input NAME=SIZES.")
+        return named or tuple(fed)
 
 
 class NetworkInfo(NamedTuple):

@@ -151,7 +151,8 @@ def ready(name: str, network: Network) -> Callable[[], int]:
     """
     tensors = itertools.chain(network.module.parameters(), network.module.buffers())
     module = copy.deepcopy(network.module, {id(tensor): tensor for tensor in tensors})
-    (shape,) = network.inputs(1)
+    (one,) = network.input_shapes
+    shape = Shape((1, *one.sizes), one.dtype)
     on_meta = any(tensor.is_meta for tensor in module.parameters())
     given = torch.zeros(shape.sizes, device="meta") if on_meta else torch.rand(shape.sizes)
     analyse = contender(name).analyse

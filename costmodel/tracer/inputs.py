@@ -27,13 +27,15 @@ class Shape:
 
     sizes: tuple[int, ...]
     dtype: str | None = None
+    name: str | None = None
+    """The forward's name for the argument, where inputs go by their names."""
 
 
-_SHAPE = re.compile(r"\s*(\d+(?:[x,]\d+)*)\s*(?::\s*(\w+))?\s*")
+_SHAPE = re.compile(r"\s*(?:([^\W\d]\w*)\s*=\s*)?(\d+(?:[x,]\d+)*)\s*(?::\s*(\w+))?\s*")
 
 
 def parse_shape(text: str, batch: bool = False) -> Shape:
-    """Sizes and an optional element type: "3x224x224", "128:int64".
+    """Sizes, an optional element type and an optional name: "3x224x224", "128:int64", "input_ids=128:int64".
 
     `batch` is whether the batch is among them, as in Python and not on the command line; it shows in errors alone.
     Raises InputError with the form to write.
@@ -42,10 +44,11 @@ def parse_shape(text: str, batch: bool = False) -> Shape:
     if match is None:
         form = "with the batch, like 8x3x224x224 or 8x128" if batch else "without the batch, like 3x224x224 or 128"
         raise InputError(f"cannot read the input {text!r}: write sizes {form}:int64.")
-    sizes = tuple(int(size) for size in re.split("[x,]", match[1]))
+    name, numerals, dtype = match.groups()
+    sizes = tuple(int(size) for size in re.split("[x,]", numerals))
     if 0 in sizes:
         raise InputError(f"the input {text!r} has a size of zero: every size must be at least 1.")
-    return Shape(sizes, dtype_name(match[2]) if match[2] else None)
+    return Shape(sizes, dtype_name(dtype) if dtype else None, name)
 
 
 def dtype_name(name: str | torch.dtype) -> str:
