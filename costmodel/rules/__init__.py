@@ -62,7 +62,7 @@ class Rule:
     def work(self, operation: Operation) -> Work:
         """What the operation computes, in real numbers."""
         work = self.count(operation)
-        if not is_complex(operation):
+        if not (work.macs or work.vector_flops) or not is_complex(operation):
             return work
         return work._replace(macs=4 * work.macs, vector_flops=self.complex_flops * work.vector_flops)
 
