@@ -52,9 +52,27 @@ def _row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 @functools.lru_cache(maxsize=4096)
 def _channels_last(shape: tuple[int, ...]) -> tuple[int, ...]:
-    n, c, h, w = shape
-    strides = _row_major((n, h, w, c))
-    return (strides[0], strides[3], strides[1], strides[2])
+    """Strides of a tensor whose channels, of shape (batch, channels, ...), lie innermost."""
+    batch, channels, *size = shape
+    first, *steps, last = _row_major((batch, *size, channels))
+    return (first, last, *steps)
+
+
+@functools.lru_cache(maxsize=4096)
+def _suggests_channels_last(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
+    """Whether torch takes a tensor's channels for innermost, also where it is a slice of a tensor or has gaps.
+
+    As c10/core/MemoryFormat.h has it (is_channels_last_strides_2d, _3d), with its choice where a size is 1.
+    """
+    rank = len(shape)
+    if rank not in (4, 5) or strides[1] == 0:
+        return False
+    least = 0
+    for dim in (1, *range(rank - 1, 1, -1), 0):
+        if shape[dim] == 0 or strides[dim] < least or (dim == 0 and least == strides[1]):
+            return False
+        least = strides[dim] * max(shape[dim], 1)
+    return True
 
 
 def _is_laid_out(tensor: TensorSpec, strides: tuple[int, ...]) -> bool:
@@ -66,11 +84,6 @@ def _is_laid_out(tensor: TensorSpec, strides: tuple[int, ...]) -> bool:
 
 def _is_contiguous(tensor: TensorSpec) -> bool:
     return _is_laid_out(tensor, _row_major(tensor.shape))
-
-
-def _is_dense(tensor: TensorSpec) -> bool:
-    """Whether it is contiguous, or four-dimensional with its channels last."""
-    return _is_contiguous(tensor) or (len(tensor.shape) == 4 and _is_laid_out(tensor, _channels_last(tensor.shape)))
 
 
 def _is_plain(tensor: TensorSpec) -> bool:
@@ -167,37 +180,54 @@ def _matrix(tensor: TensorSpec) -> tuple[int, int]:
 
 
 def _convolution(given: Inputs, to: Attributes) -> Made:
-    """The output has its channels last if the input or the weight has, as cuDNN and oneDNN do it (not torch's meta).
+    """The output has its channels last if torch takes the input or the weight for such, as in cuDNN and oneDNN.
 
+    (ConvUtils.h: cudnn_conv_suggest_memory_format, mkldnn_conv_use_channels_last; torch's meta kernel does otherwise.)
     Raises RuntimeError for a window larger than the input, which older meta kernels let pass.
     """
     tensor, weight, bias = given["input"], given["weight"], given.get("bias")
-    stride, dtype = to["stride"], tensor.dtype
+    stride, transposed, groups, dtype = to["stride"], to["transposed"], to["groups"], tensor.dtype
     rank = len(stride) + 2
-    if to["transposed"] or not len(tensor.shape) == len(weight.shape) == rank or dtype != weight.dtype:
+    if not len(tensor.shape) == len(weight.shape) == rank or dtype != weight.dtype:
         return None
     n, channels, *size = tensor.shape
-    k, per_group, *window = weight.shape
-    groups = to["groups"]
-    if channels != per_group * groups or k % groups or min(stride) < 1 or 0 in tensor.shape:
+    first, second, *window = weight.shape
+    taken, k = (first, second * groups) if transposed else (second * groups, first)
+    if channels != taken or first % groups or min(stride) < 1 or 0 in tensor.shape:
         return None
     if bias is not None and (bias.shape != (k,) or bias.dtype != dtype):
         return None
-    padding = to["padding"] if len(to["padding"]) == len(size) else to["padding"] * len(size)  # one, if it was "valid"
+    dims = len(size)
+    padding = to["padding"] if len(to["padding"]) == dims else to["padding"] * dims  # one, if it was "valid"
+    extra = to["output_padding"] if transposed else (0,) * dims
     out = []
-    for x, p, d, f, step in zip(size, padding, to["dilation"], window, stride, strict=True):
-        room = x + 2 * p - d * (f - 1) - 1
-        if room < 0:
-            raise RuntimeError(
-                f"Kernel size can't be greater than actual input size: {window} on {size}, padding {[*padding]}"
-            )
-        out.append(room // step + 1)
+    for x, p, d, f, step, more in zip(size, padding, to["dilation"], window, stride, extra, strict=True):
+        if transposed:
+            length = (x - 1) * step - 2 * p + d * (f - 1) + more + 1
+            if length < 1 or more >= max(step, d):
+                return None
+        else:
+            room = x + 2 * p - d * (f - 1) - 1
+            if room < 0:
+                raise RuntimeError(
+                    f"Kernel size can't be greater than actual input size: {window} on {size}, padding {[*padding]}"
+                )
+            length = room // step + 1
+        out.append(length)
     shape = (n, k, *out)
-    if _is_contiguous(tensor) and _is_contiguous(weight):
-        return (_blank(shape, dtype),)
-    if rank != 4 or not (_is_dense(tensor) and _is_dense(weight)):
-        return None
-    return (Blank(shape, dtype, _channels_last(shape)),)
+    if rank == 3:  # a signal is an image of one row, and made contiguous
+        innermost = _is_contiguous(tensor) and _suggests_channels_last(*_as_image(tensor))
+        innermost = innermost or _suggests_channels_last(*_as_image(weight))
+    else:
+        innermost = _suggests_channels_last(tensor.shape, tensor.strides)
+        innermost = innermost or _suggests_channels_last(weight.shape, weight.strides)
+    return (Blank(shape, dtype, _channels_last(shape) if innermost else _row_major(shape)),)
+
+
+def _as_image(signal: TensorSpec) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Shape and strides of a signal as an image of one row."""
+    (n, channels, length), (far, step, near) = signal.shape, signal.strides
+    return (n, channels, 1, length), (far, step, length * near, near)
 
 
 def _max_pool(given: Inputs, to: Attributes) -> Made:
