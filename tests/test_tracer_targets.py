@@ -154,6 +154,81 @@ def test_forward_and_backward_on_a_cpu(lower: str | None, monkeypatch: pytest.Mo
     assert {parameter.tensor.dtype for parameter in traced.parameters if not parameter.buffer} == {"float32"}
 
 
+class Inside(nn.Module):
+    """A network that runs another in a region of its own."""
+
+    def __init__(self, inner: nn.Module, device: str, *arguments: Any, **options: Any) -> None:
+        super().__init__()
+        self.inner, self.device, self.arguments, self.options = inner, device, arguments, options
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(self.device or x.device.type, *self.arguments, **self.options):
+            return self.inner(x)
+
+
+@pytest.mark.parametrize("target", ["cuda", "cpu"])
+@pytest.mark.parametrize("named", [False, True])
+def test_a_region_of_the_forwards_own(target: str, named: bool) -> None:
+    model, shape = Mixed(), (2, 3, 4, 4)
+    own = trace(Inside(model, target if named else "", torch.bfloat16), shape, target=target)
+    assert stream_of(own) == stream_of(trace(model, shape, target=target, autocast="bfloat16"))
+    assert stream_of(own) != stream_of(trace(model, shape, target=target))
+    off = trace(Inside(model, target if named else "", enabled=False), shape, target=target, autocast="bfloat16")
+    assert stream_of(off) == stream_of(trace(model, shape, target=target))
+    assert not torch.is_autocast_enabled(target)
+    assert torch.autocast.__init__.__module__ == torch.autocast.__enter__.__module__ == "torch.amp.autocast_mode"
+
+
+def test_a_region_is_that_of_a_real_run() -> None:
+    layers = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(32, 8), nn.Softmax(-1))
+    model, shape = Inside(layers, "cpu", torch.bfloat16), (2, 3, 4, 4)
+    with Dispatched() as dispatched, torch.no_grad():
+        model(torch.zeros(shape))
+    assert stream_of(trace(model, shape, target="cpu")) == dispatched.stream[1:]  # the first are the zeros
+
+
+@pytest.mark.parametrize(("target", "other"), [("cuda", "cpu"), ("cpu", "cuda")])
+@pytest.mark.filterwarnings("ignore:.*CUDA is not available")
+def test_a_region_of_another_device(target: str, other: str) -> None:
+    model, shape = Mixed(), (2, 3, 4, 4)
+    for options in ({"enabled": True}, {"enabled": False}):
+        for autocast_to in (None, "bfloat16"):
+            plain = trace(model, shape, target=target, autocast=autocast_to)
+            inside = trace(Inside(model, other, **options), shape, target=target, autocast=autocast_to)
+            if target == "cpu" or autocast_to is None:  # (Mixed has a region for the CPU itself)
+                assert stream_of(inside) == stream_of(plain)
+
+
+@pytest.mark.parametrize("target", ["cuda", "cpu"])
+def test_a_region_runs_again_under_a_checkpoint(target: str) -> None:
+    block = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
+    model = nn.Sequential(nn.Linear(8, 8), Inside(block, "", torch.bfloat16))
+    traced = trace(model, (2, 8), train=True, loss="sum", target=target, checkpoint=["1.inner"])
+    products = [(o.phase, o.outputs[0].dtype) for o in traced.operations if o.operator == "aten.addmm"]
+    assert products[:3] == [(FORWARD, "float32"), (FORWARD, "bfloat16"), (FORWARD, "bfloat16")]
+    assert set(products[3:]) == {(BACKWARD, "bfloat16")}
+
+
+def test_what_torch_answers_about_autocast() -> None:
+    """float16 is CUDA's own type of autocast, bfloat16 the CPU's."""
+
+    class Asks(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            kind = x.device.type
+            assert torch.amp.is_autocast_available(kind)
+            x = x * 2 if torch.is_autocast_enabled(kind) else x
+            return x.to(torch.get_autocast_dtype(kind))
+
+    for target, lower, found in (
+        ("cuda", None, ["aten._to_copy"]),
+        ("cpu", None, ["aten._to_copy"]),
+        ("cuda", "bf16", ["aten.mul", "aten._to_copy"]),
+    ):
+        traced = trace(Asks(), (2, 8), target=target, autocast=lower)
+        assert [o.operator for o in traced.operations] == found
+        assert traced.outputs[0].dtype == ("float16" if target == "cuda" and lower is None else "bfloat16")
+
+
 def test_autocast_knows_the_operators_that_torch_has() -> None:
     known = {
         name.removeprefix("aten::")

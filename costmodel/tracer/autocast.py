@@ -1,5 +1,7 @@
 """Mixed precision on meta tensors: what torch.autocast does on CUDA or a CPU, where meta tensors have no autocast.
 
+Nothing is laid over the operators but in a region, the trace's own or one that the forward opens.
+
 torch keeps a policy for each operator that autocast knows (aten/src/ATen/autocast_mode.h and .cpp):
 
     lower     its floating-point inputs are cast to the lower precision. The cast of a float32 weight is kept until the
@@ -19,7 +21,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -72,39 +74,82 @@ def autocasting(
 ) -> Iterator[Callable[[], AbstractContextManager[Any]]]:
     """A function to make regions of mixed precision with: `with region(): ...`. Without a dtype they do nothing.
 
-    Meta tensors are cast as the target would cast its own; real ones are the business of torch.
+    Meta tensors are cast as the target would cast its own, in these regions and in those that a forward opens itself;
+    real ones are the business of torch. While this lasts, torch's questions about autocast on "meta" are about the
+    target: a forward asks them of `x.device.type`.
     """
-    if dtype is None:
-        yield nullcontext
-        return
-    if not meta:
-        yield functools.partial(torch.autocast, "cpu", dtype)
-        return
     device = "cuda" if target == "cuda" else "cpu"
+    region = nullcontext if dtype is None else functools.partial(torch.autocast, device, dtype)
+    if not meta:
+        yield region
+        return
     casts = _Casts(device)
-    torch.clear_autocast_cache = casts.clear  # type: ignore[assignment]
-    try:
-        with _CASTS(casts.ways()):
-            yield functools.partial(_region, device, dtype)
-    finally:
-        torch.clear_autocast_cache = casts.clear_torchs
+    with ExitStack() as replaced:
+        for place, name, replacement in (
+            (torch, "is_autocast_enabled", functools.partial(_asked, _is_enabled, device)),
+            (torch, "get_autocast_dtype", functools.partial(_asked, _dtype_of, device)),
+            (torch._C, "_is_autocast_available", functools.partial(_asked, _is_available, device)),
+            (torch, "clear_autocast_cache", casts.clear),
+            (torch.autocast, "__init__", _opened(device)),
+            (torch.autocast, "__enter__", _entered(casts)),
+            (torch.autocast, "__exit__", _left(casts)),
+        ):
+            replaced.callback(setattr, place, name, getattr(place, name))
+            setattr(place, name, replacement)
+        yield region
 
 
-@contextmanager
-def _region(device: str, dtype: torch.dtype) -> Iterator[None]:
-    """torch's own switch for a CPU, which torch.utils.checkpoint puts back when it recomputes, and the device's.
+def in_region() -> bool:
+    """Whether meta tensors may be cast now."""
+    return _CASTS.is_laid
 
-    (torch.autocast("cuda") would switch itself off where no GPU is.)
-    """
-    before = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
-    torch.set_autocast_enabled(device, True)
-    torch.set_autocast_dtype(device, dtype)
-    try:
-        with torch.autocast("cpu", dtype):
-            yield
-    finally:
-        torch.set_autocast_enabled(device, before[0])
-        torch.set_autocast_dtype(device, before[1])
+
+_is_enabled, _dtype_of, _is_available = (
+    torch.is_autocast_enabled,
+    torch.get_autocast_dtype,
+    torch._C._is_autocast_available,
+)
+
+
+def _asked(question: Callable[..., Any], device: str, *about: Any) -> Any:
+    """The answer about a device, that of the target for "meta"."""
+    return question(*[device if each == "meta" else each for each in about])
+
+
+def _opened(target: str) -> Callable[..., None]:
+    """torch.autocast's constructor, for which "meta" is the target; CUDA's does not switch itself off without a GPU."""
+    plain = torch.autocast.__init__
+
+    def construct(
+        self: Any, device_type: str, dtype: torch.dtype | None = None, enabled: bool = True, cache_enabled: Any = None
+    ) -> None:
+        device = target if device_type == "meta" else device_type
+        there = device != target or device == "cpu"
+        plain(self, device, dtype, enabled and there, cache_enabled)
+        self._enabled = self._enabled if there else enabled
+
+    return construct
+
+
+def _entered(casts: _Casts) -> Callable[[Any], Any]:
+    plain = torch.autocast.__enter__
+
+    def enter(self: Any) -> Any:
+        result = plain(self)
+        casts.enter(self)
+        return result
+
+    return enter
+
+
+def _left(casts: _Casts) -> Callable[..., Any]:
+    plain = torch.autocast.__exit__
+
+    def leave(self: Any, *error: Any) -> Any:
+        casts.leave(self)
+        return plain(self, *error)
+
+    return leave
 
 
 class _Casts:
@@ -112,31 +157,41 @@ class _Casts:
 
     def __init__(self, device: str) -> None:
         self.device = device
-        self.clear_torchs = torch.clear_autocast_cache
+        self._clear_torchs = torch.clear_autocast_cache
         self._cache: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._regions: dict[int, ExitStack] = {}
+        """What the open ones have laid over the operators, by the region's id."""
 
     def clear(self) -> None:
         """Let go of the weights' casts: a region has ended."""
         self._cache.clear()
-        self.clear_torchs()
+        self._clear_torchs()
+
+    def enter(self, region: Any) -> None:
+        """A region of torch.autocast begins."""
+        laid = self._regions[id(region)] = ExitStack()
+        if region._enabled and region.device == self.device:
+            laid.enter_context(_CASTS(self.ways()))
+
+    def leave(self, region: Any) -> None:
+        """It ends."""
+        laid = self._regions.pop(id(region), None)
+        if laid is not None:
+            laid.close()
 
     def ways(self) -> Mapping[str, Way]:
         """By operator: how to run it with autocast."""
         return {operator: functools.partial(self._run, policy) for operator, policy in _policies(self.device).items()}
 
     def _run(self, policy: Callable[..., Any], plain: Plain, *args: Any, **kwargs: Any) -> Any:
-        if not self._is_on():
+        if not _is_enabled(self.device):
             return plain(*args, **kwargs)
         with _CASTS.lifted():
             return policy(self, plain, args, kwargs)
 
-    def _is_on(self) -> bool:
-        recomputing = torch._C._current_graph_task_id() != -1
-        return torch.is_autocast_enabled("cpu") and (recomputing or torch.is_autocast_enabled(self.device))
-
     def lower(self, plain: Plain, args: Any, kwargs: Any) -> Any:
         """Run in the lower precision."""
-        return self._cast_all(plain, args, kwargs, torch.get_autocast_dtype("cpu"))
+        return self._cast_all(plain, args, kwargs, _dtype_of(self.device))
 
     def full(self, plain: Plain, args: Any, kwargs: Any) -> Any:
         """Run in float32."""
@@ -151,7 +206,7 @@ class _Casts:
     def promote(self, plain: Plain, args: Any, kwargs: Any) -> Any:
         """Run in the widest type of the inputs."""
         types = {tensor.dtype for tensor in _tensors((args, tuple(kwargs.values()))) if self._is_eligible(tensor)}
-        wide = torch.float32 if torch.float32 in types else torch.get_autocast_dtype("cpu")
+        wide = torch.float32 if torch.float32 in types else _dtype_of(self.device)
         return self._cast_all(plain, args, kwargs, wide)
 
     def recurrent(self, plain: Plain, args: Any, kwargs: Any) -> Any:

@@ -53,6 +53,11 @@ class Overlay:
             torch.set_autocast_enabled(self._device, before)
             self._ways.reset(token)
 
+    @property
+    def is_laid(self) -> bool:
+        """Whether this thread runs operators another way now."""
+        return self._ways.get() is not _NONE
+
     @contextmanager
     def lifted(self) -> Iterator[None]:
         """Inside the overlay, run something without it."""
