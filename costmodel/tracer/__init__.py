@@ -24,6 +24,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from costmodel.errors import CostModelError, InputError, TraceError, type_of
 from costmodel.graph import BACKWARD, FORWARD, OPTIMIZER, Parameter, Trace
 from costmodel.tracer.autocast import autocast_dtype, autocasting
+from costmodel.tracer.causes import cause_of
 from costmodel.tracer.checkpointing import checkpoint_blocks
 from costmodel.tracer.inputs import (
     Shape,
@@ -64,6 +65,9 @@ def trace(
 
     Torch's fast path for the inference of a TransformerEncoder, which hides a whole layer in one operator, is left off,
     also where the network is really run: its operations are those of training.
+
+    Tensors that the forward makes have no values either: what it keeps of them outside the module (in a table under
+    functools.cache, say) is of no use to a real run afterwards.
 
     Args:
         model: any module. It is neither changed nor copied, also when its forward raises.
@@ -277,11 +281,9 @@ def _explained(recorder: Recorder, inputs: Any) -> Iterator[None]:
         place = recorder.failed_in or "the network"
         text = str(error).strip().partition("\n")[0]
         reason = f"{type(error).__name__}: {text}" if text else type(error).__name__
-        if "quantized::" in text:
-            raise TraceError(
-                f"{place} is quantised: what it computes is hidden in operators without meta tensors. Trace it by "
-                "running it on the CPU (--run, or run=True); its operators then need rules of yours (costmodel.rule)."
-            ) from error
+        cause = cause_of(text)
+        if cause is not None:
+            raise TraceError(f"{place} {cause}.") from error
         if recorder.meta and "meta" in text.lower():
             raise TraceError(
                 f"{place} needs values that a static trace does not have ({reason}): "

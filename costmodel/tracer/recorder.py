@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import torch
+from torch.nested._internal.nested_tensor import NestedTensor
 from torch.nn.parameter import UninitializedTensorMixin
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -83,6 +84,8 @@ class Recorder(TorchDispatchMode):
         kwargs = kwargs or {}
         if func is ADD and self.phase == BACKWARD and not kwargs and adds_in_place(*args) and self._was_there(args[0]):
             func = ADD_IN_PLACE
+        if types and any(issubclass(cls, NestedTensor) for cls in types):
+            raise TraceError(f"layer {self._here()} uses nested tensors, which cannot be traced: pad them.")
         schema = schema_of(func)
         if schema.name.startswith("profiler.") or (func is _DETACH and self.phase == BACKWARD):
             return func(*args, **kwargs)  # autograd detaches what it unpacks: no operation of the network's
@@ -91,8 +94,12 @@ class Recorder(TorchDispatchMode):
                 taken_apart = func.decompose(*args, **kwargs)
             if taken_apart is not NotImplemented:
                 return taken_apart
-        if self.meta and schema.factory:
-            kwargs = {**kwargs, "device": torch.device("meta")}
+        made = self.meta and schema.factory
+        if made:
+            if "pin_memory" in kwargs:  # it comes from Python
+                kwargs = {**kwargs, "device": _META}
+            else:  # and this from torch itself, which will look at what it asked for on the CPU
+                made = kwargs.get("device") == _META
         tensors, attributes = read_arguments(schema, args, kwargs)
         spec = self.spec
         on_meta = False
@@ -104,7 +111,7 @@ class Recorder(TorchDispatchMode):
 
         # Inputs first: an operation may free or replace what it was given.
         inputs = {name: spec(tensor) for name, tensor in tensors.items()}
-        static = on_meta or (self.meta and schema.factory)
+        static = on_meta or made
         recipe, key = self._recipe(func, schema, inputs, attributes) if static else (None, None)
         result = None
         if recipe is None and not (static and schema.silent):
@@ -218,7 +225,8 @@ class Recorder(TorchDispatchMode):
         for name, tensor in tensors.items():
             if name in schema.writes and not tensor.is_meta:
                 raise self._needs_values(schema)
-        others = {id(t): t if t.is_meta or t.dim() == 0 else t.to("meta") for t in tensors.values()}
+        stay = {id(tensor) for name, tensor in tensors.items() if tensor.dim() == 0 or name in _SIZES}
+        others = {id(t): t if t.is_meta or id(t) in stay else t.to("meta") for t in tensors.values()}
         return _swapped(args, others), _swapped(kwargs, others), _swapped(tensors, others)
 
     def enter(self, layer: str) -> None:
@@ -266,9 +274,12 @@ class Recorder(TorchDispatchMode):
             return self.layer_of_parameter.get(id(getattr(node, "variable", None)), "")
         return self._sequence_layers[bisect_right(self._sequence_starts, number) - 1]
 
+    def _here(self) -> str:
+        return repr(self.layers[-1] or "(the network itself)")
+
     def _needs_values(self, schema: Schema) -> TraceError:
         return TraceError(
-            f"layer {self.layers[-1] or '(the network itself)'!r} needs the values of a tensor ({schema.name}), "
+            f"layer {self._here()} needs the values of a tensor ({schema.name}), "
             "which a static trace does not have: trace it by running it on the CPU (--run, or run=True)."
         )
 
@@ -286,6 +297,9 @@ class Rehearsal(Recorder):
 _ASKED: set[Any] = set()
 """The operators that torch was asked for in this process. The first time, it imports and compiles what it needs, which
 leaves cycles that hold the frames of all who called, with the tensors in them: they are to be collected at once."""
+
+_SIZES = frozenset({"lengths", "batch_sizes"})
+"""Arguments whose values say what shape the results have: torch wants them real beside meta tensors."""
 
 _Recipe: TypeAlias = tuple[type | None, tuple[Blank | None, ...]]
 """A tuple, a list or a tensor alone, and what is in it."""
