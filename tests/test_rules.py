@@ -309,6 +309,115 @@ class TestVectorWork:
         assert loss["aten.nll_loss_forward"].read_bytes == 4 * 8 + 4 * 4
 
 
+def _aa(mode: str, size: tuple[int, int]) -> Any:
+    return lambda x: functional.interpolate(x, size, mode=mode, antialias=True)
+
+
+def _places(x: torch.Tensor, count: int) -> torch.Tensor:
+    return torch.zeros(count, dtype=torch.int64, device=x.device)
+
+
+@pytest.mark.parametrize(
+    ("function", "shapes", "macs", "flops"),
+    [
+        # half the size: 2 x 1 x 2 = 4 taps, 7 FLOPs a value: 8 x 4 of the rows, then 4 x 4
+        (_aa("bilinear", (4, 4)), [(1, 1, 8, 8)], 0, 7 * (8 * 4 + 4 * 4)),
+        # a third of the rows, 2 x 2 x 3 = 12 taps; twice the columns, 4 taps: 9 x 10 values of rows, 3 x 10 of columns
+        (_aa("bicubic", (3, 10)), [(2, 3, 9, 5)], 0, 6 * (9 * 10 * 7 + 3 * 10 * 23)),
+        # 3 of 7 columns: 2 x 7 / 3 = 4.7 taps, which are 5
+        (_aa("bilinear", (7, 3)), [(1, 1, 7, 7)], 0, 7 * 3 * 9 + 7 * 3 * 3),
+        # x' = a x + b y + c, and y', at 4 x 5 pixels
+        (lambda t: functional.affine_grid(t, (2, 1, 4, 5)), [(2, 2, 3)], 2 * 4 * 5 * 2 * 3, 0),
+        (lambda t: functional.affine_grid(t, (1, 1, 2, 4, 5)), [(1, 3, 4)], 2 * 4 * 5 * 3 * 4, 0),
+        # 7 - 3 + 1 places in time for 2 sequences, 5 outputs of 3 x 4 products and a bias
+        (torch.conv_tbc, [(7, 2, 4), (3, 4, 5), (5,)], 5 * 2 * 5 * 12, 5 * 2 * 5),
+        (torch.addr, [(3, 4), (3,), (4,)], 0, 2 * 12),
+        (lambda x: torch.renorm(x, 2, 0, 1.0), [(3, 4)], 0, 3 * 12),
+        # 5 x 4 / 2 pairs of rows of 8
+        (functional.pdist, [(5, 8)], 0, 10 * (3 * 8 + 1)),
+        (torch.dist, [(3, 4), (3, 4)], 0, 3 * 12),
+        (torch.trace, [(3, 4)], 0, 3),
+        (lambda x: torch._assert_async(x), [()], 0, 0),
+        (lambda x: x.triu_(), [(3, 4)], 0, 0),
+        (lambda x: x.tril_(), [(3, 4)], 0, 0),
+        (lambda x, y: x.resize_as_(y), [(3, 4), (2, 4)], 0, 0),
+        (lambda x, y: x.index_reduce(0, _places(x, 2), y, "prod"), [(5, 4), (2, 4)], 0, 2 * 4),
+        (lambda x, y: x.scatter_reduce(0, y.long(), y, "amax"), [(5, 4), (2, 4)], 0, 2 * 4),
+        (lambda x: torch.segment_reduce(x, "sum", lengths=_places(x, 2), unsafe=True), [(5, 4)], 0, 5 * 4),
+        # 12 searches among 5: three comparisons each
+        (torch.isin, [(3, 4), (5,)], 0, 3 * 12),
+        (lambda x: torch.isin(x, 2.0), [(3, 4)], 0, 12),
+        (torch.logaddexp2, [(3, 4), (3, 4)], 0, 4 * 12),
+        (torch.ldexp, [(3, 4), (3, 4)], 0, 2 * 12),
+        *((function, [(3, 4)], 0, 12) for function in (
+            torch.asinh, torch.acosh, torch.atanh, torch.special.i0, torch.special.erfcx, torch.special.ndtri,
+            torch.special.bessel_j0, torch.signbit, torch.frexp, lambda x: torch.polygamma(1, x),
+        )),
+        *((function, [(3, 4), (3, 4)], 0, 12) for function in (
+            torch.igamma, torch.special.zeta, torch.copysign, torch.nextafter,
+        )),
+    ],
+)  # fmt: skip
+def test_rarer_operators(function: Any, shapes: list[tuple[int, ...]], macs: int, flops: int) -> None:
+    costs = count(trace(Call(function), [torch.empty(shape) for shape in shapes]))
+    assert not costs.unmodelled
+    assert (costs.total.macs, costs.total.vector_flops) == (macs, flops)
+
+
+def _backward_of(costs: Costs, operator: str) -> Cost:
+    assert not costs.unmodelled
+    return next(e.cost for e in costs.operations if e.operation.operator == f"aten.{operator}")
+
+
+class TestRarerBackwards:
+    def test_resizing_without_aliasing(self) -> None:
+        # as in the forward: 4 x 4 values of columns, then 8 x 4 of rows, of 4 taps (bicubic: 8): a product and a sum
+        for mode, taps in (("bilinear", 4), ("bicubic", 8)):
+            costs = training(Trainable(Call(_aa(mode, (4, 4)))), (1, 1, 8, 8))
+            assert _backward_of(costs, f"_upsample_{mode}2d_aa_backward").vector_flops == 2 * taps * (16 + 32)
+
+    def test_bicubic(self) -> None:
+        # each of 8 x 8 gradients goes to 4 x 4 values
+        costs = training(Trainable(nn.Upsample(scale_factor=2, mode="bicubic")), (1, 1, 4, 4))
+        assert _backward_of(costs, "upsample_bicubic2d_backward").vector_flops == 64 * 16 * 2
+
+    def test_a_convolution_of_time(self) -> None:
+        costs = training(Trainable(Call(lambda x: torch.conv_tbc(x, x[:3, 0, :, None], x[0, 0, :1]))), (7, 2, 4))
+        # 5 x 2 outputs of 3 x 4 products, for the input and for the weight: a matrix product each place of the window
+        assert not costs.unmodelled
+        assert costs.phase(BACKWARD).total.macs == 2 * 5 * 2 * 12
+
+    def test_weights_of_a_bag(self) -> None:
+        class Bags(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.rows = nn.EmbeddingBag(100, 8, mode="sum")
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return self.rows(torch.zeros(2, 5, dtype=torch.int64, device=x.device), per_sample_weights=x)
+
+        cost = _backward_of(training(Trainable(Bags()), (2, 5)), "_embedding_bag_per_sample_weights_backward")
+        assert cost.vector_flops == 2 * 10 * 8
+        # a sum's gradient (one number for all), 10 rows of the table, 10 places, their 10 bags, and 2 starts of bags
+        assert cost.read_bytes == 4 * (1 + 10 * 8) + 8 * (10 + 10 + 2)
+
+
+def test_a_product_of_whole_numbers() -> None:
+    def product(x: torch.Tensor) -> torch.Tensor:
+        weight = torch.zeros(6, 8, dtype=torch.int8, device=x.device)
+        return torch._weight_int8pack_mm(x, weight, torch.ones(6, dtype=x.dtype, device=x.device))
+
+    cost = forward(product, (3, 8), dtype="bfloat16")
+    assert (cost.macs, cost.vector_flops) == (3 * 8 * 6, 3 * 6)
+
+
+def test_a_table_of_bounded_rows() -> None:
+    """5 rows of 8, named by int64 places: squared, added, scaled; read and written in place."""
+    costs = count(trace(nn.Embedding(100, 8, max_norm=1.0), Shape((5,), "int64")))
+    cost = _backward_of(costs, "embedding_renorm_")
+    assert (cost.vector_flops, cost.read_bytes, cost.write_bytes) == (3 * 40, 5 * 8 + 4 * 40, 4 * 40)
+
+
 class TestMovement:
     def test_embedding_reads_its_rows_alone(self) -> None:
         cost = forward(nn.Embedding(1000, 16), Shape((2, 5), "int64"))

@@ -44,6 +44,14 @@ def convolution_backward(op: Operation) -> Work:
     )
 
 
+@rule("aten.conv_tbc", kind="conv")
+def convolution_of_time(op: Operation) -> Work:
+    """A convolution over the first dimension: (time, batch, channels) with a weight (window, channels in, out)."""
+    window, channels, _ = op.inputs["weight"].shape
+    output = op.outputs[0]
+    return Work(macs=output.elements * window * channels, vector_flops=output.elements)
+
+
 def _macs(pixels: TensorSpec, weight: TensorSpec) -> int:
     """Batch x pixels x weight elements; a tensor without a batch has one dimension fewer than the weight."""
     spatial = len(weight.shape) - 2

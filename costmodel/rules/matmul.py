@@ -19,13 +19,24 @@ def product(op: Operation) -> Work:
     return Work(macs=op.outputs[0].elements * first.shape[-1])
 
 
-@rule("aten.addmm", "aten._addmm_activation", "aten.baddbmm", "aten.addmv", "aten.addbmm", kind="linear")
+@rule(
+    *("aten.addmm", "aten._addmm_activation", "aten.baddbmm", "aten.addmv", "aten.addbmm"),
+    *("aten.addmm_", "aten.baddbmm_", "aten.addmv_", "aten.addbmm_"),
+    kind="linear",
+)
 def product_and_sum(op: Operation) -> Work:
     """A product with something added. `addbmm` sums over its batch, which the first factor's size holds."""
     first = next(op.inputs[name] for name in ("mat1", "batch1", "mat") if name in op.inputs)
     output = op.outputs[0]
-    summed = first.shape[-1] * (first.shape[0] if op.operator == "aten.addbmm" else 1)
+    summed = first.shape[-1] * (first.shape[0] if op.operator.startswith("aten.addbmm") else 1)
     return Work(macs=output.elements * summed, vector_flops=output.elements)
+
+
+@rule("aten._weight_int8pack_mm", kind="linear")
+def product_and_scale(op: Operation) -> Work:
+    """A product whose columns each have a scale: one multiplication an output."""
+    output = op.outputs[0]
+    return Work(macs=output.elements * op.inputs["self"].shape[-1], vector_flops=output.elements)
 
 
 @rule("aten._grouped_mm", "aten._scaled_grouped_mm", kind="linear")

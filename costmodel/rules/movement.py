@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from costmodel.graph import Operation, TensorSpec
+from costmodel.graph import Operation
 from costmodel.rules import Work, rule
 
 
@@ -17,6 +17,7 @@ from costmodel.rules import Work, rule
     "aten.repeat", "aten.tile", "aten._to_copy", "aten.reflection_pad1d", "aten.reflection_pad2d",
     "aten.reflection_pad3d", "aten.replication_pad1d", "aten.replication_pad2d", "aten.replication_pad3d",
     "aten.pixel_shuffle", "aten.pixel_unshuffle", "aten.channel_shuffle", "aten.tril", "aten.triu", "aten.diag_embed",
+    "aten.tril_", "aten.triu_",
     "aten.block_diag", "aten.im2col", "aten.unfold_copy", "aten.rot90", "aten._reshape_copy",
     "aten.native_channel_shuffle", "aten._pin_memory", "aten._local_scalar_dense", "aten.repeat_interleave",
     "aten.combinations", "aten.cartesian_prod", "aten._pack_padded_sequence", "aten._pad_packed_sequence",
@@ -30,7 +31,8 @@ def copy(op: Operation) -> Work:
 
 
 @rule("aten.as_strided_", "aten.squeeze_", "aten.unsqueeze_", "aten.t_", "aten.transpose_", "aten.set_", "aten.detach_",
-      "aten.resize_", "aten.sym_size", "aten.sym_numel", "aten.sym_stride", kind="reshape")  # fmt: skip
+      "aten.resize_", "aten.resize_as_", "aten.sym_size", "aten.sym_numel", "aten.sym_stride",
+      kind="reshape")  # fmt: skip
 def look(op: Operation) -> Work:
     """Changes how memory is looked at, and moves nothing."""
     return Work(read_bytes=0, write_bytes=0)
@@ -79,17 +81,27 @@ def embedding_bag_backward(op: Operation) -> Work:
     return Work(vector_flops=op.inputs["indices"].elements * math.prod(gradient.shape[1:]))
 
 
+@rule("aten._embedding_bag_per_sample_weights_backward", kind="reshape")
+def embedding_bag_weights_backward(op: Operation) -> Work:
+    """A product of each named row with the gradient of its bag: a multiplication and an addition a number."""
+    table = op.inputs["weight"]
+    rows = op.inputs["indices"].elements * math.prod(table.shape[1:])
+    named = sum(tensor.nbytes for name, tensor in op.inputs.items() if name != "weight")
+    return Work(vector_flops=2 * rows, read_bytes=named + rows * table.itemsize)
+
+
 @rule("aten.index_put", "aten.index_put_", "aten._unsafe_index_put", "aten._index_put_impl_", "aten.index_add",
       "aten.index_add_", "aten.scatter_add", "aten.scatter_add_", "aten.index_copy", "aten.index_copy_",
       "aten.index_fill", "aten.index_fill_", "aten.scatter", "aten.scatter_", "aten.scatter_reduce",
-      "aten.scatter_reduce_", "aten.masked_scatter", "aten.masked_scatter_", "aten.put_", kind="reshape")  # fmt: skip
+      "aten.scatter_reduce_", "aten.index_reduce", "aten.index_reduce_", "aten.masked_scatter", "aten.masked_scatter_",
+      "aten.put_", kind="reshape")  # fmt: skip
 def scatter(op: Operation) -> Work:
-    """Writes (or adds) the values at the places: in place it touches no other element of the destination."""
+    """Writes (adds, multiplies ...) the values at the places: in place it touches no other of the destination."""
     destination = op.inputs["self"] if "self" in op.inputs else next(iter(op.inputs.values()))
     given = [tensor for name, tensor in op.inputs.items() if tensor is not destination]
     values = [op.inputs[name] for name in ("values", "value", "src", "source", "tensor") if name in op.inputs]
     touched = values[0].elements if values else max((tensor.elements for tensor in given), default=0)
-    adds = "add" in op.operator or bool(op.attributes.get("accumulate", False))
+    adds = "add" in op.operator or "reduce" in op.attributes or bool(op.attributes.get("accumulate", False))
     read = sum(tensor.nbytes for tensor in given) + adds * touched * destination.itemsize
     if op.operator.endswith("_"):
         return Work(vector_flops=adds * touched, read_bytes=read, write_bytes=touched * destination.itemsize)
@@ -146,14 +158,25 @@ def sort(op: Operation) -> Work:
     return Work(vector_flops=x.elements * max(1, (n - 1).bit_length()) if n > 1 else 0)
 
 
+@rule("aten._assert_async", "aten._functional_assert_async", kind="other")
+def check(op: Operation) -> Work:
+    """Reads whether something holds."""
+    return Work()
+
+
 @rule("aten.nonzero", "aten.nonzero_static", "aten.searchsorted", "aten.bucketize", "aten.bincount", "aten.histc",
-      "aten.equal", "aten.is_nonzero", kind="other")  # fmt: skip
+      "aten.isin", "aten.equal", "aten.is_nonzero", kind="other")  # fmt: skip
 def compare(op: Operation) -> Work:
     """A comparison an element (a search takes log2 n of them)."""
-    x = op.inputs.get("input", op.inputs.get("self"))
-    assert isinstance(x, TensorSpec)
-    sequence = op.inputs.get("sorted_sequence", op.inputs.get("boundaries"))
-    return Work(vector_flops=x.elements * (max(1, sequence.shape[-1].bit_length()) if sequence else 1))
+    x = next((op.inputs[name] for name in ("input", "elements", "self") if name in op.inputs), op.outputs[0])
+    sequence = next((op.inputs[name] for name in _SEQUENCES if name in op.inputs), None)
+    return Work(
+        vector_flops=x.elements * (max(1, sequence.shape[-1].bit_length()) if sequence and sequence.shape else 1)
+    )
+
+
+_SEQUENCES = ("sorted_sequence", "boundaries", "test_elements")
+"""What a search looks through, by name."""
 
 
 def _is_read(op: Operation, name: str) -> bool:

@@ -97,6 +97,21 @@ def weight_norm_backward(op: Operation) -> Work:
     return Work(vector_flops=5 * op.inputs["saved_v"].elements + 3 * op.inputs["saved_g"].elements)
 
 
+@rule("aten.renorm", kind="norm")
+def renorm(op: Operation) -> Work:
+    """Square and add for the norm of each slice, then a multiplication."""
+    return Work(vector_flops=3 * op.inputs["self"].elements)
+
+
+@rule("aten.embedding_renorm_", kind="norm")
+def embedding_renorm(op: Operation) -> Work:
+    """The same for the rows that the places name, which it reads and writes in place."""
+    table, places = op.inputs["self"], op.inputs["indices"]
+    rows = places.elements * math.prod(table.shape[1:])
+    moved = rows * table.itemsize
+    return Work(vector_flops=3 * rows, read_bytes=places.nbytes + moved, write_bytes=moved)
+
+
 def _affine(op: Operation) -> int:
     return ("weight" in op.inputs) + ("bias" in op.inputs)
 

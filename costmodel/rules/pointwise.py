@@ -68,6 +68,10 @@ ARITHMETIC: Mapping[str, int] = {
     "bitwise_left_shift": 1, "bitwise_right_shift": 1, "__and__": 1, "__or__": 1, "__xor__": 1,
     "__lshift__": 1, "__rshift__": 1,
     "addcmul": 3, "addcdiv": 3, "lerp": 3, "where": 0, "masked_fill": 0,
+    "asinh": 1, "acosh": 1, "atanh": 1, "i0": 1, "special_i0e": 1, "special_i1": 1, "special_i1e": 1,
+    "special_bessel_j0": 1, "special_bessel_j1": 1, "special_bessel_y0": 1, "special_bessel_y1": 1,
+    "special_erfcx": 1, "special_ndtri": 1, "special_zeta": 1, "polygamma": 1, "igamma": 1, "igammac": 1,
+    "copysign": 1, "nextafter": 1, "signbit": 1, "frexp": 1, "ldexp": 2, "logaddexp2": 4, "addr": 2,
     "real": 0, "imag": 0, "conj_physical": 1, "complex": 0, "polar": 4, "angle": 1, "heaviside": 2,
 }  # fmt: skip
 
@@ -91,7 +95,7 @@ REDUCTIONS: Mapping[str, int] = {
     "sum": 1, "nansum": 2, "mean": 1, "prod": 1, "amax": 1, "amin": 1, "max": 1, "min": 1, "aminmax": 2, "argmax": 1,
     "argmin": 1, "all": 1, "any": 1, "var": 4, "var_mean": 4, "std": 4, "std_mean": 4, "logsumexp": 4,
     "linalg_vector_norm": 2, "norm": 2, "cumsum": 1, "cumprod": 1, "cummax": 1, "cummin": 1, "logcumsumexp": 4,
-    "count_nonzero": 2, "median": 1, "nanmedian": 1,
+    "count_nonzero": 2, "median": 1, "nanmedian": 1, "segment_reduce": 1,
 }  # fmt: skip
 """FLOPs an input element; a mean's one division an output is left out as a sum's missing first addition is."""
 
@@ -230,6 +234,25 @@ def pairwise_distance(op: Operation) -> Work:
     """Subtract, square and add along each pair's features, and a root."""
     output = op.outputs[0]
     return Work(vector_flops=output.elements * (3 * op.inputs["x1"].shape[-1] + 1))
+
+
+@rule("aten._pdist_forward", kind="elementwise")
+def pairwise_distance_of_rows(op: Operation) -> Work:
+    """The same between all pairs of rows, each once."""
+    return Work(vector_flops=op.outputs[0].elements * (3 * op.inputs["self"].shape[-1] + 1))
+
+
+@rule("aten.dist", kind="elementwise")
+def distance(op: Operation) -> Work:
+    """Subtract, square and add: of two tensors, the smaller of which may be broadcast."""
+    return Work(vector_flops=3 * max(tensor.elements for tensor in op.inputs.values()))
+
+
+@rule("aten.trace", kind="elementwise")
+def trace(op: Operation) -> Work:
+    """Adds the diagonal, and reads no more."""
+    matrix = op.inputs["self"]
+    return Work(vector_flops=min(matrix.shape), read_bytes=min(matrix.shape) * matrix.itemsize)
 
 
 @rule("aten._fft_r2c", "aten._fft_c2r", "aten._fft_c2c", kind="other", complex_flops=1)

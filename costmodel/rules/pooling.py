@@ -118,6 +118,32 @@ def upsample_backward(op: Operation) -> Work:
     return Work(vector_flops=gradient.elements * (mode + 1))
 
 
+_SUPPORT = {"aten._upsample_bilinear2d_aa": 1, "aten._upsample_bicubic2d_aa": 2}
+"""How far from its middle, in pixels, a filter against aliasing reaches where the image does not shrink."""
+
+
+@rule(*_SUPPORT, kind="pool")
+def upsample_smoothly(op: Operation) -> Work:
+    """Rows, then columns: each value of a pass is a weighted sum over the filter, wider where the image shrinks."""
+    passes = _passes(op.inputs["self"].shape, op.outputs[0].shape, _SUPPORT[op.operator])
+    return Work(vector_flops=sum(values * (2 * taps - 1) for values, taps in passes))
+
+
+@rule(*(f"{name}_backward" for name in _SUPPORT), kind="pool")
+def upsample_smoothly_backward(op: Operation) -> Work:
+    """Each gradient of a pass goes to the values under its filter: a multiplication and an addition each."""
+    support = _SUPPORT[op.operator.removesuffix("_backward")]
+    passes = _passes(op.outputs[0].shape, op.inputs["grad_output"].shape, support)
+    return Work(vector_flops=sum(values * 2 * taps for values, taps in passes))
+
+
+@rule("aten.affine_grid_generator", kind="linear")
+def affine_grid(op: Operation) -> Work:
+    """A place for each pixel: two (or three) sums of its coordinates and a 1, each times a number of the matrix."""
+    grid = op.outputs[0]
+    return Work(macs=grid.elements * (grid.shape[-1] + 1))
+
+
 @rule("aten.grid_sampler_2d", "aten.grid_sampler_3d", kind="pool")
 def grid_sample(op: Operation) -> Work:
     """A place a pixel (3 FLOPs a dimension), then as bilinear interpolation; mode 1 takes the nearest, 2 is bicubic."""
@@ -132,6 +158,21 @@ def grid_sample_backward(op: Operation) -> Work:
     gradient, grid = op.inputs["grad_output"], op.inputs["grid"]
     taps = {0: 2 ** grid.shape[-1], 1: 0, 2: 16}[op.attributes["interpolation_mode"]]
     return Work(vector_flops=2 * (gradient.elements * 2 * taps + 3 * grid.elements))
+
+
+def _passes(old: tuple[int, ...], new: tuple[int, ...], support: int) -> list[tuple[int, int]]:
+    """What a separable resize from one image (N, C, H, W) to another makes along its rows, then along its columns.
+
+    Values, and how many each is made of: 2 x support, times the factor by which that side shrinks.
+    """
+    (*maps, height, width), (*_, new_height, new_width) = old, new
+    rows = (math.prod(maps) * height * new_width, _taps(width, new_width, support))
+    columns = (math.prod(maps) * new_height * new_width, _taps(height, new_height, support))
+    return [rows, columns]
+
+
+def _taps(size: int, new_size: int, support: int) -> int:
+    return max(2 * support, -(-2 * support * size // new_size))
 
 
 def _window(op: Operation) -> int:
