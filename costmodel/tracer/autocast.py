@@ -57,6 +57,9 @@ _LEFT_ALONE = frozenset({"norm.Scalar", "norm.ScalarOpt_dim"})
 
 _CASTS = Overlay("hpu")
 
+casts_now = _CASTS.ways_now
+"""How operators are run in the region that this thread is in; nothing outside of regions."""
+
 
 def autocast_dtype(name: str | torch.dtype | None) -> torch.dtype | None:
     """The torch dtype of that name. Raises InputError for one that autocast does not take."""
@@ -97,11 +100,6 @@ def autocasting(
             replaced.callback(setattr, place, name, getattr(place, name))
             setattr(place, name, replacement)
         yield region
-
-
-def in_region() -> bool:
-    """Whether meta tensors may be cast now."""
-    return _CASTS.is_laid
 
 
 _is_enabled, _dtype_of, _is_available = (

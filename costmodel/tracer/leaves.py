@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from costmodel.graph import TensorSpec
-from costmodel.tracer.autocast import in_region
+from costmodel.tracer.autocast import casts_now
 from costmodel.tracer.recorder import Recorder
 from costmodel.tracer.schema import Schema, operator_of, schema_of
 from costmodel.tracer.shapes import IN_PLACE, Maker
@@ -143,7 +143,7 @@ def _is_plain(given: Any) -> bool:
         and given.is_meta
         and not torch.is_grad_enabled()
         and not torch.is_inference_mode_enabled()
-        and not in_region()
+        and not casts_now()
         and torch._C._len_torch_dispatch_stack() == 1
         and not torch._C._len_torch_function_stack()  # type: ignore[attr-defined]
         and torch._C._functorch.peek_interpreter_stack() is None

@@ -36,6 +36,8 @@ class Overlay:
         self._key = getattr(torch._C.DispatchKey, self._name)
         self._below = torch._C._dispatch_keyset_full_after(self._key)
         self._ways: ContextVar[Mapping[str, Way]] = ContextVar(f"ways of {device}", default=_NONE)
+        self.ways_now = self._ways.get
+        """The ways in which this thread runs operators now, by operator."""
         self._registered: set[str] = set()
 
     @contextmanager
@@ -52,11 +54,6 @@ class Overlay:
         finally:
             torch.set_autocast_enabled(self._device, before)
             self._ways.reset(token)
-
-    @property
-    def is_laid(self) -> bool:
-        """Whether this thread runs operators another way now."""
-        return self._ways.get() is not _NONE
 
     @contextmanager
     def lifted(self) -> Iterator[None]:

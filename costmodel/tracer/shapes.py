@@ -199,21 +199,21 @@ def _convolution(given: Inputs, to: Attributes) -> Made:
         return None
     dims = len(size)
     padding = to["padding"] if len(to["padding"]) == dims else to["padding"] * dims  # one, if it was "valid"
-    extra = to["output_padding"] if transposed else (0,) * dims
     out = []
-    for x, p, d, f, step, more in zip(size, padding, to["dilation"], window, stride, extra, strict=True):
-        if transposed:
-            length = (x - 1) * step - 2 * p + d * (f - 1) + more + 1
-            if length < 1 or more >= max(step, d):
+    if transposed:
+        more = to["output_padding"]
+        for x, p, d, f, step, extra in zip(size, padding, to["dilation"], window, stride, more, strict=True):
+            out.append((x - 1) * step - 2 * p + d * (f - 1) + extra + 1)
+            if out[-1] < 1 or extra >= max(step, d):
                 return None
-        else:
+    else:
+        for x, p, d, f, step in zip(size, padding, to["dilation"], window, stride, strict=True):
             room = x + 2 * p - d * (f - 1) - 1
             if room < 0:
                 raise RuntimeError(
                     f"Kernel size can't be greater than actual input size: {window} on {size}, padding {[*padding]}"
                 )
-            length = room // step + 1
-        out.append(length)
+            out.append(room // step + 1)
     shape = (n, k, *out)
     if rank == 3:  # a signal is an image of one row, and made contiguous
         innermost = _is_contiguous(tensor) and _suggests_channels_last(*_as_image(tensor))
