@@ -10,7 +10,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
+import costmodel as cm
 from costmodel.tracer.recorder import Recorder
 from costmodel.tracer.schema import read_arguments, schema_of
 from costmodel.tracer.shapes import IN_PLACE, MAKERS
@@ -261,3 +263,40 @@ def test_grouped_products(ranks: tuple[int, int]) -> None:
     assert made_by(aten._grouped_mm.default, a.to("meta"), b[..., :7].to("meta"), offs.to("meta")) is None
     ragged = torch.zeros(*a.shape[:-1], 15, device="meta"), torch.zeros(*b.shape[:-2], 15, 8, device="meta")
     assert made_by(aten._grouped_mm.default, *ragged, offs.to("meta")) is None
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        *(nn.GroupNorm(2, 8), nn.PixelShuffle(2), nn.PixelUnshuffle(2), nn.ReflectionPad2d((1, 2, 0, 3))),
+        *(nn.ReplicationPad2d(1), nn.ChannelShuffle(2), nn.BatchNorm2d(8), nn.BatchNorm2d(8, affine=False)),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("view", ["contiguous", "channels last", "half of the channels", "tokens"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_layouts_on_a_cpu(layer: nn.Module, view: str, dtype: torch.dtype) -> None:
+    """The same operators as a real run, with the same results."""
+    shape = (2, 6, 6, 16 if view.startswith("half") else 8)
+    network = Viewed(layer.eval(), VIEWS[view])
+    ours, real = (cm.trace(network, shape, target="cpu", run=run, dtype=dtype) for run in (False, True))
+    assert [(o.operator, o.outputs) for o in ours.operations] == [(o.operator, o.outputs) for o in real.operations]
+
+
+class Viewed(nn.Module):
+    """A layer that is given a view of what the network is given."""
+
+    def __init__(self, layer: nn.Module, view: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.layer, self.view = layer, view
+
+    def forward(self, maps: torch.Tensor) -> Any:
+        return self.layer(self.view(maps))
+
+
+def test_each_batch_norm_of_a_network_on_a_cpu() -> None:
+    """Also those that are written down without being run."""
+    network = nn.Sequential(*[nn.Sequential(nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8)) for _ in range(3)]).eval()
+    for options in ({}, {"autocast": "bfloat16"}, {"channels_last": True}):
+        ours, real = (cm.trace(network, (2, 8, 9, 9), target="cpu", run=run, **options) for run in (False, True))
+        assert [(o.operator, o.outputs) for o in ours.operations] == [(o.operator, o.outputs) for o in real.operations]

@@ -39,7 +39,6 @@ from costmodel.tracer.leaves import Leaves
 from costmodel.tracer.recorder import Recorder, Rehearsal
 from costmodel.tracer.recurrent_cuda import flatten_weights
 from costmodel.tracer.saved import Saved
-from costmodel.tracer.shapes import makers_on
 from costmodel.tracer.spies import Spy, dismiss, modules_of, spy_on
 from costmodel.tracer.targets import TARGETS, operators_of
 from costmodel.tracer.training import OPTIMIZERS, Training, TrainingStep
@@ -99,7 +98,7 @@ def trace(
     if options and not training:
         raise InputError(f"{', '.join(options)}: this says how to train, so give train=True with it.")
     step = TrainingStep(asked, target) if training else None
-    recorder = Recorder(meta=not run, train=training, makers=makers_on(target))
+    recorder = Recorder(meta=not run, train=training, target=target)
     saved = Saved(recorder)
     with _ONE_AT_A_TIME, _way_of(target, training, fused=not run), autocasting(lower, target, not run) as region:
         network = _weighty_twin(model, wanted) if run else meta_twin(model, wanted)

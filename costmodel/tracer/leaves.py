@@ -91,8 +91,9 @@ class Leaves:
             return _unchanged
         if len(operations) != 1 or not isinstance(output, torch.Tensor):
             return _unknown
-        operator, makers = operator_of(operations[0]), self._recorder.makers
-        if operator not in makers:
+        operator = operator_of(operations[0])
+        maker = self._recorder.makers.get(operator)
+        if maker is None:
             return _unknown
         operation, spec, own = operations[0], self._recorder.spec, _own_tensors(module)
         names: dict[TensorSpec, str | None] = {spec(tensor): name for name, tensor in own}
@@ -106,7 +107,7 @@ class Leaves:
         ):
             return _unknown
         arguments = tuple((argument, names[tensor]) for argument, tensor in operation.inputs.items())
-        pattern = _Pattern(schema_of(operator), makers[operator], operation.attributes, arguments)
+        pattern = _Pattern(schema_of(operator), maker, operation.attributes, arguments)
         return functools.partial(self._write, pattern)
 
     def _write(self, pattern: _Pattern, module: nn.Module, given: torch.Tensor) -> torch.Tensor | None:

@@ -24,6 +24,7 @@ from costmodel.tracer.inputs import DTYPE_NAMES, DTYPES
 from costmodel.tracer.kernels import KERNELS
 from costmodel.tracer.schema import Schema, read_arguments, schema_of
 from costmodel.tracer.shapes import IN_PLACE, MAKERS, Blank, Maker
+from costmodel.tracer.shapes_on_cpu import MAKERS_ON_CPU
 from costmodel.tracer.storages import Storages
 
 _DETACH = torch.ops.aten.detach.default
@@ -39,13 +40,14 @@ class Recorder(TorchDispatchMode):
 
     `meta` is whether the network runs on meta tensors: then values are refused, real constants are turned into meta
     tensors where they meet one, and an operation seen before is not computed again. `train` is whether a backward will
-    follow, whose operations belong to the layers whose forward made their nodes. `makers` say what operators return.
+    follow, whose operations belong to the layers whose forward made their nodes. `target` is whose layouts are meant.
     """
 
-    def __init__(self, meta: bool = True, train: bool = False, makers: Mapping[Any, Maker] = MAKERS) -> None:
+    def __init__(self, meta: bool = True, train: bool = False, target: str = "cuda") -> None:
         super().__init__()
         self.meta = meta
-        self.makers = makers
+        self.makers: Mapping[Any, Maker] = MAKERS_ON_CPU if target == "cpu" else MAKERS
+        """What says the shapes of an operator's results without asking torch, by operator."""
         self._backward_follows = train
         self.phase = FORWARD
         self.layers = [""]

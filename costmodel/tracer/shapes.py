@@ -41,7 +41,7 @@ _FLOATING = frozenset(name for name, dtype in DTYPES.items() if dtype.is_floatin
 
 
 @functools.lru_cache(maxsize=4096)
-def _row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
+def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Strides of a contiguous tensor."""
     strides, step = [], 1
     for size in reversed(shape):
@@ -51,15 +51,15 @@ def _row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 @functools.lru_cache(maxsize=4096)
-def _channels_last(shape: tuple[int, ...]) -> tuple[int, ...]:
+def channels_last(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Strides of a tensor whose channels, of shape (batch, channels, ...), lie innermost."""
     batch, channels, *size = shape
-    first, *steps, last = _row_major((batch, *size, channels))
+    first, *steps, last = row_major((batch, *size, channels))
     return (first, last, *steps)
 
 
 @functools.lru_cache(maxsize=4096)
-def _suggests_channels_last(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
+def suggests_channels_last(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
     """Whether torch takes a tensor's channels for innermost, also where it is a slice of a tensor or has gaps.
 
     As c10/core/MemoryFormat.h has it (is_channels_last_strides_2d, _3d), with its choice where a size is 1.
@@ -83,10 +83,10 @@ def _is_laid_out(tensor: TensorSpec, strides: tuple[int, ...]) -> bool:
 
 
 def _is_contiguous(tensor: TensorSpec) -> bool:
-    return _is_laid_out(tensor, _row_major(tensor.shape))
+    return _is_laid_out(tensor, row_major(tensor.shape))
 
 
-def _is_plain(tensor: TensorSpec) -> bool:
+def is_plain(tensor: TensorSpec) -> bool:
     """Whether it is contiguous, in one way only, not empty, and of a floating-point type."""
     return tensor.dtype in _FLOATING and _one_layout(tensor.shape) and _is_contiguous(tensor)
 
@@ -99,7 +99,7 @@ def _one_layout(shape: tuple[int, ...]) -> bool:
 
 
 def _blank(shape: tuple[int, ...], dtype: str) -> Blank:
-    return Blank(shape, dtype, _row_major(shape))
+    return Blank(shape, dtype, row_major(shape))
 
 
 def _same(like: TensorSpec) -> Blank:
@@ -115,7 +115,7 @@ def _empty(_: Inputs, to: Attributes) -> Made:
 
 def _unary(given: Inputs, _: Attributes) -> Made:
     (tensor,) = given.values()
-    return (_same(tensor),) if _is_plain(tensor) else None
+    return (_same(tensor),) if is_plain(tensor) else None
 
 
 def _unary_in_place(given: Inputs, _: Attributes) -> Made:
@@ -126,9 +126,9 @@ def _unary_in_place(given: Inputs, _: Attributes) -> Made:
 def _binary(given: Inputs, to: Attributes) -> Made:
     tensor, other = given["self"], given.get("other")
     if other is None:
-        return (_same(tensor),) if isinstance(to.get("other"), (int, float)) and _is_plain(tensor) else None
+        return (_same(tensor),) if isinstance(to.get("other"), (int, float)) and is_plain(tensor) else None
     alike = tensor.shape == other.shape and tensor.dtype == other.dtype
-    return (_same(tensor),) if alike and _is_plain(tensor) and _is_contiguous(other) else None
+    return (_same(tensor),) if alike and is_plain(tensor) and _is_contiguous(other) else None
 
 
 def _binary_in_place(given: Inputs, to: Attributes) -> Made:
@@ -216,12 +216,12 @@ def _convolution(given: Inputs, to: Attributes) -> Made:
             out.append(room // step + 1)
     shape = (n, k, *out)
     if rank == 3:  # a signal is an image of one row, and made contiguous
-        innermost = _is_contiguous(tensor) and _suggests_channels_last(*_as_image(tensor))
-        innermost = innermost or _suggests_channels_last(*_as_image(weight))
+        innermost = _is_contiguous(tensor) and suggests_channels_last(*_as_image(tensor))
+        innermost = innermost or suggests_channels_last(*_as_image(weight))
     else:
-        innermost = _suggests_channels_last(tensor.shape, tensor.strides)
-        innermost = innermost or _suggests_channels_last(weight.shape, weight.strides)
-    return (Blank(shape, dtype, _channels_last(shape) if innermost else _row_major(shape)),)
+        innermost = suggests_channels_last(tensor.shape, tensor.strides)
+        innermost = innermost or suggests_channels_last(weight.shape, weight.strides)
+    return (Blank(shape, dtype, channels_last(shape) if innermost else row_major(shape)),)
 
 
 def _as_image(signal: TensorSpec) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -243,7 +243,7 @@ def _average_pool(given: Inputs, to: Attributes) -> Made:
 
 def _pooled(tensor: TensorSpec, to: Attributes, dilation: tuple[int, ...]) -> tuple[int, ...] | None:
     """The shape after a window slid over the last two of four dimensions, rounded down."""
-    if len(tensor.shape) != 4 or to["ceil_mode"] or not _is_plain(tensor):
+    if len(tensor.shape) != 4 or to["ceil_mode"] or not is_plain(tensor):
         return None
     window, padding = to["kernel_size"], to["padding"]
     step = to["stride"] or window
@@ -258,14 +258,14 @@ def _pooled(tensor: TensorSpec, to: Attributes, dilation: tuple[int, ...]) -> tu
 
 def _adaptive_average(given: Inputs, to: Attributes) -> Made:
     (tensor,), size = given.values(), to["output_size"]
-    fits = len(tensor.shape) == 4 and len(size) == 2 and min(size) > 0 and _is_plain(tensor)
+    fits = len(tensor.shape) == 4 and len(size) == 2 and min(size) > 0 and is_plain(tensor)
     return (_blank((*tensor.shape[:2], *size), tensor.dtype),) if fits else None
 
 
-def _batch_norm(given: Inputs, _: Attributes) -> Made:
+def batch_norm(given: Inputs, _: Attributes) -> Made:
     """Output, and mean and inverse deviation of each channel."""
     tensor = given["input"]
-    if len(given) != 5 or len(tensor.shape) < 2 or tensor.dtype != "float32" or not _is_plain(tensor):
+    if len(given) != 5 or len(tensor.shape) < 2 or tensor.dtype != "float32" or not is_plain(tensor):
         return None
     channels = tensor.shape[1:2]
     for vector in given.values():
@@ -277,7 +277,7 @@ def _batch_norm(given: Inputs, _: Attributes) -> Made:
 
 def _cudnn_batch_norm(given: Inputs, to: Attributes) -> Made:
     """The same with the bytes that cuDNN sets aside, of which there are none; no statistics in evaluation."""
-    made = _batch_norm(given, to)
+    made = batch_norm(given, to)
     if made is None:
         return None
     return (*made, _ASIDE) if to["training"] else (made[0], _NO_STATISTICS, _NO_STATISTICS, _ASIDE)
@@ -291,7 +291,7 @@ def _layer_norm(given: Inputs, to: Attributes) -> Made:
     tensor, shape = given["input"], to["normalized_shape"]
     weight, bias = given.get("weight"), given.get("bias")
     rows = len(tensor.shape) - len(shape)
-    if weight is None or bias is None or rows < 0 or tensor.shape[rows:] != shape or not _is_plain(tensor):
+    if weight is None or bias is None or rows < 0 or tensor.shape[rows:] != shape or not is_plain(tensor):
         return None
     if not (weight.shape == bias.shape == shape and tensor.dtype == weight.dtype == bias.dtype == "float32"):
         return None
@@ -299,42 +299,10 @@ def _layer_norm(given: Inputs, to: Attributes) -> Made:
     return (_same(tensor), statistics, statistics)
 
 
-def _layer_norm_on_cpu(given: Inputs, to: Attributes) -> Made:
-    """The same in any type: a CPU keeps statistics in the input's, or in float32 beside weights of float32."""
-    tensor, shape = given["input"], to["normalized_shape"]
-    rows = len(tensor.shape) - len(shape)
-    statistics = _statistics_on_cpu(given, shape)
-    if statistics is None or rows < 0 or tensor.shape[rows:] != shape or not _is_plain(tensor):
-        return None
-    kept = _blank((*tensor.shape[:rows], *(1 for _ in shape)), statistics)
-    return (_same(tensor), kept, kept)
-
-
-def _batch_norm_on_cpu(given: Inputs, to: Attributes) -> Made:
-    """The same of each channel, and none in evaluation."""
-    tensor = given["input"]
-    if len(tensor.shape) < 2 or not _is_plain(tensor):
-        return None
-    statistics = _statistics_on_cpu(given, tensor.shape[1:2])
-    if statistics is None:
-        return None
-    kept = _blank(tensor.shape[1:2] if to["training"] else (0,), statistics)
-    return (_same(tensor), kept, kept)
-
-
-def _statistics_on_cpu(given: Inputs, shape: tuple[int, ...]) -> str | None:
-    """The type of a normalisation's statistics (mixed_data_type.h, param_scalar_type); None if it does not fit."""
-    dtype = given["input"].dtype
-    others = [tensor for name, tensor in given.items() if name != "input"]
-    if any(tensor.shape != shape or tensor.dtype not in (dtype, "float32") for tensor in others):
-        return None
-    return "float32" if any(tensor.dtype != dtype for tensor in others) else dtype
-
-
 def _mean(given: Inputs, to: Attributes) -> Made:
     (tensor,), dim = given.values(), to.get("dim")
     rank = len(tensor.shape)
-    if not dim or to.get("dtype") is not None or not _is_plain(tensor) or any(not -rank <= d < rank for d in dim):
+    if not dim or to.get("dtype") is not None or not is_plain(tensor) or any(not -rank <= d < rank for d in dim):
         return None
     gone = {d % rank for d in dim}
     if len(gone) != len(dim):
@@ -361,17 +329,17 @@ def _cat(given: Inputs, to: Attributes) -> Made:
     dim = to["dim"]
     tensors = iter(given.values())
     first = next(tensors, None)
-    if first is None or not 0 <= dim < len(first.shape) or not _is_plain(first):
+    if first is None or not 0 <= dim < len(first.shape) or not is_plain(first):
         return None
     dtype, size = first.dtype, first.shape
-    strides, whole = _row_major(size), size[dim]
+    strides, whole = row_major(size), size[dim]
     before, after = size[:dim], size[dim + 1 :]
     for tensor in tensors:
         if tensor.shape != size:  # most have the size of the one before
             size = tensor.shape
             if size[:dim] != before or size[dim + 1 :] != after or not _one_layout(size):
                 return None
-            strides = _row_major(size)
+            strides = row_major(size)
         if tensor.dtype != dtype or not (tensor.strides == strides or _is_contiguous(tensor)):
             return None
         whole += size[dim]
@@ -412,7 +380,7 @@ def _makers() -> dict[Any, Maker]:
         aten._adaptive_avg_pool2d.default: _adaptive_average,
         aten.mean.dim: _mean,
         aten.embedding.default: _embedding,
-        aten.native_batch_norm.default: _batch_norm,
+        aten.native_batch_norm.default: batch_norm,
         aten.cudnn_batch_norm.default: _cudnn_batch_norm,
         aten.native_layer_norm.default: _layer_norm,
         aten._softmax.default: _softmax,
@@ -428,14 +396,3 @@ def _makers() -> dict[Any, Maker]:
 
 MAKERS: Mapping[Any, Maker] = _makers()
 """By operator."""
-
-_ON_CPU: Mapping[Any, Maker] = {
-    **MAKERS,
-    aten.native_layer_norm.default: _layer_norm_on_cpu,
-    aten.native_batch_norm.default: _batch_norm_on_cpu,
-}
-
-
-def makers_on(target: str) -> Mapping[Any, Maker]:
-    """By operator: what it returns on a target ("cuda", "cpu" or "meta")."""
-    return _ON_CPU if target == "cpu" else MAKERS
