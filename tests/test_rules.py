@@ -336,6 +336,7 @@ def _places(x: torch.Tensor, count: int) -> torch.Tensor:
         # 5 x 4 / 2 pairs of rows of 8
         (functional.pdist, [(5, 8)], 0, 10 * (3 * 8 + 1)),
         (torch.dist, [(3, 4), (3, 4)], 0, 3 * 12),
+        (torch.dist, [(3, 1), (4,)], 0, 3 * 12),
         (torch.trace, [(3, 4)], 0, 3),
         (lambda x: torch._assert_async(x), [()], 0, 0),
         (lambda x: x.triu_(), [(3, 4)], 0, 0),

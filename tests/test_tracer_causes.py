@@ -59,6 +59,10 @@ def _without_meta(x: torch.Tensor) -> torch.Tensor:
         (_flex, "uses flex_attention, which is not modelled"),
         (_nested(torch.jagged), "uses nested tensors"),
         (_nested(torch.strided), "uses nested tensors"),
+        (
+            lambda x: torch.sparse_coo_tensor(torch.zeros(1, 1).long(), torch.ones(1), (8,)) + x,
+            "network itself.* only dense",
+        ),
         (_without_meta, r"calls aten::_to_sparse.*no meta kernel.*--run"),
         (lambda x: torch.zeros(2, 8).type(x.type()), r"torch\.meta\.FloatTensor.*use \.to\(x\.dtype\)"),
         (lambda x: torch.rand(2, generator=torch.Generator(device=x.device)), "asks for a generator"),

@@ -6,6 +6,8 @@ comparison and elementary function is one. What an operator does in place ("relu
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Mapping
 
 from costmodel.graph import Operation
@@ -244,8 +246,9 @@ def pairwise_distance_of_rows(op: Operation) -> Work:
 
 @rule("aten.dist", kind="elementwise")
 def distance(op: Operation) -> Work:
-    """Subtract, square and add: of two tensors, the smaller of which may be broadcast."""
-    return Work(vector_flops=3 * max(tensor.elements for tensor in op.inputs.values()))
+    """Subtract, square and add each pair of elements; sizes of 1 are repeated."""
+    sizes = itertools.zip_longest(*(reversed(tensor.shape) for tensor in op.inputs.values()), fillvalue=1)
+    return Work(vector_flops=3 * math.prod(map(max, sizes)))
 
 
 @rule("aten.trace", kind="elementwise")

@@ -22,6 +22,7 @@ _CAUSES: tuple[tuple[str, str], ...] = (
         r"uses torch's operator \1 on a function, which cannot be traced: write it as a Python loop",
     ),
     (r"[Nn]ested_?[Tt]ens|Neste", "uses nested tensors, which cannot be traced: pad them"),
+    (r"Sparse\w*TensorImpl", "uses a sparse tensor: only dense ones can be traced"),
     (
         r"(torch\.meta\.\w+)",
         r"names a type of tensor together with a device (\1), which a static trace does not have: use .to(x.dtype)",

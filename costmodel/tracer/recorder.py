@@ -205,7 +205,7 @@ class Recorder(TorchDispatchMode):
             storage = tensor.untyped_storage()
         except (NotImplementedError, RuntimeError):
             raise TraceError(
-                f"layer {self.layers[-1]!r} uses a {tensor.layout} tensor: only dense ones can be traced."
+                f"layer {self._here()} uses a {tensor.layout} tensor: only dense ones can be traced."
             ) from None
         index = self._index_of.get(storage._cdata)
         if index is None:
