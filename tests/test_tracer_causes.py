@@ -47,6 +47,11 @@ def _nested(layout: torch.layout) -> Callable[[torch.Tensor], torch.Tensor]:
     return lambda x: torch.nested.as_nested_tensor([x[:1], x], layout=layout) * 2
 
 
+def _sparse(x: torch.Tensor) -> torch.Tensor:
+    places = torch.zeros(1, 1, dtype=torch.int64)
+    return torch.sparse_coo_tensor(places, torch.ones(1), (8,), check_invariants=False) + x
+
+
 def _without_meta(x: torch.Tensor) -> torch.Tensor:
     return x.to_sparse()
 
@@ -59,10 +64,7 @@ def _without_meta(x: torch.Tensor) -> torch.Tensor:
         (_flex, "uses flex_attention, which is not modelled"),
         (_nested(torch.jagged), "uses nested tensors"),
         (_nested(torch.strided), "uses nested tensors"),
-        (
-            lambda x: torch.sparse_coo_tensor(torch.zeros(1, 1).long(), torch.ones(1), (8,)) + x,
-            "network itself.* only dense",
-        ),
+        (_sparse, "uses a sparse tensor: only dense ones"),
         (_without_meta, r"calls aten::_to_sparse.*no meta kernel.*--run"),
         (lambda x: torch.zeros(2, 8).type(x.type()), r"torch\.meta\.FloatTensor.*use \.to\(x\.dtype\)"),
         (lambda x: torch.rand(2, generator=torch.Generator(device=x.device)), "asks for a generator"),
