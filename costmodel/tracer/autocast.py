@@ -109,9 +109,10 @@ _is_enabled, _dtype_of, _is_available = (
 )
 
 
-def _asked(question: Callable[..., Any], device: str, *about: Any) -> Any:
+def _asked(question: Callable[..., Any], device: str, *about: Any, **named: Any) -> Any:
     """The answer about a device, that of the target for "meta"."""
-    return question(*[device if each == "meta" else each for each in about])
+    asked = {name: device if each == "meta" else each for name, each in named.items()}
+    return question(*[device if each == "meta" else each for each in about], **asked)
 
 
 def _opened(target: str) -> Callable[..., None]:
@@ -157,8 +158,8 @@ class _Casts:
         self.device = device
         self._clear_torchs = torch.clear_autocast_cache
         self._cache: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
-        self._regions: dict[int, ExitStack] = {}
-        """What the open ones have laid over the operators, by the region's id."""
+        self._regions: dict[int, list[ExitStack]] = {}
+        """What the open ones, by id, have laid over the operators: one may be entered again inside itself."""
 
     def clear(self) -> None:
         """Let go of the weights' casts: a region has ended."""
@@ -167,15 +168,16 @@ class _Casts:
 
     def enter(self, region: Any) -> None:
         """A region of torch.autocast begins."""
-        laid = self._regions[id(region)] = ExitStack()
+        laid = ExitStack()
+        self._regions.setdefault(id(region), []).append(laid)
         if region._enabled and region.device == self.device:
             laid.enter_context(_CASTS(self.ways()))
 
     def leave(self, region: Any) -> None:
         """It ends."""
-        laid = self._regions.pop(id(region), None)
-        if laid is not None:
-            laid.close()
+        laid = self._regions.get(id(region))
+        if laid:
+            laid.pop().close()
 
     def ways(self) -> Mapping[str, Way]:
         """By operator: how to run it with autocast."""
