@@ -25,6 +25,7 @@ from costmodel.chip.unfused import unfused_elements
 from costmodel.cost import Costs, OperationCost, count
 from costmodel.errors import InputError
 from costmodel.graph import Operation, TensorSpec, Trace
+from costmodel.rules.recurrent import matrices
 
 
 def lower(network: Trace | Costs) -> Nests:
@@ -227,31 +228,26 @@ def _attention_backward(op: Operation) -> Iterable[Nest]:
 
 def _recurrent(op: Operation) -> Iterable[Nest]:
     """What comes from below is a product of all steps at once; what comes from the step before, one a step."""
-    steps, batch, matrices = _unrolled(op)
-    for matrix, at_each_step in matrices:
-        out, summed = matrix.shape
+    steps, batch = _steps_of(op)
+    for out, summed, at_each_step in matrices(op):
         whole = _linear(op, summed, out, batch if at_each_step else steps * batch)
         yield from itertools.repeat(whole, steps if at_each_step else 1)
 
 
 def _recurrent_backward(op: Operation) -> Iterable[Nest]:
     """The gradient of a factor as the product came; that of the weights sums over all steps."""
-    steps, batch, matrices = _unrolled(op)
-    for matrix, at_each_step in matrices:
-        out, summed = matrix.shape
+    steps, batch = _steps_of(op)
+    for out, summed, at_each_step in matrices(op):
         of_input = _linear(op, out, summed, batch if at_each_step else steps * batch)
         yield from itertools.repeat(replace(of_input, operator=f"{op.operator} (input)"), steps if at_each_step else 1)
         yield replace(_linear(op, steps * batch, summed, out), operator=f"{op.operator} (weight)")
 
 
-def _unrolled(op: Operation) -> tuple[int, int, list[tuple[TensorSpec, bool]]]:
-    """Steps, sequences, and a recurrent operator's matrices, each with whether a step needs the one before it."""
-    shape, to = op.inputs["input"].shape, op.attributes
-    stacked = "cudnn" in op.operator  # all layers; oneDNN's operator is one layer's, whose steps come first
-    steps, batch = (shape[1], shape[0]) if stacked and to["batch_first"] else shape[:2]
-    weights = [tensor for name, tensor in op.inputs.items() if name.startswith("weight") and name != "weight_buf"]
-    of_layer = to["weight_stride0"] if stacked else len(weights)  # from below, from before, biases, projection
-    return steps, batch, [(w, index % of_layer > 0) for index, w in enumerate(weights) if len(w.shape) == 2]
+def _steps_of(op: Operation) -> tuple[int, int]:
+    """Steps and sequences of a recurrent operator."""
+    first, second, _ = op.inputs["input"].shape
+    batch_first = "cudnn" in op.operator and op.attributes["batch_first"]  # oneDNN's operator takes steps first
+    return (second, first) if batch_first else (first, second)
 
 
 def _linear(op: Operation, in_channels: int, out_channels: int, batch: int = 1, groups: int = 1) -> Nest:

@@ -93,15 +93,42 @@ def _biases(op: Operation) -> int:
     return 2 * _LSTM.gates if op.attributes["has_biases"] else 0
 
 
+class Matrix(NamedTuple):
+    """One weight matrix of a recurrent operator."""
+
+    outputs: int
+    inputs: int
+    at_each_step: bool
+    """Whether a step multiplies it by what the step before made, and not all steps at once by what comes from below."""
+
+
+def matrices(op: Operation) -> list[Matrix]:
+    """The weight matrices of a recurrent operator, forward or backward.
+
+    Of each layer and direction those for what comes from below and for the state, and that of a projection. Their
+    tensors may be flat, as in mixed precision.
+    """
+    gates, projected = _CELLS[op.attributes["mode"]].gates, op.attributes.get("proj_size", 0)
+    # Biases stand between the two and the projection; oneDNN's operator is one layer's in one direction.
+    stride = op.attributes.get("weight_stride0", len(_listed(op)))
+    found = []
+    for index, tensor in enumerate(_listed(op)):
+        place = index % stride
+        if place < 2 or (projected and place == stride - 1):
+            outputs = gates * _units(op) if place < 2 else projected
+            found.append(Matrix(outputs, tensor.elements // outputs, place > 0))
+    return found
+
+
 def _weights(op: Operation) -> int:
     """Elements of all weight matrices."""
-    return sum(tensor.elements for tensor in _listed(op) if len(tensor.shape) == 2)
+    return sum(matrix.outputs * matrix.inputs for matrix in matrices(op))
 
 
 def _stacked_flops(op: Operation, cell: int, gates: int, dropout: int) -> int:
     """FLOPs outside the products of all layers, `cell` and two biases a gate a unit, `dropout` between layers."""
     to = op.attributes
-    directions, has_biases = (2 if to["bidirectional"] else 1), any(len(tensor.shape) == 1 for tensor in _listed(op))
+    directions, has_biases = (2 if to["bidirectional"] else 1), to["weight_stride0"] > 3
     units = _units(op) * directions * to["num_layers"] * (cell + (2 * gates if has_biases else 0))
     between = (to["proj_size"] or _units(op)) * directions * (to["num_layers"] - 1)
     return _steps(op) * (units + (between * dropout if to["train"] and to["dropout"] else 0))
@@ -109,4 +136,4 @@ def _stacked_flops(op: Operation, cell: int, gates: int, dropout: int) -> int:
 
 def _listed(op: Operation) -> list[TensorSpec]:
     """Weights and biases."""
-    return [tensor for name, tensor in op.inputs.items() if name.startswith("weight.")]
+    return [tensor for name, tensor in op.inputs.items() if name.startswith("weight") and name != "weight_buf"]
