@@ -185,8 +185,16 @@ def test_what_ended_the_suite_twice_is_not_tried_again(tmp_path, monkeypatch) ->
         tiny(tmp_path, TINY[:1]).run()
 
 
+@pytest.fixture
+def interruptible():
+    """SIGINT interrupts, as in a terminal: what a shell runs in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_who_is_interrupted_again_and_again_still_measures(tmp_path, monkeypatch, number) -> None:
+def test_who_is_interrupted_again_and_again_still_measures(tmp_path, monkeypatch, interruptible, number) -> None:
     before = signal.getsignal(signal.SIGTERM)
     for _ in range(3):
         monkeypatch.setattr(suites, "measure", lambda *args, **kwargs: signal.raise_signal(number))
@@ -198,7 +206,7 @@ def test_who_is_interrupted_again_and_again_still_measures(tmp_path, monkeypatch
     assert [outcome.state for outcome in tiny(tmp_path, TINY[:1]).run()] == [DONE]
 
 
-def test_an_interruption_forgets_nothing_of_other_steps(tmp_path, monkeypatch) -> None:
+def test_an_interruption_forgets_nothing_of_other_steps(tmp_path, monkeypatch, interruptible) -> None:
     """The mark of a step behind the one that was interrupted stays, and that of the interrupted one itself."""
     marks = {TINY[0].text: "begun", TINY[1].text: "begun again"}
     steps = [{"step": name, "state": state, "seconds": 0.0, "detail": ""} for name, state in marks.items()]

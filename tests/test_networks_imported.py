@@ -189,7 +189,7 @@ def test_what_it_prints_goes_to_stderr(good: str, capsys: pytest.CaptureFixture[
     ("name", "said"),
     [
         ("Nett", "Did you mean Net?"),
-        ("number", "is a int: neither"),
+        ("number", "is an int: neither"),
         ("fails", "raised ValueError: no luck."),
         ("leaves", "raised SystemExit: 3."),
         ("needs", "needs width: name a function"),
