@@ -180,7 +180,7 @@ def test_an_unknown_peer_answers_with_the_nearest():
 
 def test_inputs_that_cannot_be_used_are_the_callers_error():
     with pytest.raises(InputError):
-        ask("torch flop counter", Tiny(), "1x1x4x4")
+        ask("torch flop counter", Tiny(), "1x1y4")
 
 
 def test_with_run_the_values_decide():

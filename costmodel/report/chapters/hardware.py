@@ -23,7 +23,7 @@ from costmodel.memory import remember
 from costmodel.report import plots
 from costmodel.report.chapters.published import published_brief, published_section
 from costmodel.report.exercises.words import counted, listed
-from costmodel.report.measured import comparison_table
+from costmodel.report.measured import comparison_table, traced
 from costmodel.report.model import Block, Bullets, Figure, Paragraph, Section, Table, code, plain, slug
 from costmodel.report.study import title_of
 from costmodel.units import percent
@@ -68,7 +68,6 @@ class Bench:
 
     def _compare(self) -> Iterator[tuple[Measurement, Comparison, int]]:
         from costmodel.networks import find
-        from costmodel.tracer import trace
 
         if self.device is None:
             return
@@ -79,21 +78,14 @@ class Bench:
                     continue
                 try:
                     network = networks[run.model] = networks.get(run.model) or find(run.model)
-                    options = {name: value for name, value in run.settings.items() if name not in ("loss", "optimizer")}
-                    found = trace(
-                        network.module,
-                        network.inputs(run.batch),
-                        train=run.train,
-                        loss=run.settings.get("loss", "cross_entropy"),
-                        optimizer=run.settings.get("optimizer", "sgd"),
-                        optimizer_options=options,
-                        dtype=run.dtype,
-                        target=record.target,
-                        name=run.model,
-                    )
-                    yield record, against(record, found, self.device), remember(found).peak_bytes
                 except InputError:
-                    continue  # a network that is not here, or not with these inputs
+                    continue  # a network that is not here
+                found = traced(run, network, record.target)
+                try:
+                    comparison = against(record, found, self.device)
+                except InputError:
+                    continue  # not with these inputs, or in a type that the device lacks
+                yield record, comparison, remember(found).peak_bytes
 
 
 def benches(folder: Path) -> tuple[Bench, ...]:

@@ -12,14 +12,12 @@ from costmodel.errors import CostModelError, InputError
 from costmodel.hardware.record import Measurement, Run
 from costmodel.memory import Memory, remember
 from costmodel.memory.ladder import workspaces_by_rung
+from costmodel.report.measured import traced
 from costmodel.report.model import Block, Paragraph, Section, Table, plain
 from costmodel.report.study import TRAINING, Study
 
 if TYPE_CHECKING:
     from costmodel.networks import Network
-
-_WAYS = ("autocast", "channels_last", "accumulate", "checkpoint", "first_step", "set_to_none")
-"""Settings of a run that are no options of its optimizer."""
 
 _BATCHES = (1, 8)
 """Those of the steps that MemTracker takes."""
@@ -148,13 +146,5 @@ def _device(record: Measurement) -> Device | None:
 def _predicted(run: Run) -> Memory:
     """The memory of the same run, from a trace."""
     from costmodel import networks
-    from costmodel.tracer import trace
 
-    settings = dict(run.settings)
-    ways: dict[str, Any] = {name: settings.pop(name) for name in _WAYS if name in settings}
-    if run.train:
-        ways |= {name: settings.pop(name) for name in ("loss", "optimizer") if name in settings}
-        ways |= {"optimizer_options": settings}
-    network = networks.find(run.model)
-    inputs = network.inputs(run.batch)
-    return remember(trace(network.module, inputs, train=run.train, dtype=run.dtype, name=run.model, **ways))
+    return remember(traced(run, networks.find(run.model)))
