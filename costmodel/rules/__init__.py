@@ -68,8 +68,11 @@ class Rule:
 
 
 def is_complex(operation: Operation) -> bool:
-    """Whether it takes or makes complex numbers."""
-    return not _COMPLEX.isdisjoint([tensor.dtype for tensor in (*operation.outputs, *operation.inputs.values())])
+    """Whether it makes complex numbers, or works on some: its first result or its first input are."""
+    if operation.outputs and operation.outputs[0].dtype in _COMPLEX:
+        return True
+    first = next(iter(operation.inputs.values()), None)
+    return first is not None and first.dtype in _COMPLEX
 
 
 _COMPLEX = frozenset(name for name in DTYPE_BYTES if name.startswith("complex"))
