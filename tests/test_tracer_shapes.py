@@ -277,6 +277,8 @@ def test_grouped_products(ranks: tuple[int, int]) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_layouts_on_a_cpu(layer: nn.Module, view: str, dtype: torch.dtype) -> None:
     """The same operators as a real run, with the same results."""
+    if isinstance(layer, nn.GroupNorm) and torch.__version__ < (2, 14):
+        pytest.skip("this torch makes tensors of other devices than a CPU contiguous before a group norm")
     shape = (2, 6, 6, 16 if view.startswith("half") else 8)
     network = Viewed(layer.eval(), VIEWS[view])
     ours, real = (cm.trace(network, shape, target="cpu", run=run, dtype=dtype) for run in (False, True))

@@ -204,9 +204,11 @@ def _graph(stage: Stage, clock: Clock) -> tuple[Spread | None, str]:
 
     Capture follows https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs: warm-up on a side stream, then
     everything in one graph, with gradients that do not exist yet. Where it fails, what torch does not put back itself
-    is put back here: the current stream.
+    is put back here: the current stream, and the generator, which in torch 2.11 would wait for the capture to end and
+    refuse every dropout from then on.
     """
     before = torch.cuda.current_stream(stage.device)
+    captured = False
     try:
         with torch.cuda.device(stage.device):
             side = torch.cuda.Stream()
@@ -218,6 +220,7 @@ def _graph(stage: Stage, clock: Clock) -> tuple[Spread | None, str]:
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
                 stage.run()
+            captured = True
             found = clock.time(graph.replay)
             return Spread.of(found.seconds).rounded(), ""
     except torch.OutOfMemoryError:
@@ -227,6 +230,9 @@ def _graph(stage: Stage, clock: Clock) -> tuple[Spread | None, str]:
         return None, " ".join(f"{type(first).__name__}: {first}".split())[:200]
     finally:
         torch.cuda.set_stream(before)
+        if not captured:
+            generator = torch.cuda.default_generators[before.device_index]
+            generator.graphsafe_set_state(generator.clone_state())  # its copy captures nothing
 
 
 def _memory(stage: Stage, clock: Clock, before: int | None) -> MemoryPeaks:
