@@ -284,7 +284,16 @@ def stand_in(monkeypatch):
             pass
 
     class Stream:
+        device_index = 0
+
         def wait_stream(self, other) -> None:
+            pass
+
+    class Generator:
+        def clone_state(self):
+            return self
+
+        def graphsafe_set_state(self, state) -> None:
             pass
 
     stats = {f"{rung}_bytes.all.peak": size for rung, size in (("requested", 5), ("allocated", 6), ("reserved", 7))}
@@ -301,6 +310,7 @@ def stand_in(monkeypatch):
         "set_stream": lambda stream: None,
         "stream": lambda stream: nullcontext(),
         "CUDAGraph": Graph,
+        "default_generators": (Generator(),),
         "graph": lambda graph: nullcontext(),
     }.items():
         monkeypatch.setattr(torch.cuda, name, value)
