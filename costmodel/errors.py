@@ -37,8 +37,12 @@ class HardwareError(CostModelError):
 
 def type_of(value: object) -> str:
     """What a value is, for a message: "an int", "a Trace"."""
-    name = type(value).__name__
-    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+    return with_article(type(value).__name__)
+
+
+def with_article(noun: str) -> str:
+    """A noun with its article: "an accelerator"."""
+    return f"{'an' if noun[0].lower() in 'aeiou' else 'a'} {noun}"
 
 
 def nearest(word: str, choices: Iterable[str], limit: int = 3) -> str:

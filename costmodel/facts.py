@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from costmodel.errors import InputError, nearest
+from costmodel.errors import InputError, nearest, with_article
 
 
 class Source(NamedTuple):
@@ -111,7 +111,9 @@ class SourcedFile:
         except FileNotFoundError:
             raise InputError(f"{path}: no such file. {listed_by}") from None
         except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror}): give {_a(what)}'s TOML file.") from None
+            raise InputError(
+                f"{path}: cannot be read ({error.strerror}): give {with_article(what)}'s TOML file."
+            ) from None
         except ValueError as error:  # not TOML, or not even UTF-8
             reason = " ".join(str(error).split())
             raise InputError(f"{path}: not a TOML file ({reason}): correct it, or copy one of ours.") from None
@@ -130,7 +132,7 @@ class SourcedFile:
                 raise InputError(f"{self.path}: {prefix}{name}: unknown field.{_instead(name, known)}")
         for name in required:
             if name not in table:
-                raise self.error(f"{prefix}{name}", f"missing: {_a(self._what)} needs it")
+                raise self.error(f"{prefix}{name}", f"missing: {with_article(self._what)} needs it")
 
     def table(self, name: str, value: Any) -> Mapping[str, Any]:
         """A table."""
@@ -204,7 +206,3 @@ def _engineering(value: float) -> str:
 
 def _instead(name: str, known: Collection[str]) -> str:
     return nearest(name, known) or f" Use {', '.join(known)}."
-
-
-def _a(noun: str) -> str:
-    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"

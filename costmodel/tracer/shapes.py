@@ -262,7 +262,7 @@ def _adaptive_average(given: Inputs, to: Attributes) -> Made:
     return (_blank((*tensor.shape[:2], *size), tensor.dtype),) if fits else None
 
 
-def batch_norm(given: Inputs, _: Attributes) -> Made:
+def _batch_norm(given: Inputs, _: Attributes) -> Made:
     """Output, and mean and inverse deviation of each channel."""
     tensor = given["input"]
     if len(given) != 5 or len(tensor.shape) < 2 or tensor.dtype != "float32" or not is_plain(tensor):
@@ -277,7 +277,7 @@ def batch_norm(given: Inputs, _: Attributes) -> Made:
 
 def _cudnn_batch_norm(given: Inputs, to: Attributes) -> Made:
     """The same with the bytes that cuDNN sets aside, of which there are none; no statistics in evaluation."""
-    made = batch_norm(given, to)
+    made = _batch_norm(given, to)
     if made is None:
         return None
     return (*made, _ASIDE) if to["training"] else (made[0], _NO_STATISTICS, _NO_STATISTICS, _ASIDE)
@@ -380,7 +380,7 @@ def _makers() -> dict[Any, Maker]:
         aten._adaptive_avg_pool2d.default: _adaptive_average,
         aten.mean.dim: _mean,
         aten.embedding.default: _embedding,
-        aten.native_batch_norm.default: batch_norm,
+        aten.native_batch_norm.default: _batch_norm,
         aten.cudnn_batch_norm.default: _cudnn_batch_norm,
         aten.native_layer_norm.default: _layer_norm,
         aten._softmax.default: _softmax,
