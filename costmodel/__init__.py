@@ -44,7 +44,7 @@ _HOMES = {
     "what_ifs": "costmodel.chip.whatif",
     "validate": "costmodel.validation",
 }
-_MODULES = {"networks": "costmodel.networks", "plot": "costmodel.report.plots"}
+_MODULES = {"networks": "costmodel.networks", "plot": "costmodel.plots"}
 
 __all__ = [
     "Cost",

@@ -26,6 +26,7 @@ LAYERS = [
     {"networks"},
     {"peers", "hardware"},
     {"validation"},
+    {"plots"},
     {"report"},
     {"bench"},
     {"cli"},

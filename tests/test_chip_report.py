@@ -5,12 +5,11 @@ from __future__ import annotations
 import pytest
 from matplotlib.axes import Axes
 
-from costmodel import accelerator, balance, evaluate, networks
+from costmodel import accelerator, balance, evaluate, networks, plots
 from costmodel.chip.explore import explore
 from costmodel.chip.lowering import lower
 from costmodel.chip.space import Space
 from costmodel.errors import InputError
-from costmodel.report import plots
 from costmodel.report.chapters.chip import chip_chapter
 from costmodel.report.chapters.chip.designed import AREAS, BASE
 from costmodel.report.model import Figure, Section, Table

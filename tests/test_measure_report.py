@@ -12,10 +12,10 @@ import pytest
 from torch import nn
 
 import costmodel as cm
+from costmodel import plots
 from costmodel.devices import Device
 from costmodel.errors import InputError
 from costmodel.hardware.record import DEFAULTS, Kernel, LayerTime, Measurement, MemoryPeaks, Run, Spread
-from costmodel.report import plots
 from costmodel.report.chapters.hardware import benches, hardware_chapter
 from costmodel.report.model import Table
 from costmodel.report.write import write_report

@@ -18,11 +18,11 @@ from matplotlib.path import Path as MplPath
 from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 
+from costmodel import plots
 from costmodel.cost import Cost, Costs, OperationCost, count
 from costmodel.devices import device
 from costmodel.errors import InputError
 from costmodel.graph import Module, Operation, Parameter, TensorSpec, Trace
-from costmodel.report import plots
 from costmodel.roofline import Prediction, predict
 from costmodel.tracer import trace
 

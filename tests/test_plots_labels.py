@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from costmodel.report.plots.labels import Box, Label, place
+from costmodel.plots.labels import Box, Label, place
 
 AREA = Box(0, 0, 400, 300)
 

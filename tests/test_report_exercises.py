@@ -8,9 +8,8 @@ from collections.abc import Iterator
 import pandas as pd
 import pytest
 
-from costmodel import device, networks
+from costmodel import device, networks, plots
 from costmodel.errors import InputError
-from costmodel.report import plots
 from costmodel.report.exercises import answers, claims
 from costmodel.report.exercises.arithmetic import arithmetic
 from costmodel.report.exercises.bandwidth import bandwidth

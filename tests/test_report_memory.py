@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure as Drawing
 
-from costmodel import device, networks
+from costmodel import device, networks, plots
 from costmodel.cli import run
 from costmodel.errors import InputError
 from costmodel.hardware.record import Measurement, MemoryPeaks, Run, Switches
 from costmodel.memory import Memory, remember, replay, scaling
-from costmodel.report import html, markdown, plots
+from costmodel.report import html, markdown
 from costmodel.report.chapters.memory import memory_chapter
 from costmodel.report.chapters.memory.measured import measured_section
 from costmodel.report.model import Bullets, Paragraph, Report, Section, Table

@@ -172,7 +172,7 @@ def roofline(
     costs = [count(trace) for _, trace in runs]
     predictions = [predicted(each, hardware, tf32) for each in costs]
     if output is not None:
-        from costmodel.report import plots
+        from costmodel import plots
 
         write_file(output, picture(plots.roofline(predictions), output))
     if shown.format is Format.JSON:

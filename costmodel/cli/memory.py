@@ -67,8 +67,9 @@ def memory(
     options = run_options(feed, step, hardware)
     found = network(model, feed, feed.run)
     trace_with = tracing(found)
+    from costmodel import plots
     from costmodel.memory import remember, savings, scaling
-    from costmodel.report import captions, documents, plots, tables
+    from costmodel.report import captions, documents, tables
 
     at_any_batch = scaling(lambda batch: trace_with(batch, **options))
     memory = remember(at_any_batch.trace(feed.batch))

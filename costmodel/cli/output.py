@@ -76,7 +76,7 @@ def check_picture(path: Path, force: bool) -> None:
 
 def picture(axes: Axes, path: Path) -> bytes:
     """A plot as the content of a file of that name."""
-    from costmodel.report import plots
+    from costmodel import plots
 
     with tempfile.TemporaryDirectory() as folder:
         written = plots.save(axes.figure, Path(folder) / "figure")  # type: ignore[arg-type]  # its own, not a subfigure

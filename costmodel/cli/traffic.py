@@ -56,7 +56,7 @@ def traffic(
     found = curves.at(buffers)
     fusions = [fused(trace, size, **options) for size in found.buffers] if fuse else []  # type: ignore[arg-type]
     if plot is not None:
-        from costmodel.report import plots
+        from costmodel import plots
 
         write_file(plot, picture(plots.traffic(curves, buffers=found.buffers), plot))
     if out.format is Format.JSON:

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from costmodel import plots
 from costmodel.cost import CONVENTIONS
 from costmodel.devices import Device
-from costmodel.report import plots
 from costmodel.report.exercises.words import BATCH, BEATEN, listed, times
 from costmodel.report.model import Block, Bullets, Figure, Paragraph, Section, Table, code, slug
 from costmodel.report.study import PARTS, Study, heaviest, part_of, same_form

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from costmodel import networks
+from costmodel import networks, plots
 from costmodel.devices import Device, device
 from costmodel.errors import InputError
 from costmodel.networks.heads import KINDS
-from costmodel.report import html, markdown, plots
+from costmodel.report import html, markdown
 from costmodel.report.chapters.hardware import Bench, benches
 from costmodel.report.compose import compose
 from costmodel.report.exercises import answers, claims

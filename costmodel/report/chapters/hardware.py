@@ -15,12 +15,12 @@ from typing import Any
 
 import pandas as pd
 
+from costmodel import plots
 from costmodel.devices import Device, read_device
 from costmodel.errors import InputError
 from costmodel.hardware.document import SCHEMA
 from costmodel.hardware.record import Measurement, Run, read
 from costmodel.memory import remember
-from costmodel.report import plots
 from costmodel.report.chapters.published import published_brief, published_section
 from costmodel.report.exercises.words import counted, listed
 from costmodel.report.measured import comparison_table, traced

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from costmodel import plots
 from costmodel.chip.dram import Curves, traffic_curves
 from costmodel.chip.fused_layer_paper import anchors
 from costmodel.chip.fusion import Fusion, fuse
 from costmodel.chip.lowering import lower
 from costmodel.chip.technology import technology
 from costmodel.errors import InputError
-from costmodel.report import plots
 from costmodel.report.exercises.words import BATCH, listed, times
 from costmodel.report.model import Block, Figure, Formula, Paragraph, Section, Table
 from costmodel.report.study import Study, heaviest, same_form

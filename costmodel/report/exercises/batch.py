@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 
+from costmodel import plots
 from costmodel.devices import Device
-from costmodel.report import plots
 from costmodel.report.exercises.words import BEATEN, counted, times
 from costmodel.report.model import Figure, Formula, Paragraph, Section, Table, code, slug
 from costmodel.report.study import FC, Study, part_of

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from costmodel import plots
 from costmodel.chip.accelerator import Accelerator
 from costmodel.chip.explore import explore
 from costmodel.chip.space import Space
-from costmodel.report import plots
 from costmodel.report.chapters.chip.designed import AREAS, Designed
 from costmodel.report.model import Figure, Section, Table
 from costmodel.report.tables import designs_table

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from costmodel import plots
 from costmodel.chip.accelerator import Accelerator
 from costmodel.chip.balance import balance, ridge_and_mix
-from costmodel.report import plots
 from costmodel.report.chapters.chip.designed import AREAS, BUDGET, Designed, short_name
 from costmodel.report.exercises.words import listed, times
 from costmodel.report.model import Figure, Formula, Section, Table

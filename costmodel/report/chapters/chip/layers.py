@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from costmodel import plots
 from costmodel.chip.accelerator import Accelerator
 from costmodel.chip.evaluation import CONVENTION
-from costmodel.report import plots
 from costmodel.report.chapters.chip.designed import Designed, short_name
 from costmodel.report.model import Block, Figure, Paragraph, Section
 from costmodel.units import iec, percent, seconds, si

@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
+from costmodel import plots
 from costmodel.devices import Device
 from costmodel.memory import Fit, Scaling
-from costmodel.report import plots
 from costmodel.report.captions import NOT_COUNTED
 from costmodel.report.model import Block, Figure, Section, Table
 from costmodel.report.study import Study

@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter
 
 from costmodel.cost import Costs
 from costmodel.errors import InputError, nearest
-from costmodel.report.plots.style import INK, KINDS, SOFT, dress, layer_name, new_axes, shortened, styled
+from costmodel.plots.style import INK, KINDS, SOFT, dress, layer_name, new_axes, shortened, styled
 from costmodel.roofline import Prediction
 from costmodel.units import iec, percent, seconds, si
 

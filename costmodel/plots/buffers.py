@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from costmodel.chip.dram import Curves
-from costmodel.report.plots.roofs import BACKING
-from costmodel.report.plots.style import KINDS, SOFT, dress, new_axes, shortened, styled
+from costmodel.plots.roofs import BACKING
+from costmodel.plots.style import KINDS, SOFT, dress, new_axes, shortened, styled
 from costmodel.units import iec
 
 LEAST_BUFFER = 1024

@@ -14,11 +14,11 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from costmodel.errors import InputError
-from costmodel.report.plots.callouts import Callout, call_out
-from costmodel.report.plots.labels import Box
-from costmodel.report.plots.pixels import around, frame, in_pixels, pieces, pixels
-from costmodel.report.plots.roofs import draw_roofs, label_roofs, lines_of, roofs_of
-from costmodel.report.plots.style import (
+from costmodel.plots.callouts import Callout, call_out
+from costmodel.plots.labels import Box
+from costmodel.plots.pixels import around, frame, in_pixels, pieces, pixels
+from costmodel.plots.roofs import draw_roofs, label_roofs, lines_of, roofs_of
+from costmodel.plots.style import (
     INK,
     KINDS,
     SOFT,

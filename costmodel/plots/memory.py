@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, MultipleLocator, NullLocator
 
 from costmodel.errors import InputError
-from costmodel.report.plots.style import FAINT, INK, SOFT, dress, layer_name, new_axes, shortened, styled
+from costmodel.plots.style import FAINT, INK, SOFT, dress, layer_name, new_axes, shortened, styled
 from costmodel.units import iec
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import math
 from matplotlib.axes import Axes
 from matplotlib.text import Text
 
-from costmodel.report.plots.labels import Box
+from costmodel.plots.labels import Box
 
 Point = tuple[float, float]
 

@@ -17,11 +17,11 @@ from matplotlib.colors import to_rgba
 from matplotlib.lines import Line2D
 
 from costmodel.errors import InputError, type_of
-from costmodel.report.plots.callouts import Callout, call_out
-from costmodel.report.plots.labels import Box
-from costmodel.report.plots.pixels import around, frame, in_pixels, pixels
-from costmodel.report.plots.roofs import CONTRACTIONS, Roof, draw_roofs, label_roofs, lines_of, roofs_of
-from costmodel.report.plots.style import KINDS, SOFT, dress_roofline, layer_name, new_axes, shortened, styled
+from costmodel.plots.callouts import Callout, call_out
+from costmodel.plots.labels import Box
+from costmodel.plots.pixels import around, frame, in_pixels, pixels
+from costmodel.plots.roofs import CONTRACTIONS, Roof, draw_roofs, label_roofs, lines_of, roofs_of
+from costmodel.plots.style import KINDS, SOFT, dress_roofline, layer_name, new_axes, shortened, styled
 from costmodel.roofline import CONVENTION, GroupPrediction, Prediction
 from costmodel.units import percent, seconds
 

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 
-from costmodel.report.plots.labels import Box, Label, place
-from costmodel.report.plots.pixels import around, extent, frame, in_pixels, pixels
-from costmodel.report.plots.roofs import BACKING
-from costmodel.report.plots.style import SOFT
+from costmodel.plots.labels import Box, Label, place
+from costmodel.plots.pixels import around, extent, frame, in_pixels, pixels
+from costmodel.plots.roofs import BACKING
+from costmodel.plots.style import SOFT
 
 _STYLE: dict[str, Any] = {
     "ha": "center", "va": "center", "multialignment": "left", "fontsize": 8, "linespacing": 1.15, "zorder": 6,

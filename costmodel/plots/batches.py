@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from costmodel.errors import InputError
-from costmodel.report.plots.style import KINDS, dress, shortened, styled
+from costmodel.plots.style import KINDS, dress, shortened, styled
 from costmodel.units import iec, si
 
 if TYPE_CHECKING:

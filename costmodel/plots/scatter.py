@@ -11,11 +11,11 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from costmodel.cost import Costs
 from costmodel.errors import InputError
-from costmodel.report.plots.callouts import Callout, call_out
-from costmodel.report.plots.labels import Box
-from costmodel.report.plots.pixels import around, extent, frame, in_pixels, pieces, pixels
-from costmodel.report.plots.roofs import BACKING
-from costmodel.report.plots.style import FAINT, KINDS, SOFT, dress, new_axes, shortened, styled
+from costmodel.plots.callouts import Callout, call_out
+from costmodel.plots.labels import Box
+from costmodel.plots.pixels import around, extent, frame, in_pixels, pieces, pixels
+from costmodel.plots.roofs import BACKING
+from costmodel.plots.style import FAINT, KINDS, SOFT, dress, new_axes, shortened, styled
 from costmodel.units import si
 
 _AREA = 60.0

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 from matplotlib.axes import Axes
 
 from costmodel.devices import PATHS, Device
-from costmodel.report.plots.labels import Box
-from costmodel.report.plots.pixels import extent, frame, in_pixels, pieces, pixels
-from costmodel.report.plots.style import INK, SOFT
+from costmodel.plots.labels import Box
+from costmodel.plots.pixels import extent, frame, in_pixels, pieces, pixels
+from costmodel.plots.style import INK, SOFT
 from costmodel.roofline import Prediction
 from costmodel.units import si
 

@@ -14,8 +14,8 @@ from costmodel.chip.accelerator import Accelerator
 from costmodel.chip.balance import Balance, Networks, frame_seconds
 from costmodel.chip.evaluation import Evaluation
 from costmodel.errors import InputError
-from costmodel.report.plots.roofs import BACKING
-from costmodel.report.plots.style import dress, layer_name, new_axes, shortened, styled
+from costmodel.plots.roofs import BACKING
+from costmodel.plots.style import dress, layer_name, new_axes, shortened, styled
 from costmodel.units import iec, joules, seconds, si
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
