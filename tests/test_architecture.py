@@ -28,6 +28,7 @@ LAYERS = [
     {"validation"},
     {"plots"},
     {"report"},
+    {"book"},
     {"bench"},
     {"cli"},
     {"__main__"},

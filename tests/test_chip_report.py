@@ -6,14 +6,14 @@ import pytest
 from matplotlib.axes import Axes
 
 from costmodel import accelerator, balance, evaluate, networks, plots
+from costmodel.book.chapters.chip import chip_chapter
+from costmodel.book.chapters.chip.designed import AREAS, BASE
+from costmodel.book.model import Figure, Section, Table
+from costmodel.book.study import Study
 from costmodel.chip.explore import explore
 from costmodel.chip.lowering import lower
 from costmodel.chip.space import Space
 from costmodel.errors import InputError
-from costmodel.report.chapters.chip import chip_chapter
-from costmodel.report.chapters.chip.designed import AREAS, BASE
-from costmodel.report.model import Figure, Section, Table
-from costmodel.report.study import Study
 
 
 @pytest.fixture(scope="module")

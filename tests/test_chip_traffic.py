@@ -17,16 +17,16 @@ from test_cli import Cli, cli, file  # noqa: F401
 from torch import nn
 
 import costmodel as cm
+from costmodel.book import markdown
+from costmodel.book.chapters.traffic import traffic_section
+from costmodel.book.model import Figure as Block
+from costmodel.book.model import Report, Table
+from costmodel.book.study import Study
 from costmodel.chip.bounds import compulsory_bytes
 from costmodel.chip.dram import Curves, Traffic
 from costmodel.chip.widths import Widths
 from costmodel.errors import InputError
 from costmodel.networks import find
-from costmodel.report import markdown
-from costmodel.report.chapters.traffic import traffic_section
-from costmodel.report.model import Figure as Block
-from costmodel.report.model import Report, Table
-from costmodel.report.study import Study
 from costmodel.units import iec
 
 

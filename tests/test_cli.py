@@ -415,7 +415,7 @@ class TestOtherCommands:
             asked.update(options, models=models, folder=folder)
             return [folder / "report.md"]
 
-        monkeypatch.setattr("costmodel.report.write.write_report", write)
+        monkeypatch.setattr("costmodel.book.write.write_report", write)
         code, out, _ = cli("report", "lenet", "-d", "t4", "-o", tmp_path, "--force")
         assert (code, out) == (0, f"{tmp_path / 'report.md'}\n")
         assert (asked["models"], asked["folder"], asked["force"]) == (["lenet"], tmp_path, True)

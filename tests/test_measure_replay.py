@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from costmodel.book.chapters.hardware import Bench, benches
 from costmodel.hardware.record import read
-from costmodel.report.chapters.hardware import Bench, benches
 
 FOLDER = Path(__file__).parents[1] / "reports" / "measurements"
 BENCHES = benches(FOLDER)

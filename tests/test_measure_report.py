@@ -13,12 +13,12 @@ from torch import nn
 
 import costmodel as cm
 from costmodel import plots
+from costmodel.book.chapters.hardware import benches, hardware_chapter
+from costmodel.book.model import Table
+from costmodel.book.write import write_report
 from costmodel.devices import Device
 from costmodel.errors import InputError
 from costmodel.hardware.record import DEFAULTS, Kernel, LayerTime, Measurement, MemoryPeaks, Run, Spread
-from costmodel.report.chapters.hardware import benches, hardware_chapter
-from costmodel.report.model import Table
-from costmodel.report.write import write_report
 from costmodel.validation.measurement import Comparison, compare
 from costmodel.validation.sweep import BatchPoint, Sweep, bend, sweep
 

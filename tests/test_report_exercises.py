@@ -9,18 +9,18 @@ import pandas as pd
 import pytest
 
 from costmodel import device, networks, plots
+from costmodel.book.exercises import answers, claims
+from costmodel.book.exercises.arithmetic import arithmetic
+from costmodel.book.exercises.bandwidth import bandwidth
+from costmodel.book.exercises.batch import batch_size, smallest_batch
+from costmodel.book.exercises.blocks import deeper, hidden_layers, hides_layers, stages, summary
+from costmodel.book.exercises.comparison import comparison
+from costmodel.book.exercises.footprint import footprint
+from costmodel.book.exercises.heads import heads
+from costmodel.book.exercises.words import counted, listed, times
+from costmodel.book.model import Bullets, Figure, Formula, Paragraph, Section, Table
+from costmodel.book.study import CONV, FC, PARTS, REST, Study, distinct, heaviest, same_form
 from costmodel.errors import InputError
-from costmodel.report.exercises import answers, claims
-from costmodel.report.exercises.arithmetic import arithmetic
-from costmodel.report.exercises.bandwidth import bandwidth
-from costmodel.report.exercises.batch import batch_size, smallest_batch
-from costmodel.report.exercises.blocks import deeper, hidden_layers, hides_layers, stages, summary
-from costmodel.report.exercises.comparison import comparison
-from costmodel.report.exercises.footprint import footprint
-from costmodel.report.exercises.heads import heads
-from costmodel.report.exercises.words import counted, listed, times
-from costmodel.report.model import Bullets, Figure, Formula, Paragraph, Section, Table
-from costmodel.report.study import CONV, FC, PARTS, REST, Study, distinct, heaviest, same_form
 
 H200 = device("h200")
 _STUDIES: dict[str, Study] = {}

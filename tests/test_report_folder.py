@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from costmodel.book.folder import MANIFEST, check, save
 from costmodel.errors import InputError
-from costmodel.report.folder import MANIFEST, check, save
 
 FILES = {"report.md": b"one\n", "tables/a.csv": b"a,b\n1,2\n", "figures/a.svg": b"<svg/>"}
 
@@ -132,7 +132,7 @@ def test_a_run_that_was_cut_off_can_be_repeated(tmp_path: Path, monkeypatch: pyt
     """As if the machine went down between two renames: one file is new, the other old, and both are known as ours."""
     new = dict.fromkeys(FILES, b"new")
     save(tmp_path, FILES)
-    monkeypatch.setattr("costmodel.report.folder._put_in_place", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("costmodel.book.folder._put_in_place", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         save(tmp_path, new)
     monkeypatch.undo()

@@ -11,15 +11,15 @@ import pytest
 from matplotlib.figure import Figure as Drawing
 
 from costmodel import device, networks, plots
+from costmodel.book import html, markdown
+from costmodel.book.chapters.memory import memory_chapter
+from costmodel.book.chapters.memory.measured import measured_section
+from costmodel.book.model import Bullets, Paragraph, Report, Section, Table
+from costmodel.book.study import Study
 from costmodel.cli import run
 from costmodel.errors import InputError
 from costmodel.hardware.record import Measurement, MemoryPeaks, Run, Switches
 from costmodel.memory import Memory, remember, replay, scaling
-from costmodel.report import html, markdown
-from costmodel.report.chapters.memory import memory_chapter
-from costmodel.report.chapters.memory.measured import measured_section
-from costmodel.report.model import Bullets, Paragraph, Report, Section, Table
-from costmodel.report.study import Study
 from costmodel.tracer import trace
 
 H200 = device("h200")

@@ -8,9 +8,8 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 
-from costmodel.report import html, markdown
-from costmodel.report.cells import grid
-from costmodel.report.model import (
+from costmodel.book import html, markdown
+from costmodel.book.model import (
     Bullets,
     Figure,
     Formula,
@@ -23,6 +22,7 @@ from costmodel.report.model import (
     slug,
     spans,
 )
+from costmodel.report.cells import grid
 
 HOSTILE = [
     "<b>bold</b>",

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from costmodel.book.write import MODELS, write_report
 from costmodel.errors import InputError
-from costmodel.report.write import MODELS, write_report
 
 NETWORK = """
 from torch import nn

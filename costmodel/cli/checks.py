@@ -110,7 +110,7 @@ def report(
 ) -> Answer:
     """Write the report: Markdown, one HTML page, figures and tables. Prints the files' paths."""
     machines = [machine(name) for name in device or ()]
-    from costmodel.report.write import DEVICES, MODELS, write_report
+    from costmodel.book.write import DEVICES, MODELS, write_report
 
     with progress() as tell:
         paths = write_report(models or MODELS, output, devices=machines or DEVICES, force=force, progress=tell)

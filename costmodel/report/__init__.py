@@ -1,6 +1,1 @@
-"""Reports: results as tables, plots, Markdown and HTML, and the one command that writes them all into a folder.
-
-`write.write_report` is that command. It gathers results (`study`), answers the book's questions from them
-(`exercises`), puts them into one report (`compose`, `sections`, `model`), renders it (`markdown`, `html`) and saves it
-(`folder`).
-"""
+"""Results as tables: the columns of each, and how they are shown in a terminal, as Markdown, HTML, CSV and JSON."""

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from costmodel.display import TEXTS, is_missing, show
 from costmodel.report.columns import COLUMNS, QUANTITY, column
-from costmodel.report.model import Table
+
+if TYPE_CHECKING:
+    from costmodel.book.model import Table
 
 _KINDS: Sequence[tuple[str, str]] = (
     (r"_bytes$", "bytes"),

@@ -7,6 +7,7 @@ characters, console markup, pipes and tags arrive as text.
 from __future__ import annotations
 
 import json
+import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -192,9 +193,15 @@ def _style(row: Mapping[str, Any]) -> str:
     return "red" if row.get("ok") is False or row.get("counted") == "not all" else ""
 
 
-def _markdown(page: Page) -> str:
-    from costmodel.report.markdown import escape
+def escape(text: str) -> str:
+    """A text without the meaning that Markdown and HTML give to some characters, and without line breaks."""
+    flat = re.sub(r"\s+", " ", text)
+    for character, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
+        flat = flat.replace(character, entity)
+    return re.sub(r"([\\`*_\[\]|~])", r"\\\1", flat)
 
+
+def _markdown(page: Page) -> str:
     names = _names(page)
     head = " | ".join(escape(_title(page, name)) for name in names)
     rule = " | ".join("---" if column(name).kind in TEXTS else "---:" for name in names)

@@ -1,0 +1,196 @@
+"""One network and what is computed about it, each thing once: what the sections of a report read."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+
+from costmodel.book.model import plain, slug
+from costmodel.cost import Cost, Costs, count
+from costmodel.devices import Device
+from costmodel.errors import InputError
+from costmodel.graph import Trace
+from costmodel.memory import Memory, remember
+from costmodel.report.formulas import CONV, FC, PARTS, REST, Weighted, parameter_formula, part_of
+from costmodel.roofline import Prediction, predict
+
+if TYPE_CHECKING:
+    from costmodel.networks import Network
+
+__all__ = [
+    "CONV",
+    "FC",
+    "PARTS",
+    "REST",
+    "Part",
+    "Study",
+    "distinct",
+    "heaviest",
+    "parameter_formula",
+    "part_of",
+    "same_form",
+    "title_of",
+]
+
+_T = TypeVar("_T")
+
+TRAINING: Mapping[str, Any] = {"optimizer": "sgd", "optimizer_options": {"momentum": 0.9, "weight_decay": 5e-4}}
+"""How a training step is taken: as AlexNet and VGG were trained, by SGD with momentum and weight decay."""
+
+
+class Part(NamedTuple):
+    """What a network's convolutions have, or its fully connected layers, or the rest."""
+
+    parameters: int
+    parameter_bytes: int
+    output_bytes: int
+    """Bytes that its layers write in the forward: their outputs."""
+
+    flops: int
+
+
+class Study:
+    """A network at any batch: traces, costs, memory and predictions, each computed when asked for and then kept."""
+
+    def __init__(
+        self, name: str, title: str, trace_of: Callable[[int, bool, str | None], Trace], network: Network | None = None
+    ) -> None:
+        """`trace_of(batch, train, dtype)` makes a trace; everything else follows from the traces."""
+        self.name = name
+        self.title = plain(title)
+        self.short = self.title.partition(" (")[0]
+        self.slug = slug(name)
+        self.network = network
+        self._trace_of = trace_of
+        self._kept: dict[Hashable, Any] = {}
+
+    @classmethod
+    def of(cls, network: Network, name: str = "", title: str = "") -> Study:
+        """The study of a network that `costmodel.networks.find` found, under another name if one is given.
+
+        Raises InputError for one that can only be traced by running it.
+        """
+        from costmodel.tracer import trace
+
+        if network.needs_run:
+            raise InputError(
+                f"a report traces its networks without running them, which {network.name} does not allow: leave it "
+                f"out, or use `costmodel analyze {network.name} --run`."
+            )
+
+        name = name or re.split(r"[/\\]", network.name)[-1]  # a file's name without its folders
+
+        def trace_of(batch: int, train: bool, dtype: str | None) -> Trace:
+            inputs = network.inputs(batch)
+            training = TRAINING if train else {}
+            return trace(network.module, inputs, train=train, dtype=dtype, name=name, **training)
+
+        title = title or (network.title if network.title != network.name else name)
+        return cls(name, title, trace_of, network)
+
+    @property
+    def image(self) -> str:
+        """The size of its first input without the batch: "1×224×224"."""
+        return "×".join(map(str, self.trace().inputs[0].shape[1:]))
+
+    def trace(self, batch: int = 1, train: bool = False, dtype: str | None = None) -> Trace:
+        """The trace at a batch."""
+        return self._once(("trace", batch, train, dtype), lambda: self._trace_of(batch, train, dtype))
+
+    def costs(self, batch: int = 1, train: bool = False, dtype: str | None = None) -> Costs:
+        """The costs at a batch."""
+        return self._once(("costs", batch, train, dtype), lambda: count(self.trace(batch, train, dtype)))
+
+    def memory(self, batch: int = 1, train: bool = False) -> Memory:
+        """Bytes over time at a batch."""
+        return self._once(("memory", batch, train), lambda: remember(self.trace(batch, train)))
+
+    def prediction(self, device: Device, batch: int = 1, train: bool = False, dtype: str | None = None) -> Prediction:
+        """The bounds on a device at a batch."""
+        key = ("prediction", device.title, device.memory_bandwidth, *device.peaks.items(), batch, train, dtype)
+        return self._once(key, lambda: predict(self.costs(batch, train, dtype), device))
+
+    def weighted(self, batch: int = 1) -> tuple[Weighted, ...]:
+        """The convolutions and fully connected layers that ran, in order."""
+        costs = self.costs(batch)
+        modules = costs.trace.module_by_path
+        return tuple(
+            Weighted(layer, modules[layer.name], batch)
+            for layer in costs.layers
+            if layer.cost.macs and layer.name in modules and parameter_formula(modules[layer.name], layer.parameters)
+        )
+
+    def parts(self) -> Mapping[str, Part]:
+        """One image's convolutions, fully connected layers and the rest; they add up to the totals."""
+        layers = {name: [layer for layer in self.costs().layers if part_of(layer.kind) == name] for name in PARTS}
+        return {
+            name: Part(
+                sum(layer.parameters for layer in mine),
+                sum(layer.parameter_bytes for layer in mine),
+                sum(layer.cost.write_bytes for layer in mine),
+                Cost.sum(layer.cost for layer in mine).flops,
+            )
+            for name, mine in layers.items()
+        }
+
+    def share(self, quantity: str, part: str) -> float:
+        """What a part has of the whole: of "parameters", "parameter_bytes", "output_bytes" or "flops"."""
+        whole = sum(getattr(each, quantity) for each in self.parts().values())
+        return getattr(self.parts()[part], quantity) / whole if whole else 0.0
+
+    def time_share(self, part: str, device: Device, batch: int = 1) -> float:
+        """What a part has of the forward's bound."""
+        prediction = self.prediction(device, batch)
+        mine = math.fsum(row.bound_seconds for row in prediction.layers if part_of(row.kind) == part)
+        return mine / prediction.bound_seconds if prediction.bound_seconds else 0.0
+
+    def keep(self, key: Hashable, make: Callable[[], _T]) -> _T:
+        """What `make` gives, made once: for chapters that compute something of their own about a network."""
+        return cast("_T", self._once(("kept", key), make))
+
+    def _once(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
+
+
+def distinct(studies: Sequence[Study]) -> list[Study]:
+    """The studies with titles and slugs that tell them apart, where they had the same."""
+    titles = Counter(study.title for study in studies)
+    slugs: set[str] = set()
+    for study in studies:
+        if titles[study.title] > 1:
+            study.title = study.short = plain(study.name)
+        number = next(n for n in itertools.count(1) if f"{study.slug}{n if n > 1 else ''}" not in slugs)
+        study.slug += str(number) if number > 1 else ""
+        slugs.add(study.slug)
+    return list(studies)
+
+
+def same_form(studies: Sequence[Study]) -> list[Study]:
+    """The networks from where the first one is (ours, torchvision, a package), or all if it is alone there."""
+    form = studies[0].name.rpartition(":")[0]
+    alike = [study for study in studies if study.name.rpartition(":")[0] == form]
+    return alike if len(alike) > 1 else list(studies)
+
+
+def heaviest(studies: Sequence[Study]) -> Study:
+    """The one that computes most."""
+    return max(studies, key=lambda study: study.costs().total.flops)
+
+
+def title_of(model: str) -> str:
+    """A network's name for people, as everywhere in a report: "VGG-16 (torchvision)"; its own where there is none."""
+    return plain(_titles().get(model, model))
+
+
+@cache
+def _titles() -> Mapping[str, str]:
+    from costmodel.networks import names
+
+    return {info.name: info.title for info in names()}

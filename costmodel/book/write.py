@@ -1,0 +1,138 @@
+"""Gather what a report needs, render it, and save it: the one place here that knows of files."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from costmodel import networks, plots
+from costmodel.book import html, markdown
+from costmodel.book.chapters.hardware import Bench, benches
+from costmodel.book.compose import compose
+from costmodel.book.exercises import answers, claims
+from costmodel.book.folder import check, save
+from costmodel.book.model import Report
+from costmodel.book.study import Study, distinct, same_form
+from costmodel.devices import Device, device
+from costmodel.errors import InputError
+from costmodel.networks.heads import KINDS
+from costmodel.report.tables import csv
+from costmodel.validation import validate
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Drawing
+
+MODELS = tuple(f"{form}{name}" for form in ("", "torchvision:") for name in ("alexnet", "vgg11", "vgg16", "vgg19"))
+"""What a report is about unless it is told otherwise: the book's networks and torchvision's."""
+
+DEVICES = ("h200", "v100", "xeon-icelake")
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how many steps are done and how many there are."""
+
+
+def write_report(
+    models: Sequence[str] = MODELS,
+    folder: str | os.PathLike[str] = "reports",
+    *,
+    devices: Sequence[str | Device] = DEVICES,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> list[Path]:
+    """Write report.md, report.html, figures/*.svg and *.png, and tables/*.csv into a folder; return their paths.
+
+    Args:
+        models: what `networks.find` takes; the first is looked at most closely.
+        folder: made if it is not there.
+        devices: names, files or devices; the first is the one that the tables' bounds are for.
+        force: overwrite files that are not ours, or that were changed since.
+        progress: told of each step.
+
+    The files are written together or not at all. Raises InputError, before anything is written, for an unknown model or
+    device, for a network that only a run can trace, and for a folder that cannot be written or holds files not ours.
+    """
+    tell = progress or (lambda text, done, total: None)
+    target = Path(folder)
+    check(target, ("report.md", "report.html"), force=force)  # before the work is done
+    report = gather(models, devices, tell, benches(target / "measurements"))
+    check(target, _paths(report), force=force)
+    pictures = dict(_drawn(report, tell))
+    drawings = {figure.name: pictures[f"figures/{figure.name}.svg"].decode() for figure in report.figures}
+    files = {
+        "report.md": markdown.render(report).encode(),
+        "report.html": html.render(report, drawings).encode(),
+        **pictures,
+        **{f"tables/{table.name}.csv": csv(table.frame).encode() for table in report.tables},
+    }
+    paths = save(target, files, force=force)
+    tell("written", _STEPS, _STEPS)
+    return paths
+
+
+_STEPS = 100
+
+
+def gather(
+    models: Sequence[str],
+    devices: Sequence[str | Device],
+    tell: Progress,
+    measured: Sequence[Bench] = (),
+) -> Report:
+    """Trace, count, predict and check the networks, and answer the questions about them."""
+    if not models or not devices:
+        raise InputError("a report needs at least one network and one device.")
+    machines = [machine if isinstance(machine, Device) else device(machine) for machine in devices]
+    studies = distinct([Study.of(networks.find(model)) for model in dict.fromkeys(models)])
+    for study in studies:
+        if not study.costs().total.flops:
+            raise InputError(f"{study.name} computes nothing: there is nothing to report on.")
+    steps = len(studies) + 1
+    validations = {}
+    for index, study in enumerate(studies):
+        tell(f"checking {study.title}", _STEPS // 2 * index // steps, _STEPS)
+        validations[study] = validate(study.network)
+    tell("answering the questions", _STEPS // 2 * (steps - 1) // steps, _STEPS)
+    near = same_form(studies)
+    variants = {study: cuts for study in near if (cuts := _cheaper_heads(study))}
+    named = {study.name: study for study in studies} | _witnesses(studies)
+    return compose(
+        studies,
+        machines,
+        answers(near, variants, machines[0]),
+        claims(named, machines[0]),
+        validations,
+        measured,
+    )
+
+
+def _cheaper_heads(study: Study) -> list[Study]:
+    known = {info.name for info in networks.names()}
+    return [Study.of(networks.find(name)) for kind in KINDS if (name := f"{study.name}-{kind}") in known]
+
+
+def _witnesses(studies: Sequence[Study]) -> dict[str, Study]:
+    """Networks that only the claims need: the book's AlexNet for ImageNet at two sizes, and LeNet."""
+    if not any(study.name == "alexnet" for study in studies):
+        return {}
+    imagenet = {size: networks.find("alexnet", classes=1000, shapes=(f"3x{size}x{size}",)) for size in (224, 227)}
+    return {"lenet": Study.of(networks.find("lenet"))} | {
+        f"alexnet-{size}": Study.of(network, f"alexnet-{size}", f"the same for 1000 classes and 3×{size}×{size}")
+        for size, network in imagenet.items()
+    }
+
+
+def _paths(report: Report) -> list[str]:
+    pictures = [f"figures/{figure.name}.{suffix}" for figure in report.figures for suffix in ("svg", "png")]
+    return ["report.md", "report.html", *pictures, *(f"tables/{table.name}.csv" for table in report.tables)]
+
+
+def _drawn(report: Report, tell: Progress) -> Iterator[tuple[str, bytes]]:
+    """Each figure as SVG and as PNG."""
+    with tempfile.TemporaryDirectory() as scratch:
+        for index, figure in enumerate(report.figures):
+            tell(f"drawing {figure.title}", _STEPS // 2 + _STEPS // 2 * index // len(report.figures), _STEPS)
+            for path in plots.save(cast("Drawing", figure.draw().figure), Path(scratch) / figure.name):
+                yield f"figures/{path.name}", path.read_bytes()
