@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 from costmodel import networks, plots
 from costmodel.book import html, markdown
-from costmodel.book.chapters.hardware import Bench, benches
+from costmodel.book.chapters.hardware import Bench, benches_for
 from costmodel.book.compose import compose
 from costmodel.book.exercises import answers, claims
 from costmodel.book.folder import check, save
@@ -57,7 +57,7 @@ def write_report(
     tell = progress or (lambda text, done, total: None)
     target = Path(folder)
     check(target, ("report.md", "report.html"), force=force)  # before the work is done
-    report = gather(models, devices, tell, benches(target / "measurements"))
+    report = gather(models, devices, tell, benches_for(models, target / "measurements"))
     check(target, _paths(report), force=force)
     pictures = dict(_drawn(report, tell))
     drawings = {figure.name: pictures[f"figures/{figure.name}.svg"].decode() for figure in report.figures}

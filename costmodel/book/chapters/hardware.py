@@ -1,7 +1,8 @@
 """Real hardware: what was measured beside what is predicted, the gap layer by layer, and published times of old GPUs.
 
-Measurements are the records in the report's own folder (`measurements/NAME/*.json`, beside `device.toml`, the
-calibrated device), as `costmodel suite` writes them. They are only read: a report is the same bytes on every run.
+Measurements are the records that come with costmodel, where they are of the report's networks, and those in the
+report's own folder (`measurements/NAME/*.json`, beside `device.toml`, the calibrated device), as `costmodel suite`
+writes them. They are only read: a report is the same bytes on every run.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from costmodel.book.model import Block, Bullets, Figure, Paragraph, Section, Tab
 from costmodel.book.study import title_of
 from costmodel.devices import Device, read_device
 from costmodel.errors import InputError
+from costmodel.hardware import records
 from costmodel.hardware.document import SCHEMA
 from costmodel.hardware.record import Measurement, Run, read
 from costmodel.memory import remember
@@ -86,6 +88,21 @@ class Bench:
                 except InputError:
                     continue  # not with these inputs, or in a type that the device lacks
                 yield record, comparison, remember(found).peak_bytes
+
+
+def benches_for(models: Iterable[str], folder: Path) -> tuple[Bench, ...]:
+    """The benches in a report's folder, and the packaged ones that measured one of its networks, by name.
+
+    Of two with the same name the folder's is shown: in a checkout they are the same.
+    """
+    wanted = set(models)
+    packaged = {
+        bench.name: bench
+        for bench in benches(records.packaged())
+        if any(run.model in wanted for record in bench.records for run in record.runs)
+    }
+    found = packaged | {bench.name: bench for bench in benches(folder)}
+    return tuple(found[name] for name in sorted(found))
 
 
 def benches(folder: Path) -> tuple[Bench, ...]:
