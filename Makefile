@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: report test format bench clean help
+.PHONY: report test format mutants bench clean help
 
 report: $(READY)  ## write the report on AlexNet and VGG into reports/
 	$(BIN)/costmodel report
@@ -20,12 +20,15 @@ format: $(READY)  ## put the code into the house's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+mutants: $(READY)  ## change numbers in the code, a sample of 200, and list the changes that no test notices
+	$(BIN)/python tests/mutants $(or $(MUTANTS),--sample 200)
+
 bench: $(READY)  ## measure us and the peers side by side
 	$(BIN)/pip install --quiet --editable '.[peers]'
 	$(BIN)/costmodel bench
 
 clean:  ## remove the environment and the caches
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .mutants *.egg-info
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
