@@ -6,6 +6,8 @@ import csv
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 import costmodel as cm
 from costmodel.chip.accelerator import Accelerator, accelerator
@@ -135,6 +137,22 @@ def test_unfused_operations_of_resnet50(resnet50: cm.Trace) -> None:
     assert evaluate(resnet50, TOY).unfused_bytes == expected
     assert evaluate(lower(resnet50), TOY.replace(operand="int16"), energy=False).unfused_bytes == 2 * expected
     assert evaluate(lower(resnet50).only("conv"), TOY).unfused_bytes == 0
+
+
+class Positions(nn.Module):
+    """Adds a position to each of three tokens, as a vision transformer does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.positions = nn.Linear(8, 5), nn.Parameter(torch.zeros(1, 3, 5))
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.embed(tokens) + self.positions
+
+
+def test_parameters_between_contractions_are_not_counted() -> None:
+    # the addition reads 2 x 3 x 5 elements and writes as many; the 3 x 5 of its parameter are left out
+    assert unfused_elements(cm.count(cm.trace(Positions(), (2, 3, 8)))) == 2 * 30
 
 
 def test_batch_is_the_samples_of_a_run() -> None:

@@ -117,6 +117,15 @@ def test_channel_parallel_by_hand() -> None:
     assert place(conv(229, 3, 7, 64, 2), Array("channel_parallel", 8, 8)).cycles == 112 * 112 * 7 * 3 * 8
 
 
+def test_channel_parallel_keeps_its_weights_for_a_stripe_of_16_pixels() -> None:
+    # 3136 pixels are 196 stripes, each of which reads all 9 x 64 x 128 weights; a pixel's 576 inputs are read for each
+    # of the 4 sets of 32 filters, and its 128 sums are written once
+    found = place(conv(58, 64, 3, 128), Array("channel_parallel", 64, 32))
+    assert found[2:5] == (3136 * 576 * 4, 196 * 73_728, 3136 * 128)
+    # 5 x 5 pixels take two stripes, the second of 9
+    assert place(conv(7, 64, 3, 32), Array("channel_parallel", 64, 32)).weight_words == 2 * 9 * 64 * 32
+
+
 def test_ideal_wastes_nothing() -> None:
     nest = conv(12, 8, 3, 16)
     found = place(nest, Array("ideal", 10, 10))

@@ -180,6 +180,16 @@ def test_pruning_saves_traffic_and_no_cycles(found) -> None:
     assert pruned.dram_bytes == found.outcomes[0].dram_bytes - 4_096_000 + kept
 
 
+def test_pruning_that_saves_nothing_costs_nothing() -> None:
+    # nine tenths of the weights with 4 bits of index each are 0.9 x 12 / 8 = 1.35 of what all take without: kept whole
+    outcomes = what_ifs(NET, CHIP, density=0.9)
+    assert outcomes["FC layers pruned to 90%"].dram_bytes == outcomes.outcomes[0].dram_bytes
+    # two thirds take 0.667 x 1.5 = 1.0 of it, so a weight in a thousand less pays
+    assert what_ifs(NET, CHIP, density=0.666)["FC layers pruned to 67%"].dram_bytes == (
+        outcomes.outcomes[0].dram_bytes - 4_096_000 + 4_091_904  # 4,096,000 x 0.999
+    )
+
+
 def test_pooling_in_place_of_fc_layers() -> None:
     name = "global average pooling for FC"
     trace = traced("torchvision:alexnet")

@@ -74,6 +74,21 @@ def test_what_a_network_calls_itself_is_of_several_kinds() -> None:
     assert layers[""].cost.vector_flops == 6 * 24 * 24 + 6 * 12 * 12 * 3  # a ReLU, and three comparisons a window
 
 
+def test_attention_is_attention_though_its_projections_cost_most() -> None:
+    # 4 tokens of 64: three projections in and one out are 4 x 4 x 64 x 64 MACs, scores and values 2 x 4 x 4 x 64
+    class Attends(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attends, self.head = nn.MultiheadAttention(64, 2), nn.Linear(64, 64)
+
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            return self.head(self.attends(tokens, tokens, tokens, need_weights=False)[0])
+
+    rows = {row.name: row for row in count(trace(Attends(), (4, 1, 64))).layers}
+    assert rows["attends"].cost.macs + rows["attends.out_proj"].cost.macs == 4 * 4 * 64 * 64 + 2 * 4 * 4 * 64
+    assert (rows["attends"].kind, rows["head"].kind) == ("attention", "linear")
+
+
 def test_sums_show_themselves() -> None:
     sums = count(trace(Functional(), (1, 1, 28, 28))).by("kind")
     assert sums.to_frame().set_index("kind").loc["conv", "macs"] == sums["conv"].macs == 6 * 25 * 24 * 24

@@ -8,6 +8,7 @@ import pytest
 from torch import nn
 
 from costmodel.errors import InputError
+from costmodel.graph import HOST
 from costmodel.memory import remember
 from costmodel.tracer import trace
 
@@ -123,6 +124,17 @@ def test_a_parameters_gradient_and_state_belong_to_its_layer() -> None:
     # at the optimizer: weights, gradient, two states; and a temporary of the optimizer's own
     assert memory.by("layer")["0"] == 4 * 40_000
     assert memory.by("layer")["(optimizer)"] == memory.by_role["temporary"]
+
+
+def test_what_stands_in_the_hosts_memory_is_not_held_on_the_device() -> None:
+    # Adam counts each parameter's steps on the host, in a float32 that lives on: 2 of 4 bytes that no holder is
+    memory = remember(trace(nn.Linear(100, 50), (1, 100), train=True, loss="sum", optimizer="adam"))
+    on_host = [storage for storage in memory.trace.storages if storage.role == HOST]
+    assert [storage.nbytes for storage in on_host] == [4, 4]
+    assert all(storage.death is None for storage in on_host)
+    holders = memory.holders()
+    assert sum(holder.nbytes for holder in holders) == memory.peak_bytes
+    assert {holder.role for holder in holders if holder.nbytes == 4} <= {"activation", "gradient"}  # the loss
 
 
 def test_a_notebook_shows_the_largest_holders() -> None:
