@@ -11,80 +11,67 @@ Names are loaded on first use: importing costmodel imports neither torch nor pan
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "CostModelError": "costmodel.errors",
-    "Trace": "costmodel.graph",
-    "trace": "costmodel.tracer",
-    "Training": "costmodel.tracer",
-    "Shape": "costmodel.tracer",
-    "rule": "costmodel.rules",
-    "Work": "costmodel.rules",
-    "Cost": "costmodel.cost",
-    "Costs": "costmodel.cost",
-    "count": "costmodel.cost",
-    "remember": "costmodel.memory",
-    "scaling": "costmodel.memory",
-    "savings": "costmodel.memory",
-    "device": "costmodel.devices",
-    "predict": "costmodel.roofline",
-    "fuse": "costmodel.chip.fusion",
-    "lower": "costmodel.chip.lowering",
-    "traffic": "costmodel.chip.dram",
-    "traffic_curves": "costmodel.chip.dram",
-    "accelerator": "costmodel.chip.accelerator",
-    "evaluate": "costmodel.chip.evaluation",
-    "Space": "costmodel.chip.space",
-    "explore": "costmodel.chip.explore",
-    "balance": "costmodel.chip.balance",
-    "what_ifs": "costmodel.chip.whatif",
-    "validate": "costmodel.validation",
-}
-_MODULES = {"networks": "costmodel.networks", "plot": "costmodel.plots"}
-
 __all__ = [
-    "Cost",
-    "CostModelError",
-    "Costs",
-    "Shape",
-    "Space",
-    "Trace",
-    "Training",
-    "Work",
-    "accelerator",
-    "balance",
-    "count",
-    "device",
-    "evaluate",
-    "explore",
-    "fuse",
-    "lower",
-    "networks",
-    "plot",
-    "predict",
-    "remember",
-    "rule",
-    "savings",
-    "scaling",
-    "trace",
-    "traffic",
-    "traffic_curves",
-    "validate",
-    "what_ifs",
-]
+    "Accelerator", "Balance", "Calibration", "Cost", "CostModelError", "Costs", "Curves", "Device", "Evaluation",
+    "Exploration", "Fit", "Fusion", "HardwareError", "InputError", "LayerCost", "Measurement", "Memory", "Nest",
+    "Nests", "Network", "Operation", "OperationCost", "OperationPrediction", "Prediction", "Replay", "Savings",
+    "Scaling", "Shape", "Space", "Storage", "Technology", "TensorSpec", "Trace", "TraceError", "Traffic", "Training",
+    "Validation", "WhatIfs", "Work", "accelerator", "balance", "count", "device", "evaluate", "explore", "fuse",
+    "lower", "networks", "plot", "predict", "remember", "rule", "savings", "scaling", "trace", "traffic",
+    "traffic_curves", "validate", "what_ifs",
+]  # fmt: skip
 
+if TYPE_CHECKING:
+    from costmodel import networks
+    from costmodel import plots as plot
+    from costmodel.chip.accelerator import Accelerator, accelerator
+    from costmodel.chip.balance import Balance, balance
+    from costmodel.chip.dram import Curves, Traffic, traffic, traffic_curves
+    from costmodel.chip.evaluation import Evaluation, evaluate
+    from costmodel.chip.explore import Exploration, explore
+    from costmodel.chip.fusion import Fusion, fuse
+    from costmodel.chip.lowering import lower
+    from costmodel.chip.nests import Nest, Nests
+    from costmodel.chip.space import Space
+    from costmodel.chip.technology import Technology
+    from costmodel.chip.whatif import WhatIfs, what_ifs
+    from costmodel.cost import Cost, Costs, LayerCost, OperationCost, count
+    from costmodel.devices import Calibration, Device, device
+    from costmodel.errors import CostModelError, HardwareError, InputError, TraceError
+    from costmodel.graph import Operation, Storage, TensorSpec, Trace
+    from costmodel.hardware.record import Measurement
+    from costmodel.memory import Fit, Memory, Replay, Savings, Scaling, remember, savings, scaling
+    from costmodel.networks import Network
+    from costmodel.roofline import OperationPrediction, Prediction, predict
+    from costmodel.rules import Work, rule
+    from costmodel.tracer import Shape, Training, trace
+    from costmodel.validation import Validation, validate
+else:
+    import functools
 
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    if name in _MODULES:
-        return importlib.import_module(_MODULES[name])
-    raise AttributeError(f"module 'costmodel' has no attribute {name!r}")
+    @functools.cache
+    def _homes() -> dict[str, tuple[str, str]]:
+        """The module of each public name and the name that it has there, read off the imports above."""
+        import ast
+        from pathlib import Path
 
+        body = ast.parse(Path(__file__).read_text(encoding="utf-8")).body
+        imports = next(node.body for node in body if isinstance(node, ast.If))
+        return {alias.asname or alias.name: (node.module, alias.name) for node in imports for alias in node.names}
 
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    def __getattr__(name: str) -> object:
+        import importlib
+
+        if name not in __all__:
+            raise AttributeError(f"module 'costmodel' has no attribute {name!r}")
+        module, original = _homes()[name]
+        if module == __name__:
+            return importlib.import_module(f"costmodel.{original}")
+        return getattr(importlib.import_module(module), original)
+
+    def __dir__() -> list[str]:
+        return __all__

@@ -106,6 +106,7 @@ def test_reading_a_trace_needs_no_torch() -> None:
 
 
 def test_every_public_name_is_there() -> None:
+    assert dir(costmodel) == costmodel.__all__ == sorted(costmodel._homes())
     for name in costmodel.__all__:
         assert getattr(costmodel, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'vgg'"):

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from costmodel.cost import block_of
 from costmodel.devices import device as find_device
@@ -190,7 +190,7 @@ class Memory:
         """The timeline as areas by role, with its peak: `costmodel.plot.memory`. Returns the axes."""
         import costmodel
 
-        return cast("Axes", costmodel.plot.memory(self, ax, **options))
+        return costmodel.plot.memory(self, ax, **options)
 
     def to_frame(self) -> pd.DataFrame:
         """One row an operation: where it runs, and the live bytes by role while it does."""
