@@ -16,7 +16,7 @@ ROOT = Path(costmodel.__file__).parent
 LAYERS = [
     {"errors", "files"},
     {"units"},
-    {"display", "facts"},
+    {"display", "facts", "view"},
     {"graph", "devices"},
     {"rules"},
     {"cost"},
