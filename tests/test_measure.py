@@ -23,7 +23,7 @@ from costmodel.hardware.measure import measure, measurement
 from costmodel.hardware.record import MemoryPeaks, Run, Said, Switches, read
 from costmodel.hardware.stage import Stage, switched
 from costmodel.tracer import Training
-from costmodel.tracer.twin import meta_twin
+from costmodel.tracer.meta_copy import copy_to_meta
 from costmodel.validation.measurement import against
 
 CUDA = torch.cuda.is_available()
@@ -202,9 +202,9 @@ def test_what_torchs_estimator_would_say_of_an_h100(monkeypatch) -> None:
     network = cm.networks.find("torchvision:vgg16")
     run = Run(network.name, ((64, 3, 224, 224),), 64, "float32", False)
     fake = importlib.import_module("torch._subclasses.fake_tensor").FakeTensorMode
-    twin = meta_twin(network.module).eval()
+    copied = copy_to_meta(network.module).eval()
     with fake():
-        seconds = _estimated(tool(gpu_type="NVIDIA H100"), twin, run, None, torch.device("cpu"))
+        seconds = _estimated(tool(gpu_type="NVIDIA H100"), copied, run, None, torch.device("cpu"))
     assert seconds == pytest.approx(42.5e-3, rel=0.005)
     ours = cm.predict(cm.count(cm.trace(network.module, network.inputs(64))), cm.device("h100"))
     assert ours.bound_seconds == pytest.approx(7.3e-3, rel=0.01), "convolutions at TF32's peak"

@@ -208,10 +208,10 @@ def test_on_the_cpu_weights_are_stand_ins_that_occupy_nothing():
     tied = nn.Linear(1000, 1000)
     network = nn.Sequential(tied, nn.Linear(1000, 1000), nn.BatchNorm1d(1000))
     network[1].weight = tied.weight
-    twin = prepare(network, (2, 1000), device="cpu", train=False, run=False).network
-    assert twin[0].weight is twin[1].weight and not twin[0].weight.is_meta
-    assert twin[0].weight.untyped_storage().nbytes() == 4  # one float32
-    assert sum(parameter.numel() for parameter in twin.parameters()) == 1_000_000 + 4 * 1000
+    copied = prepare(network, (2, 1000), device="cpu", train=False, run=False).network
+    assert copied[0].weight is copied[1].weight and not copied[0].weight.is_meta
+    assert copied[0].weight.untyped_storage().nbytes() == 4  # one float32
+    assert sum(parameter.numel() for parameter in copied.parameters()) == 1_000_000 + 4 * 1000
 
 
 def test_what_torchvision_publishes_of_alexnet():

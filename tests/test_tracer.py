@@ -17,7 +17,7 @@ from costmodel.cost import count
 from costmodel.errors import InputError, TraceError
 from costmodel.graph import BACKWARD, FORWARD, OPTIMIZER, Trace
 from costmodel.tracer import Shape, parse_shape, trace
-from costmodel.tracer.twin import meta_twin
+from costmodel.tracer.meta_copy import copy_to_meta
 
 
 def operators(traced: Trace, layer: str | None = None, phase: str = FORWARD) -> list[str]:
@@ -322,19 +322,19 @@ class TestNothingIsTouched:
         assert len(model[1]._forward_hooks) == 1
         assert model(torch.zeros(2, 5)).shape == (2, 4)  # it can still take another shape
 
-    def test_the_twin_equals_a_deep_copy(self) -> None:
+    def test_the_meta_copy_equals_a_deep_copy(self) -> None:
         model = torchvision.models.resnet18()
-        twin, copied = meta_twin(model), copy.deepcopy(model)
-        assert [n for n, _ in twin.named_modules()] == [n for n, _ in copied.named_modules()]
-        for ours, theirs in zip(twin.modules(), copied.modules(), strict=True):
+        on_meta, copied = copy_to_meta(model), copy.deepcopy(model)
+        assert [n for n, _ in on_meta.named_modules()] == [n for n, _ in copied.named_modules()]
+        for ours, theirs in zip(on_meta.modules(), copied.modules(), strict=True):
             assert type(ours) is type(theirs)
             assert set(ours.__dict__) == set(theirs.__dict__)
         for (name, ours), theirs in zip(
-            twin.state_dict(keep_vars=True).items(), copied.state_dict().values(), strict=True
+            on_meta.state_dict(keep_vars=True).items(), copied.state_dict().values(), strict=True
         ):
             assert (ours.shape, ours.dtype, ours.device.type) == (theirs.shape, theirs.dtype, "meta"), name
         mutable = {id(v) for m in model.modules() for v in m.__dict__.values() if isinstance(v, (list, dict, set))}
-        assert not mutable & {id(v) for m in twin.modules() for v in m.__dict__.values()}
+        assert not mutable & {id(v) for m in on_meta.modules() for v in m.__dict__.values()}
 
     def test_what_cannot_be_copied_is_shared(self) -> None:
         import threading

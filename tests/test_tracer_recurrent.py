@@ -20,7 +20,7 @@ from costmodel.cost import Costs, count
 from costmodel.graph import BACKWARD, FORWARD, Trace
 from costmodel.memory import remember
 from costmodel.tracer import trace
-from costmodel.tracer.kernels import reserve_bytes, workspace_bytes
+from costmodel.tracer.meta_kernels import reserve_bytes, workspace_bytes
 from costmodel.tracer.recurrent_cuda import MODES
 
 SHAPE = (5, 2, 8)

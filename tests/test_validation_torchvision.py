@@ -13,7 +13,7 @@ from costmodel.networks import zoo
 from costmodel.networks.build import build
 from costmodel.peers.published import published
 from costmodel.tracer import trace
-from costmodel.tracer.twin import meta_twin
+from costmodel.tracer.meta_copy import copy_to_meta
 from costmodel.validation import validate
 from costmodel.validation.published import published_rows
 
@@ -29,9 +29,9 @@ OTHER_SIZES = [
 
 def counted_by_torch(module: torch.nn.Module, shapes: tuple) -> int:
     """MACs of a forward with gradients enabled, by torch's counter (2 FLOPs each)."""
-    twin = meta_twin(module).eval()
+    copied = copy_to_meta(module).eval()
     with FlopCounterMode(display=False) as counter:
-        twin(*(torch.empty(shape.sizes, device="meta") for shape in shapes))
+        copied(*(torch.empty(shape.sizes, device="meta") for shape in shapes))
     flops = counter.get_total_flops()
     assert flops % 2 == 0
     return flops // 2

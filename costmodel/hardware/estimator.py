@@ -17,8 +17,8 @@ from torch import nn
 
 from costmodel.hardware.record import Run, Said
 from costmodel.hardware.stage import RandomLabels
+from costmodel.tracer.meta_copy import copy_to_meta
 from costmodel.tracer.training import CrossEntropy, Training, TrainingStep
-from costmodel.tracer.twin import meta_twin
 
 
 def torch_estimate(network: nn.Module, run: Run, training: Training | None, device: torch.device) -> Said:
@@ -29,9 +29,9 @@ def torch_estimate(network: nn.Module, run: Run, training: Training | None, devi
         fake = importlib.import_module("torch._subclasses.fake_tensor").FakeTensorMode
         tool = importlib.import_module("torch.distributed._tools.runtime_estimator").RuntimeEstimator
         _look_up_peaks(getattr(torch, run.dtype))
-        twin = meta_twin(network, getattr(torch, run.dtype)).train(run.train)
+        copied = copy_to_meta(network, getattr(torch, run.dtype)).train(run.train)
         with fake(), redirect_stdout(io.StringIO()):
-            seconds = _estimated(tool(), twin, run, training, device)
+            seconds = _estimated(tool(), copied, run, training, device)
         return Said(seconds) if math.isfinite(seconds) else Said(problem=f"it says {seconds} seconds")
     except Exception as error:
         return Said(problem=" ".join(f"{type(error).__name__}: {error}".split())[:200])
@@ -47,25 +47,25 @@ def _look_up_peaks(dtype: torch.dtype) -> None:
     utils.get_gpu_dram_gbps()
 
 
-def _estimated(tool: Any, twin: nn.Module, run: Run, training: Training | None, device: torch.device) -> float:
+def _estimated(tool: Any, copied: nn.Module, run: Run, training: Training | None, device: torch.device) -> float:
     """Its seconds, under a mode in which tensors are fake."""
-    _put_on(twin, device)
+    _put_on(copied, device)
     inputs = [torch.empty(shape, dtype=getattr(torch, run.dtype), device=device) for shape in run.inputs]
     with tool("operator-level-cost-model"), torch.set_grad_enabled(run.train):
-        outputs = twin(*inputs)
+        outputs = copied(*inputs)
         if training is not None:
             step = TrainingStep(training, device.type)
             loss = RandomLabels() if isinstance(step.loss, CrossEntropy) else step.loss
             loss(outputs).backward()
             if step.make_optimizer:
-                step.make_optimizer([each for each in twin.parameters() if each.requires_grad]).step()
+                step.make_optimizer([each for each in copied.parameters() if each.requires_grad]).step()
     return tool.total_runtime / 1e3
 
 
-def _put_on(twin: nn.Module, device: torch.device) -> None:
-    """Give a twin fake tensors on a device in place of its parameters and buffers."""
+def _put_on(copied: nn.Module, device: torch.device) -> None:
+    """Give a copy fake tensors on a device in place of its parameters and buffers."""
     made: dict[int, torch.Tensor] = {}
-    for module in twin.modules():
+    for module in copied.modules():
         for table in (module._parameters, module._buffers):
             for name, tensor in table.items():
                 if tensor is not None:

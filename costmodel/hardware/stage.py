@@ -17,8 +17,8 @@ from costmodel.graph import BACKWARD, LOSS_LAYER, OPTIMIZER, OPTIMIZER_LAYER
 from costmodel.hardware.events import LAYER, PHASE
 from costmodel.hardware.record import Switches
 from costmodel.tracer.inputs import floating_dtype, materialize, tensors_in
+from costmodel.tracer.meta_copy import surround
 from costmodel.tracer.training import CrossEntropy, Training, TrainingStep
-from costmodel.tracer.twin import surround
 
 _FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 

@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from costmodel.errors import InputError
 from costmodel.tracer import Shape
 from costmodel.tracer.inputs import DTYPES
-from costmodel.tracer.twin import meta_tensor
+from costmodel.tracer.meta_copy import meta_tensor
 
 _ALLOCATIONS = frozenset({torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn})
 _FILLS = frozenset(

@@ -1,7 +1,7 @@
 """Other programs that count, behind one small protocol: a module and its inputs in, an `Answer` out.
 
-A peer is asked on a twin of the module, so it may hook, trace and run what it likes: the user's module does not see it.
-The twin lives on the meta device where the peer survives that; otherwise on the CPU, with stand-in weights that occupy
+A peer is asked on a copy of the module, so it may hook, trace and run what it likes: the user's module does not see it.
+The copy lives on the meta device where the peer survives that; otherwise on the CPU, with stand-in weights that occupy
 no memory. A peer that is not installed or raises has answered too: its `problem` says why.
 
     answer = ask("fvcore", network, (1, 3, 224, 224))
@@ -124,7 +124,7 @@ class Answer:
     peer: Peer
     version: str
     device: str = ""
-    """Where the twin lived: "meta" or "cpu"; empty if it could not be asked."""
+    """Where the copy lived: "meta" or "cpu"; empty if it could not be asked."""
 
     findings: Findings = Findings(())
     warnings: tuple[str, ...] = ()

@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 from costmodel.graph import BACKWARD, FORWARD
 from costmodel.peers import Findings, Reading
 from costmodel.peers.subject import Subject, own_parameters, total_of
-from costmodel.tracer.twin import surround
+from costmodel.tracer.meta_copy import surround
 
 
 def count(subject: Subject) -> Findings:

@@ -132,11 +132,11 @@ def _peak_of_a_step(
     return int(tracker.get_tracker_snapshot("peak")[torch.device("cpu")]["Total"])
 
 
-def _move_to_cpu(twin: nn.Module) -> None:
-    """Put zeros on the CPU, fake or real, in the place of a twin's meta tensors; what is shared stays shared."""
-    tensors = [*twin.parameters(), *twin.buffers()]
+def _move_to_cpu(network: nn.Module) -> None:
+    """Put zeros on the CPU, fake or real, in the place of a copy's meta tensors; what is shared stays shared."""
+    tensors = [*network.parameters(), *network.buffers()]
     moved = {id(tensor): _zeros_like(tensor) for tensor in tensors}
-    for module in twin.modules():
+    for module in network.modules():
         for table in (module._parameters, module._buffers):
             for key, tensor in table.items():
                 table[key] = None if tensor is None else moved[id(tensor)]

@@ -17,7 +17,7 @@ from costmodel.graph import BACKWARD, FORWARD
 from costmodel.peers import Findings, Reading
 from costmodel.peers.subject import Subject, total_of
 from costmodel.tracer.kineto import silent_kineto
-from costmodel.tracer.twin import surround
+from costmodel.tracer.meta_copy import surround
 
 _LAYER, _KERNEL, _BACKWARD = "costmodel layer: ", "costmodel kernel", "costmodel backward"
 _CONTRACTIONS = ("conv2d", "mm", "addmm", "bmm", "baddbmm")

@@ -1,4 +1,4 @@
-"""What a peer is asked about: a twin of the user's module, ready to run, and the inputs to run it on."""
+"""What a peer is asked about: a copy of the user's module, ready to run, and the inputs to run it on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 
 from costmodel.errors import InputError
 from costmodel.tracer.inputs import materialize, tensors_in
-from costmodel.tracer.twin import meta_tensor, meta_twin, real_twin
+from costmodel.tracer.meta_copy import copy_to_cpu, copy_to_meta, meta_tensor
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,13 @@ class Subject:
 
 
 def prepare(module: nn.Module, inputs: Any, *, device: str, train: bool, run: bool) -> Subject:
-    """A twin of `module` and inputs like `inputs`, on "meta" or the "cpu".
+    """A copy of `module` and inputs like `inputs`, on "meta" or the "cpu".
 
-    A twin on the CPU has the module's own weights if it is to be `run` for its values, and otherwise stand-ins: every
+    A copy on the CPU has the module's own weights if it is to be `run` for its values, and otherwise stand-ins: every
     parameter is one zero, seen in its shape.
     """
     module = getattr(module, "_orig_mod", module)  # what torch.compile wrapped
-    network = (real_twin(module) if run else meta_twin(module)).train(train)
+    network = (copy_to_cpu(module) if run else copy_to_meta(module)).train(train)
     dtype = next((p.dtype for p in network.parameters() if p.dtype.is_floating_point), torch.get_default_dtype())
     if not run:
         args, kwargs = materialize(inputs, dtype, True, _like)

@@ -1,6 +1,6 @@
 """nn.Module + inputs -> Trace, on torch's meta device: no weight is allocated and no arithmetic is done.
 
-A twin of the module (see `twin`) is run once under a dispatch mode (see `recorder`) that notes each operation. For
+A copy of the module (see `meta_copy`) is run once under a dispatch mode (see `recorder`) that notes each operation. For
 a training step, loss, backward and optimizer are run on the meta tensors as well, so that what autograd keeps alive
 comes from autograd itself.
 """
@@ -35,14 +35,14 @@ from costmodel.tracer.inputs import (
     shapes_of,
     tensors_in,
 )
-from costmodel.tracer.leaves import Leaves
+from costmodel.tracer.layer_cache import LayerCache
+from costmodel.tracer.meta_copy import Paths, copy_to_cpu, copy_to_meta, meta_tensor, paths_of
+from costmodel.tracer.module_tracker import ModuleTracker, modules_of, track_modules, untrack_modules
 from costmodel.tracer.recorder import Recorder, Rehearsal
 from costmodel.tracer.recurrent_cuda import flatten_weights
 from costmodel.tracer.saved import Saved
-from costmodel.tracer.spies import Spy, dismiss, modules_of, spy_on
 from costmodel.tracer.targets import TARGETS, operators_of
 from costmodel.tracer.training import OPTIMIZERS, Training, TrainingStep
-from costmodel.tracer.twin import Paths, meta_tensor, meta_twin, paths_of, real_twin
 
 __all__ = ["OPTIMIZERS", "Shape", "Training", "parse_shape", "trace"]
 
@@ -100,8 +100,8 @@ def trace(
     step = TrainingStep(asked, target) if training else None
     recorder = Recorder(meta=not run, train=training, target=target)
     saved = Saved(recorder)
-    with _ONE_AT_A_TIME, _way_of(target, training, fused=not run), autocasting(lower, target, not run) as region:
-        network = _weighty_twin(model, wanted) if run else meta_twin(model, wanted)
+    with _ONE_AT_A_TIME, _running_as(target, training, fused=not run), autocasting(lower, target, not run) as region:
+        network = _cpu_copy(model, wanted) if run else copy_to_meta(model, wanted)
         modules = paths_of(network)
         if any(module.training is not training for _, module in modules):
             network.train(training)
@@ -121,8 +121,8 @@ def trace(
         input_specs = tuple(recorder.assign(tensor, "input", "input") for tensor in tensors_in((args, kwargs)))
         if step:
             step.assign(recorder)
-        leaves = None if training or run or lower else Leaves(recorder)
-        spies = spy_on(modules, recorder, leaves)
+        layer_cache = None if training or run or lower else LayerCache(recorder)
+        trackers = track_modules(modules, recorder, layer_cache)
         checkpoint_blocks(modules, asked.checkpoint if step else (), recorder)
         with recorder, _explained(recorder, (args, kwargs)):
             for _ in range(asked.accumulate if step else 1):
@@ -138,15 +138,15 @@ def trace(
                 step.update(recorder)
     if not recorder.operations:
         raise InputError("this network runs no operator on its inputs: there is nothing to analyse.")
-    _refuse_missing_batch(inputs, spies)
-    dismiss(modules)
+    _refuse_missing_batch(inputs, trackers)
+    untrack_modules(modules)
     recorder.storages.assign_others("temporary" if training else "activation", alive=False)
     settings = {"autocast": lower and str(lower).removeprefix("torch."), "channels_last": channels_last}
     return Trace(
         model=name or type(model).__name__,
         operations=tuple(recorder.operations),
         storages=recorder.storages.listed(saved.layers),
-        modules=modules_of(modules, spies),
+        modules=modules_of(modules, trackers),
         parameters=parameters,
         inputs=input_specs,
         outputs=output_specs,
@@ -161,20 +161,22 @@ def trace(
 _SPATIAL = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3, nn.LazyConv1d: 1, nn.LazyConv2d: 2, nn.LazyConv3d: 3}
 
 
-def _refuse_missing_batch(inputs: Any, spies: list[Spy]) -> None:
+def _refuse_missing_batch(inputs: Any, trackers: list[ModuleTracker]) -> None:
     """Raises InputError if the first convolution took the shape of an image for one without a batch.
 
     Torch allows that, and a Flatten behind it then takes channels for images: another network would be counted.
     """
-    convolutions = [spy for spy in spies if spy.first_call is not None and type(spy.module) in _SPATIAL]
+    convolutions = [
+        tracker for tracker in trackers if tracker.first_call is not None and type(tracker.module) in _SPATIAL
+    ]
     if not convolutions:
         return
-    spy = min(convolutions, key=lambda each: each.first_call or 0)
-    rank = _SPATIAL[type(spy.module)] + 1
+    first = min(convolutions, key=lambda tracker: tracker.first_call or 0)
+    rank = _SPATIAL[type(first.module)] + 1
     bare = next((sizes for sizes in shapes_in(inputs) if len(sizes) == rank), None)
-    if bare and len(spy.output_shape or ()) == rank:
+    if bare and len(first.output_shape or ()) == rank:
         raise InputError(
-            f"the input {bare} has no batch: {f'layer {spy.path!r}' if spy.path else 'the network'} took it for a "
+            f"the input {bare} has no batch: {f'layer {first.path!r}' if first.path else 'the network'} took it for a "
             f"single image. Write {(1, *bare)} for one image; an image without a batch can be given as a tensor."
         )
 
@@ -203,10 +205,10 @@ def _take_shapes(network: nn.Module, args: Any, kwargs: Any) -> None:
         network(*args, **kwargs)
 
 
-def _weighty_twin(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
+def _cpu_copy(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
     if any(tensor.is_meta for tensor in itertools.chain(model.parameters(), model.buffers())):
         raise InputError("this network has no weights to run with: build it on the CPU, not on the meta device.")
-    return real_twin(model, dtype)
+    return copy_to_cpu(model, dtype)
 
 
 def _own_dtype(network: nn.Module) -> torch.dtype:
@@ -234,7 +236,7 @@ _ONE_AT_A_TIME = threading.RLock()
 
 
 @contextmanager
-def _way_of(target: str, train: bool, fused: bool) -> Iterator[None]:
+def _running_as(target: str, train: bool, fused: bool) -> Iterator[None]:
     """Run as the target would, whatever modes the caller is in; every switch is put back.
 
     The garbage collector rests meanwhile: a cycle that holds tensors would die at another moment in every run.

@@ -1,6 +1,6 @@
 """Mixed precision on meta tensors: what torch.autocast does on CUDA or a CPU, where meta tensors have no autocast.
 
-Nothing is laid over the operators but in a region, the trace's own or one that the forward opens.
+Nothing is active over the operators but in a region, the trace's own or one that the forward opens.
 
 torch keeps a policy for each operator that autocast knows (aten/src/ATen/autocast_mode.h and .cpp):
 
@@ -27,8 +27,8 @@ from typing import Any
 import torch
 
 from costmodel.errors import InputError
+from costmodel.tracer.dispatch_override import DispatchOverride, Original, Override
 from costmodel.tracer.inputs import dtype_name
-from costmodel.tracer.overlay import Overlay, Plain, Way
 
 AUTOCAST_DTYPES = ("bfloat16", "float16")
 
@@ -55,9 +55,9 @@ _RECURRENT = frozenset({"_cudnn_rnn"})
 _LEFT_ALONE = frozenset({"norm.Scalar", "norm.ScalarOpt_dim"})
 """A norm is told its type through another overload."""
 
-_CASTS = Overlay("hpu")
+_CASTS = DispatchOverride("hpu")
 
-casts_now = _CASTS.ways_now
+overrides_now = _CASTS.overrides_now
 """How operators are run in the region that this thread is in; nothing outside of regions."""
 
 
@@ -117,24 +117,24 @@ def _asked(question: Callable[..., Any], device: str, *about: Any, **named: Any)
 
 def _opened(target: str) -> Callable[..., None]:
     """torch.autocast's constructor, for which "meta" is the target; CUDA's does not switch itself off without a GPU."""
-    plain = torch.autocast.__init__
+    original = torch.autocast.__init__
 
     def construct(
         self: Any, device_type: str, dtype: torch.dtype | None = None, enabled: bool = True, cache_enabled: Any = None
     ) -> None:
         device = target if device_type == "meta" else device_type
         there = device != target or device == "cpu"
-        plain(self, device, dtype, enabled and there, cache_enabled)
+        original(self, device, dtype, enabled and there, cache_enabled)
         self._enabled = self._enabled if there else enabled
 
     return construct
 
 
 def _entered(casts: _Casts) -> Callable[[Any], Any]:
-    plain = torch.autocast.__enter__
+    original = torch.autocast.__enter__
 
     def enter(self: Any) -> Any:
-        result = plain(self)
+        result = original(self)
         casts.enter(self)
         return result
 
@@ -142,11 +142,11 @@ def _entered(casts: _Casts) -> Callable[[Any], Any]:
 
 
 def _left(casts: _Casts) -> Callable[..., Any]:
-    plain = torch.autocast.__exit__
+    original = torch.autocast.__exit__
 
     def leave(self: Any, *error: Any) -> Any:
         casts.leave(self)
-        return plain(self, *error)
+        return original(self, *error)
 
     return leave
 
@@ -159,7 +159,7 @@ class _Casts:
         self._clear_torchs = torch.clear_autocast_cache
         self._cache: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._regions: dict[int, list[ExitStack]] = {}
-        """What the open ones, by id, have laid over the operators: one may be entered again inside itself."""
+        """The overrides of each open region, by id: one may be entered again inside itself."""
 
     def clear(self) -> None:
         """Let go of the weights' casts: a region has ended."""
@@ -168,48 +168,48 @@ class _Casts:
 
     def enter(self, region: Any) -> None:
         """A region of torch.autocast begins."""
-        laid = ExitStack()
-        self._regions.setdefault(id(region), []).append(laid)
+        active = ExitStack()
+        self._regions.setdefault(id(region), []).append(active)
         if region._enabled and region.device == self.device:
-            laid.enter_context(_CASTS(self.ways()))
+            active.enter_context(_CASTS(self.overrides()))
 
     def leave(self, region: Any) -> None:
         """It ends."""
-        laid = self._regions.get(id(region))
-        if laid:
-            laid.pop().close()
+        active = self._regions.get(id(region))
+        if active:
+            active.pop().close()
 
-    def ways(self) -> Mapping[str, Way]:
+    def overrides(self) -> Mapping[str, Override]:
         """By operator: how to run it with autocast."""
         return {operator: functools.partial(self._run, policy) for operator, policy in _policies(self.device).items()}
 
-    def _run(self, policy: Callable[..., Any], plain: Plain, *args: Any, **kwargs: Any) -> Any:
+    def _run(self, policy: Callable[..., Any], original: Original, *args: Any, **kwargs: Any) -> Any:
         if not _is_enabled(self.device):
-            return plain(*args, **kwargs)
+            return original(*args, **kwargs)
         with _CASTS.lifted():
-            return policy(self, plain, args, kwargs)
+            return policy(self, original, args, kwargs)
 
-    def lower(self, plain: Plain, args: Any, kwargs: Any) -> Any:
+    def lower(self, original: Original, args: Any, kwargs: Any) -> Any:
         """Run in the lower precision."""
-        return self._cast_all(plain, args, kwargs, _dtype_of(self.device))
+        return self._cast_all(original, args, kwargs, _dtype_of(self.device))
 
-    def full(self, plain: Plain, args: Any, kwargs: Any) -> Any:
+    def full(self, original: Original, args: Any, kwargs: Any) -> Any:
         """Run in float32."""
-        return self._cast_all(plain, args, kwargs, torch.float32)
+        return self._cast_all(original, args, kwargs, torch.float32)
 
-    def told(self, plain: Plain, args: Any, kwargs: Any) -> Any:
+    def told(self, original: Original, args: Any, kwargs: Any) -> Any:
         """Return float32, unless told otherwise."""
         if self._is_eligible(args[0]) and not any(isinstance(v, torch.dtype) for v in (*args, *kwargs.values())):
             kwargs = {**kwargs, "dtype": torch.float32}
-        return plain(*args, **kwargs)
+        return original(*args, **kwargs)
 
-    def promote(self, plain: Plain, args: Any, kwargs: Any) -> Any:
+    def promote(self, original: Original, args: Any, kwargs: Any) -> Any:
         """Run in the widest type of the inputs."""
         types = {tensor.dtype for tensor in _tensors((args, tuple(kwargs.values()))) if self._is_eligible(tensor)}
         wide = torch.float32 if torch.float32 in types else _dtype_of(self.device)
-        return self._cast_all(plain, args, kwargs, wide)
+        return self._cast_all(original, args, kwargs, wide)
 
-    def recurrent(self, plain: Plain, args: Any, kwargs: Any) -> Any:
+    def recurrent(self, original: Original, args: Any, kwargs: Any) -> Any:
         """Run in float16, on weights that are copied side by side."""
         given, weights, stride, flat, hx, cx, *others = args
         half = functools.partial(self._cast, torch.float16)
@@ -219,19 +219,19 @@ class _Casts:
             weights = _copied_side_by_side(weights, flat)
         cx = None if cx is None else half(cx)  # the last argument first, as in `_cast_all`
         hx = half(hx)
-        return plain(half(given), weights, stride, flat, hx, cx, *others, **kwargs)
+        return original(half(given), weights, stride, flat, hx, cx, *others, **kwargs)
 
-    def refuse(self, plain: Plain, args: Any, kwargs: Any) -> Any:
+    def refuse(self, original: Original, args: Any, kwargs: Any) -> Any:
         """Raise what torch raises."""
         raise RuntimeError(
             "binary_cross_entropy and BCELoss are unsafe to autocast: use binary_cross_entropy_with_logits"
         )
 
-    def _cast_all(self, plain: Plain, args: Any, kwargs: Any, dtype: torch.dtype) -> Any:
+    def _cast_all(self, original: Original, args: Any, kwargs: Any, dtype: torch.dtype) -> Any:
         cast = functools.partial(self._cast, dtype)
         # The last argument first: torch's C++ leaves the order to the compiler, and GCC goes from right to left.
         named = {key: _map(cast, value) for key, value in reversed(kwargs.items())}
-        return plain(*reversed([_map(cast, value) for value in reversed(args)]), **named)
+        return original(*reversed([_map(cast, value) for value in reversed(args)]), **named)
 
     def _cast(self, dtype: torch.dtype, tensor: torch.Tensor) -> torch.Tensor:
         if not self._is_eligible(tensor) or tensor.dtype == dtype:

@@ -12,12 +12,12 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from costmodel.errors import InputError, nearest
+from costmodel.tracer.meta_copy import Paths
 from costmodel.tracer.recorder import Recorder
-from costmodel.tracer.twin import Paths
 
 
 def checkpoint_blocks(modules: Paths, names: Iterable[str], recorder: Recorder) -> None:
-    """Let these modules of a twin, each of which has its spy, run under a checkpoint (not reentrant, as torch advises).
+    """Let these modules of a meta copy run under a checkpoint (not reentrant, as torch advises); each has its tracker.
 
     A name is a dotted path; `*` stands for any text without a dot: "features", "encoder.layers.*". Raises InputError
     for a name that no module has.

@@ -21,10 +21,10 @@ from costmodel.errors import TraceError
 from costmodel.graph import BACKWARD, DTYPE_BYTES, FORWARD, Operation, TensorSpec
 from costmodel.tracer.accumulation import ADD, ADD_IN_PLACE, adds_in_place
 from costmodel.tracer.inputs import DTYPE_NAMES, DTYPES
-from costmodel.tracer.kernels import KERNELS
+from costmodel.tracer.meta_kernels import META_KERNELS
+from costmodel.tracer.meta_shapes import IN_PLACE, META_SHAPES, MetaTensor, ShapeFunction
+from costmodel.tracer.meta_shapes_on_cpu import META_SHAPES_ON_CPU
 from costmodel.tracer.schema import Schema, read_arguments, schema_of
-from costmodel.tracer.shapes import IN_PLACE, MAKERS, Blank, Maker
-from costmodel.tracer.shapes_on_cpu import MAKERS_ON_CPU
 from costmodel.tracer.storages import Storages
 
 _DETACH = torch.ops.aten.detach.default
@@ -46,7 +46,7 @@ class Recorder(TorchDispatchMode):
     def __init__(self, meta: bool = True, train: bool = False, target: str = "cuda") -> None:
         super().__init__()
         self.meta = meta
-        self.makers: Mapping[Any, Maker] = MAKERS_ON_CPU if target == "cpu" else MAKERS
+        self.shape_functions: Mapping[Any, ShapeFunction] = META_SHAPES_ON_CPU if target == "cpu" else META_SHAPES
         """What says the shapes of an operator's results without asking torch, by operator."""
         self._backward_follows = train
         self.phase = FORWARD
@@ -54,7 +54,7 @@ class Recorder(TorchDispatchMode):
         """The modules whose forward is running, the innermost last."""
         self.operations: list[Operation] = []
         self.storages = Storages()
-        self._recipes: dict[Any, _Recipe] = {}
+        self._cached_results: dict[Any, _CachedResult] = {}
         self._index_of = self.storages.index_of
         self._sequence_starts: list[int] = [0]
         """The numbers of autograd's next node whenever the layer changed; below, the layer from there on."""
@@ -96,12 +96,12 @@ class Recorder(TorchDispatchMode):
                 taken_apart = func.decompose(*args, **kwargs)
             if taken_apart is not NotImplemented:
                 return taken_apart
-        made = self.meta and schema.factory
-        if made:
+        on_meta_by_order = self.meta and schema.factory
+        if on_meta_by_order:
             if "pin_memory" in kwargs:  # it comes from Python
                 kwargs = {**kwargs, "device": _META}
             else:  # and this from torch itself, which will look at what it asked for on the CPU
-                made = kwargs.get("device") == _META
+                on_meta_by_order = kwargs.get("device") == _META
         tensors, attributes = read_arguments(schema, args, kwargs)
         spec = self.spec
         on_meta = False
@@ -113,19 +113,19 @@ class Recorder(TorchDispatchMode):
 
         # Inputs first: an operation may free or replace what it was given.
         inputs = {name: spec(tensor) for name, tensor in tensors.items()}
-        static = on_meta or made
-        recipe, key = self._recipe(func, schema, inputs, attributes) if static else (None, None)
+        static = on_meta or on_meta_by_order
+        cached, key = self._known_result(func, schema, inputs, attributes) if static else (None, None)
         result = None
-        if recipe is None and not (static and schema.silent):
+        if cached is None and not (static and schema.silent):
             result = self._run(func, schema, args, kwargs, on_meta)
             if key is not None and _is_fresh(result, self.storages):
-                self._recipes[key] = _recipe_of(result)
+                self._cached_results[key] = _to_cache(result)
 
         self.begin()
-        if recipe is None:
+        if cached is None:
             outputs = self._specs(result)
         else:
-            result, outputs = self._follow(recipe, args, inputs)
+            result, outputs = self._rebuild(cached, args, inputs)
         if schema.writes and not outputs:
             outputs = tuple(inputs[name] for name in inputs if name.partition(".")[0] in schema.writes)
         self.write(schema, inputs, outputs, attributes)
@@ -133,14 +133,14 @@ class Recorder(TorchDispatchMode):
 
     def begin(self) -> None:
         """From here on storages that are seen first are the results of the operation that is written next."""
-        self.storages.running, self.storages.maker = len(self.operations), self._layer()
+        self.storages.running, self.storages.producer = len(self.operations), self._layer()
 
     def write(
         self, schema: Schema, inputs: Mapping[str, TensorSpec], outputs: tuple[TensorSpec, ...], attributes: Any
     ) -> None:
         """Write down the operation that began."""
         storages = self.storages
-        layer, storages.maker = storages.maker, None
+        layer, storages.producer = storages.producer, None
         self.operations.append(
             _new(
                 Operation,
@@ -148,27 +148,27 @@ class Recorder(TorchDispatchMode):
             )
         )
 
-    def _recipe(
+    def _known_result(
         self, func: Any, schema: Schema, inputs: dict[str, TensorSpec], attributes: dict[str, Any]
-    ) -> tuple[_Recipe | None, Any]:
+    ) -> tuple[_CachedResult | None, Any]:
         """What the operator returns for meta tensors, if that is plain or was seen before; else torch must be asked.
 
         Beside it what decides the results, if they are nothing but new tensors and were not seen yet.
         """
-        maker = self.makers.get(func)
-        blanks = maker(inputs, attributes) if maker is not None else None
-        if blanks is not None:
-            return (tuple if schema.several else None, blanks), None
-        if not schema.fresh or func in KERNELS:
+        shape_function = self.shape_functions.get(func)
+        results = shape_function(inputs, attributes) if shape_function is not None else None
+        if results is not None:
+            return (tuple if schema.several else None, results), None
+        if not schema.fresh or func in META_KERNELS:
             return None, None
         specs = tuple((name, spec.shape, spec.dtype, spec.strides) for name, spec in inputs.items())
         key = (func, specs, tuple(attributes.items()))
-        return self._recipes.get(key), key
+        return self._cached_results.get(key), key
 
     def _run(self, func: Any, schema: Schema, args: Any, kwargs: Any, on_meta: bool) -> Any:
         """Ask torch. Raises TraceError if an operator on meta tensors needs values."""
         try:
-            return (KERNELS.get(func, func) if on_meta else func)(*args, **kwargs)
+            return (META_KERNELS.get(func, func) if on_meta else func)(*args, **kwargs)
         except (RuntimeError, NotImplementedError):
             if on_meta and schema.needs_values:
                 raise self._needs_values(schema) from None
@@ -178,24 +178,26 @@ class Recorder(TorchDispatchMode):
                 _ASKED.add(func)
                 gc.collect(0)
 
-    def _follow(self, recipe: _Recipe, args: Any, inputs: dict[str, TensorSpec]) -> tuple[Any, tuple[TensorSpec, ...]]:
-        """What an operator returns by its recipe, and the specs."""
-        container, blanks = recipe
-        if blanks is IN_PLACE:
+    def _rebuild(
+        self, cached: _CachedResult, args: Any, inputs: dict[str, TensorSpec]
+    ) -> tuple[Any, tuple[TensorSpec, ...]]:
+        """New tensors like an operator's cached result, and their specs."""
+        container, results = cached
+        if results is IN_PLACE:
             return args[0], (next(iter(inputs.values())),)
-        made = [(None, None) if blank is None else self.fill(blank) for blank in blanks]
+        made = [(None, None) if result is None else self.fill(result) for result in results]
         specs = tuple([spec for _, spec in made if spec is not None])
         return made[0][0] if container is None else container(tensor for tensor, _ in made), specs
 
-    def fill(self, blank: Blank) -> tuple[torch.Tensor, TensorSpec]:
+    def fill(self, result: MetaTensor) -> tuple[torch.Tensor, TensorSpec]:
         """A new meta tensor, and its spec."""
-        shape, dtype, strides = blank
+        shape, dtype, strides = result
         tensor = torch.empty_strided(shape, strides, dtype=DTYPES[dtype], device=_META)
         return tensor, _new(TensorSpec, (shape, dtype, strides, self.storages.register(tensor.untyped_storage()), 0))
 
-    def dropped(self, blank: Blank) -> TensorSpec:
+    def dropped(self, result: MetaTensor) -> TensorSpec:
         """The spec of a result that nobody keeps."""
-        shape, dtype, strides = blank
+        shape, dtype, strides = result
         index = self.storages.register_dropped(math.prod(shape) * DTYPE_BYTES[dtype])
         return _new(TensorSpec, (shape, dtype, strides, index, 0))
 
@@ -303,7 +305,7 @@ leaves cycles that hold the frames of all who called, with the tensors in them: 
 _SIZES = frozenset({"lengths", "batch_sizes"})
 """Arguments whose values say what shape the results have: torch wants them real beside meta tensors."""
 
-_Recipe: TypeAlias = tuple[type | None, tuple[Blank | None, ...]]
+_CachedResult: TypeAlias = tuple[type | None, tuple[MetaTensor | None, ...]]
 """A tuple, a list or a tensor alone, and what is in it."""
 
 
@@ -334,11 +336,11 @@ def _is_fresh(result: Any, known: Storages) -> bool:
     return bool(taken)
 
 
-def _recipe_of(result: Any) -> _Recipe:
+def _to_cache(result: Any) -> _CachedResult:
     if isinstance(result, torch.Tensor):
-        return None, (_blank(result),)
-    return type(result), tuple(None if item is None else _blank(item) for item in result)
+        return None, (_meta_tensor(result),)
+    return type(result), tuple(None if item is None else _meta_tensor(item) for item in result)
 
 
-def _blank(tensor: torch.Tensor) -> Blank:
-    return Blank(tuple(tensor.shape), DTYPE_NAMES[tensor.dtype], tensor.stride())
+def _meta_tensor(tensor: torch.Tensor) -> MetaTensor:
+    return MetaTensor(tuple(tensor.shape), DTYPE_NAMES[tensor.dtype], tensor.stride())

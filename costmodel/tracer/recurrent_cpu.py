@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch.nn.functional import linear
 
-from costmodel.tracer.overlay import Plain, Way
+from costmodel.tracer.dispatch_override import Original, Override
 
 _LSTM = 2
 """oneDNN's number for an LSTM."""
@@ -38,7 +38,7 @@ Cell: TypeAlias = Callable[[torch.Tensor, Hidden, _Weights], Hidden]
 """A step, of the product of its inputs and what the step before left."""
 
 
-def ways_on_cpu() -> Mapping[str, Way]:
+def overrides_on_cpu() -> Mapping[str, Override]:
     """By operator: how a CPU runs it."""
     cells = {"lstm": _lstm_cell, "gru": _gru_cell, "rnn_tanh": _tanh_cell, "rnn_relu": _relu_cell}
     return {f"{name}.input": functools.partial(_run, cell) for name, cell in cells.items()}
@@ -46,7 +46,7 @@ def ways_on_cpu() -> Mapping[str, Way]:
 
 def _run(
     cell: Cell,
-    plain: Plain,
+    original: Original,
     input: torch.Tensor,
     hx: Any,
     params: Sequence[torch.Tensor],
@@ -59,7 +59,7 @@ def _run(
 ) -> tuple[torch.Tensor, ...]:
     """All layers, over the steps of sequences of one length."""
     if not input.is_meta:
-        return plain(input, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first)
+        return original(input, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first)
     lstm = cell is _lstm_cell
     weights = _by_layer(params, has_biases, lstm and hx[0].shape[2] != hx[1].shape[2])
     steps = input.transpose(0, 1) if batch_first else input
@@ -108,13 +108,13 @@ def _layer(
     for direction, hidden in enumerate(hiddens):
         products = linear(input, weights[direction].ih, weights[direction].bias_ih)
         steps = products.unbind(0)[:: -1 if direction else 1]
-        made = []
+        hidden_states = []
         for step in steps:
             hidden = cell(step, hidden, weights[direction])
-            made.append(hidden[0])
-        outputs.append(torch.stack(made[:: -1 if direction else 1], 0))
+            hidden_states.append(hidden[0])
+        outputs.append(torch.stack(hidden_states[:: -1 if direction else 1], 0))
         finals.append(hidden)
-        kept.append(made)  # as torch does until it is through with both directions
+        kept.append(hidden_states)  # as torch does until it is through with both directions
     return (torch.cat(outputs, -1) if len(outputs) > 1 else outputs[0]), finals
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from costmodel.tracer.overlay import Plain, Way
+from costmodel.tracer.dispatch_override import Original, Override
 
 MODES = {"rnn_relu": 0, "rnn_tanh": 1, "lstm": 2, "gru": 3}
 """cuDNN's numbers for the kinds of cells, by torch's operators."""
@@ -28,7 +28,7 @@ _GATES = {"RNN_RELU": 1, "RNN_TANH": 1, "LSTM": 4, "GRU": 3}
 _CUDNN_TAKES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
-def ways_on_cuda() -> Mapping[str, Way]:
+def overrides_on_cuda() -> Mapping[str, Override]:
     """By operator: how CUDA runs it."""
     return {f"{name}.input": functools.partial(_run, mode) for name, mode in MODES.items()}
 
@@ -56,7 +56,7 @@ def flatten_weights(modules: Iterable[nn.Module]) -> None:
 
 def _run(
     mode: int,
-    plain: Plain,
+    original: Original,
     input: torch.Tensor,
     hx: Any,
     params: Sequence[torch.Tensor],
@@ -69,7 +69,7 @@ def _run(
 ) -> tuple[torch.Tensor, ...]:
     """All layers, over the steps of sequences of one length."""
     if not (torch.backends.cudnn.enabled and input.is_meta and input.dtype in _CUDNN_TAKES and input.numel()):
-        return plain(input, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first)
+        return original(input, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first)
     hx, cx = hx if mode == MODES["lstm"] else (hx, None)
     hidden = (hx if cx is None else cx).shape[2]
     projected = hx.shape[2] if hx.shape[2] != hidden else 0

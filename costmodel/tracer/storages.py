@@ -28,7 +28,7 @@ class Storages:
     def __init__(self) -> None:
         self.running = -1
         """Index of the operation that runs, or ran last; -1 before the first."""
-        self.maker: str | None = None
+        self.producer: str | None = None
         """The layer whose operation is handing out its results: what is first seen now was made by it."""
         self.index_of: dict[int, int] = {}
         """The number of each living storage, by its address."""
@@ -96,12 +96,12 @@ class Storages:
     def _add(self, nbytes: int, death: int | None) -> int:
         index = len(self._nbytes)
         self._nbytes.append(nbytes)
-        if self.maker is None:
+        if self.producer is None:
             self._births.append(-1)
             self._names.append("")
         else:
             self._births.append(self.running)
-            self._names.append(self.maker)
+            self._names.append(self.producer)
         self._deaths.append(death)
         self._roles.append(None)
         return index

@@ -23,30 +23,30 @@ import torch
 from torch.nn import functional
 from torch.utils._python_dispatch import _disable_current_modes
 
-from costmodel.tracer.overlay import Overlay, Plain, Way
-from costmodel.tracer.recurrent_cpu import ways_on_cpu
-from costmodel.tracer.recurrent_cuda import ways_on_cuda
+from costmodel.tracer.dispatch_override import DispatchOverride, Original, Override
+from costmodel.tracer.recurrent_cpu import overrides_on_cpu
+from costmodel.tracer.recurrent_cuda import overrides_on_cuda
 
 TARGETS = ("cuda", "cpu", "meta")
 
-_FUSED = Overlay("ipu")
+_FUSED = DispatchOverride("ipu")
 
 
 def operators_of(target: str) -> AbstractContextManager[None]:
-    """While this lasts, meta tensors take the target's way through composite operators."""
-    ways = _WAYS[target]
-    return _FUSED(ways) if ways else nullcontext()
+    """While this lasts, meta tensors run composite operators as the target does."""
+    overrides = _OVERRIDES[target]
+    return _FUSED(overrides) if overrides else nullcontext()
 
 
-def _dropout_on_cuda(plain: Plain, input: torch.Tensor, p: float, train: bool) -> torch.Tensor:
+def _dropout_on_cuda(original: Original, input: torch.Tensor, p: float, train: bool) -> torch.Tensor:
     """Zero each element with probability `p`."""
     if train and 0 < p < 1 and input.is_meta and input.numel():
         return torch.ops.aten.native_dropout(input, p, True)[0]
-    return plain(input, p, train)
+    return original(input, p, train)
 
 
 def _batch_norm_on_cuda(
-    plain: Plain,
+    original: Original,
     input: torch.Tensor,
     weight: torch.Tensor | None,
     bias: torch.Tensor | None,
@@ -73,10 +73,10 @@ def _batch_norm_on_cuda(
         and input.numel()
     )
     if not on_cudnn:
-        return plain(input, weight, bias, running_mean, running_var, training, momentum, eps, cudnn_enabled)
+        return original(input, weight, bias, running_mean, running_var, training, momentum, eps, cudnn_enabled)
     if not input.is_contiguous():
-        laid = {4: torch.channels_last, 5: torch.channels_last_3d}.get(rank)
-        as_it_is = laid is not None and input.is_contiguous(memory_format=laid)
+        layout = {4: torch.channels_last, 5: torch.channels_last_3d}.get(rank)
+        as_it_is = layout is not None and input.is_contiguous(memory_format=layout)
         input = input if as_it_is else input.contiguous()
     return torch.ops.aten.cudnn_batch_norm(input, weight, bias, running_mean, running_var, training, momentum, eps)[0]
 
@@ -86,7 +86,7 @@ _CUDNN_NORMALISES = {torch.float32: torch.float32, torch.float64: torch.float64,
 
 
 def _attention_on_cuda(
-    plain: Plain,
+    original: Original,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -101,7 +101,7 @@ def _attention_on_cuda(
     fits = query.dim() == key.dim() == value.dim() == 4 and query.dtype == key.dtype == value.dtype
     known = query.dtype in (torch.float32, torch.float16, torch.bfloat16) and query.is_meta
     if not (fits and known) or enable_gqa:
-        return plain(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
+        return original(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
     head = query.shape[-1]
     if query.dtype != torch.float32 and attn_mask is None and head <= 256 and head == value.shape[-1]:
         return _flash(query, key, value, dropout_p, is_causal, scale)
@@ -147,7 +147,7 @@ def _aligned(mask: torch.Tensor) -> torch.Tensor:
 
 
 def _attention_on_cpu(
-    plain: Plain,
+    original: Original,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -165,7 +165,7 @@ def _attention_on_cpu(
     while alone and mask is not None and mask.dim() < 4:
         mask = mask.unsqueeze(0)
     if not (query.is_meta and is_fused_on_cpu(*tensors, mask, dropout_p, enable_gqa)):
-        return plain(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
+        return original(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
     if mask is not None:
         mask = _added(mask, query.dtype)
     fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -218,13 +218,13 @@ def is_fused_on_cpu(
     )
 
 
-_WAYS: Mapping[str, Mapping[str, Way]] = {
+_OVERRIDES: Mapping[str, Mapping[str, Override]] = {
     "cuda": {
         "scaled_dot_product_attention": _attention_on_cuda,
         "dropout": _dropout_on_cuda,
         "batch_norm": _batch_norm_on_cuda,
-        **ways_on_cuda(),
+        **overrides_on_cuda(),
     },
-    "cpu": {"scaled_dot_product_attention": _attention_on_cpu, **ways_on_cpu()},
+    "cpu": {"scaled_dot_product_attention": _attention_on_cpu, **overrides_on_cpu()},
     "meta": {},
 }

@@ -95,7 +95,7 @@ class Training:
 
 
 class TrainingStep:
-    """A training step on a twin: `prepare`, for each micro-batch `take_loss` and `backward`, then `update`."""
+    """A training step on a meta copy: `prepare`, for each micro-batch `take_loss` and `backward`, then `update`."""
 
     def __init__(self, training: Training, target: str) -> None:
         self.training = training

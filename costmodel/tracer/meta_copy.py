@@ -1,6 +1,6 @@
-"""A twin of a module whose parameters and buffers are meta tensors: all of its Python, none of its weights.
+"""A copy of a module whose parameters and buffers are meta tensors: all of its Python, none of its weights.
 
-The twin shares nothing that a forward could change with the original, so whatever happens to it (a forward that raises,
+The copy shares nothing that a forward could change with the original, so whatever happens to it (a forward that raises,
 lazy layers that take their shapes, counters, hooks that remove themselves) the user's module does not see.
 """
 
@@ -32,12 +32,12 @@ Paths = list[tuple[str, nn.Module]]
 """The modules of a network with their dotted paths."""
 
 
-def meta_twin(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
+def copy_to_meta(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
     """A copy of `model` on the meta device, its floating-point tensors in `dtype` if one is given.
 
     Shared parameters and shared modules stay shared. Nothing is allocated and `model` is only read.
     """
-    return _Twins(dtype).module(model)
+    return _MetaCopies(dtype).module(model)
 
 
 def paths_of(model: nn.Module) -> Paths:
@@ -57,7 +57,7 @@ def paths_of(model: nn.Module) -> Paths:
     return found
 
 
-def real_twin(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
+def copy_to_cpu(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
     """A full copy of `model` with weights on the CPU, for networks that can only be traced by running them."""
     known: dict[int, Any] = {}
     for _, module in paths_of(model):
@@ -82,7 +82,7 @@ def _uninitialized(tensor: Any, device: torch.device, dtype: torch.dtype) -> Any
 
 
 def surround(network: nn.Module, around: Callable[[str], AbstractContextManager[Any]]) -> None:
-    """Let each module of a twin run its forward inside `around(its path)`; shared modules go by their first path."""
+    """Let each module of a copy run its forward inside `around(its path)`; shared modules go by their first path."""
 
     def call(forward: Callable[..., Any], path: str, *args: Any, **kwargs: Any) -> Any:
         with around(path):
@@ -100,16 +100,16 @@ def meta_tensor(tensor: torch.Tensor, dtype: torch.dtype | None = None) -> torch
     if not plain and isinstance(tensor, UninitializedTensorMixin):
         return _uninitialized(tensor, _META, wanted)
     if tensor.layout is torch.strided:
-        twin = torch.empty_strided(tensor.shape, tensor.stride(), dtype=wanted, device=_META)
+        meta = torch.empty_strided(tensor.shape, tensor.stride(), dtype=wanted, device=_META)
     else:
-        twin = torch.empty(tensor.shape, dtype=wanted, device=_META)
+        meta = torch.empty(tensor.shape, dtype=wanted, device=_META)
     if cls is nn.Parameter or (not plain and isinstance(tensor, nn.Parameter)):
-        return torch.Tensor._make_subclass(nn.Parameter, twin, tensor.requires_grad)
-    return twin.requires_grad_(tensor.is_leaf) if tensor.requires_grad else twin
+        return torch.Tensor._make_subclass(nn.Parameter, meta, tensor.requires_grad)
+    return meta.requires_grad_(tensor.is_leaf) if tensor.requires_grad else meta
 
 
-class _Twins:
-    """The twins of a network's modules and tensors so far: each original has one."""
+class _MetaCopies:
+    """The copies of a network's modules and tensors so far: each original has one."""
 
     def __init__(self, dtype: torch.dtype | None) -> None:
         self._dtype = dtype
@@ -117,10 +117,10 @@ class _Twins:
 
     def tensor(self, tensor: torch.Tensor) -> torch.Tensor:
         """The meta tensor of the same class, shape and strides."""
-        twin = self._known.get(id(tensor))
-        if twin is None:
-            twin = self._known[id(tensor)] = meta_tensor(tensor, self._dtype)
-        return twin
+        copied = self._known.get(id(tensor))
+        if copied is None:
+            copied = self._known[id(tensor)] = meta_tensor(tensor, self._dtype)
+        return copied
 
     def module(self, module: nn.Module) -> nn.Module:
         """`copy.deepcopy` for modules, many times faster where a module's state is plain, and the same elsewhere."""
@@ -131,8 +131,8 @@ class _Twins:
         state = module.__dict__.copy()
         if _copies_itself(cls) or state["_forward_pre_hooks"] or state["_forward_hooks"]:
             return self._deep_copy(module)
-        twin: nn.Module = object.__new__(cls)
-        self._known[id(module)] = twin
+        copied: nn.Module = object.__new__(cls)
+        self._known[id(module)] = copied
         new = tuple(itertools.islice(state, len(_BASE))) == _BASE and not any(_hooks_of(state))
         if new:  # nobody hooked anything to it, as nearly always: what every module has need not be looked through
             state.update([(name, kind()) for name, kind in _HOOKS])
@@ -147,8 +147,8 @@ class _Twins:
         modules = state["_modules"]
         children = [(key, None if child is None else self.module(child)) for key, child in modules.items()]
         state["_modules"] = type(modules)(children)
-        object.__setattr__(twin, "__dict__", state)
-        return twin
+        object.__setattr__(copied, "__dict__", state)
+        return copied
 
     def _deep_copy(self, module: nn.Module) -> nn.Module:
         """Hooks may hold bound methods of the module and handles to remove themselves (lazy modules do both)."""

@@ -1,4 +1,4 @@
-"""Every maker of `costmodel.tracer.shapes` against torch's own answer, over many shapes and layouts."""
+"""Every shape function of `costmodel.tracer.meta_shapes` against torch's own answer, over many shapes and layouts."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 import costmodel as cm
+from costmodel.tracer.meta_shapes import IN_PLACE, META_SHAPES
 from costmodel.tracer.recorder import Recorder
 from costmodel.tracer.schema import read_arguments, schema_of
-from costmodel.tracer.shapes import IN_PLACE, MAKERS
 
 aten = torch.ops.aten
 sizes = st.integers(1, 5)
@@ -32,13 +32,13 @@ def laid_out(shape: tuple[int, ...], layout: str, dtype: torch.dtype = torch.flo
 
 
 def made_by(operator: Any, *args: Any) -> Any:
-    """What the operator's maker says of its results; None where it leaves them to torch."""
+    """What the operator's shape function says of its results; None where it leaves them to torch."""
     recorder, schema = Recorder(), schema_of(operator)
     tensors, attributes = read_arguments(schema, args, {})
-    blanks = MAKERS[operator]({name: recorder.spec(tensor) for name, tensor in tensors.items()}, attributes)
-    if blanks is None:
+    results = META_SHAPES[operator]({name: recorder.spec(tensor) for name, tensor in tensors.items()}, attributes)
+    if results is None:
         return None
-    results = (args[0],) if blanks is IN_PLACE else tuple(recorder.fill(blank)[0] for blank in blanks)
+    results = (args[0],) if results is IN_PLACE else tuple(recorder.fill(blank)[0] for blank in results)
     return results if schema.several else results[0]
 
 
@@ -51,19 +51,21 @@ def look(result: Any) -> Any:
 
 
 def agree(operator: Any, *args: Any) -> bool:
-    """Whether a maker answered; if it did, its answer must be torch's, and torch must have one."""
+    """Whether a shape function answered; if it did, its answer must be torch's, and torch must have one."""
     made = made_by(operator, *args)
     if made is not None:
         assert look(made) == look(operator(*args))
     return made is not None
 
 
-POINTWISE = [op for op in MAKERS if op._schema.name.split("::")[1].rstrip("_") in ("relu", "gelu", "hardtanh", "tanh")]
-BINARY = [op for op in MAKERS if op._schema.name.split("::")[1].rstrip("_") in ("add", "mul", "div", "sub")]
+POINTWISE = [
+    op for op in META_SHAPES if op._schema.name.split("::")[1].rstrip("_") in ("relu", "gelu", "hardtanh", "tanh")
+]
+BINARY = [op for op in META_SHAPES if op._schema.name.split("::")[1].rstrip("_") in ("add", "mul", "div", "sub")]
 
 
 def test_the_table_holds_what_networks_run() -> None:
-    names = {op._schema.name for op in MAKERS}
+    names = {op._schema.name for op in META_SHAPES}
     assert {"aten::relu_", "aten::addmm", "aten::convolution", "aten::native_batch_norm", "aten::add_"} <= names
     assert len(POINTWISE) >= 6
     assert len(BINARY) >= 12
@@ -122,7 +124,7 @@ VIEWS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 
 def convolved(x: torch.Tensor, weight: torch.Tensor, transposed: bool, *rest: Any) -> None:
-    """The maker's answer is that of a real convolution on a CPU, strides too."""
+    """The shape function's answer is that of a real convolution on a CPU, strides too."""
     spatial = x.dim() - 2
     stride, padding, dilation, groups, bias = rest or (2, weight.shape[-1] // 2, 1, 1, None)
     more = [int(transposed and max(stride, dilation) > 1)] * spatial

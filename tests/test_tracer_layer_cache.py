@@ -14,8 +14,8 @@ from torch import nn
 import costmodel as cm
 from costmodel.errors import TraceError
 from costmodel.networks import find
-from costmodel.tracer import spies
-from costmodel.tracer.leaves import SETTINGS
+from costmodel.tracer import module_tracker
+from costmodel.tracer.layer_cache import SETTINGS
 
 WAYS: tuple[dict[str, Any], ...] = (
     {"target": "cuda"},
@@ -30,7 +30,7 @@ WAYS: tuple[dict[str, Any], ...] = (
 def run(network: nn.Module, inputs: Any, **options: Any) -> cm.Trace:
     """The trace with every layer run."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(spies, "SETTINGS", {})
+        patch.setattr(module_tracker, "SETTINGS", {})
         return cm.trace(network, inputs, **options)
 
 

@@ -18,16 +18,16 @@ from typing import Any
 
 import torch
 
-Plain = Callable[..., Any]
-"""The operator without the overlay; composite operators inside it do see the overlay."""
+Original = Callable[..., Any]
+"""The operator without the override; composite operators inside it do see the override."""
 
-Way = Callable[..., Any]
-"""How to run an operator: a function of the plain operator and its arguments. Defaults may be left out of these."""
+Override = Callable[..., Any]
+"""How to run an operator: a function of the original operator and its arguments. Defaults may be left out of these."""
 
-_NONE: Mapping[str, Way] = MappingProxyType({})
+_NONE: Mapping[str, Override] = MappingProxyType({})
 
 
-class Overlay:
+class DispatchOverride:
     """One layer of the dispatcher."""
 
     def __init__(self, device: str) -> None:
@@ -35,29 +35,29 @@ class Overlay:
         self._name = f"Autocast{device.upper()}"
         self._key = getattr(torch._C.DispatchKey, self._name)
         self._below = torch._C._dispatch_keyset_full_after(self._key)
-        self._ways: ContextVar[Mapping[str, Way]] = ContextVar(f"ways of {device}", default=_NONE)
-        self.ways_now = self._ways.get
-        """The ways in which this thread runs operators now, by operator."""
+        self._overrides: ContextVar[Mapping[str, Override]] = ContextVar(f"overrides of {device}", default=_NONE)
+        self.overrides_now = self._overrides.get
+        """The overrides in which this thread runs operators now, by operator."""
         self._registered: set[str] = set()
 
     @contextmanager
-    def __call__(self, ways: Mapping[str, Way]) -> Iterator[None]:
-        """While this lasts, this thread runs each named operator ("dropout", "lstm.input") its way."""
-        for operator in ways.keys() - self._registered:
+    def __call__(self, overrides: Mapping[str, Override]) -> Iterator[None]:
+        """While this lasts, this thread runs each named operator ("dropout", "lstm.input") by its override."""
+        for operator in overrides.keys() - self._registered:
             self._register(operator)
         before = torch.is_autocast_enabled(self._device)
-        token = self._ways.set(ways)
+        token = self._overrides.set(overrides)
         torch.set_autocast_enabled(self._device, True)
         try:
             with torch._C._IncludeDispatchKeyGuard(self._key):
                 yield
         finally:
             torch.set_autocast_enabled(self._device, before)
-            self._ways.reset(token)
+            self._overrides.reset(token)
 
     @contextmanager
     def lifted(self) -> Iterator[None]:
-        """Inside the overlay, run something without it."""
+        """Inside the override, run something without it."""
         with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(self._key)):
             yield
 
@@ -69,12 +69,12 @@ class Overlay:
 
     def _register(self, operator: str) -> None:
         name, _, overload = operator.partition(".")
-        plain = getattr(getattr(torch.ops.aten, name), overload or "default")
+        original = getattr(getattr(torch.ops.aten, name), overload or "default")
 
         def kernel(keys: Any, *args: Any, **kwargs: Any) -> Any:
-            way = self._ways.get().get(operator)
-            below = functools.partial(plain.redispatch, keys & self._below)
-            return below(*args, **kwargs) if way is None else way(below, *args, **kwargs)
+            override = self._overrides.get().get(operator)
+            below = functools.partial(original.redispatch, keys & self._below)
+            return below(*args, **kwargs) if override is None else override(below, *args, **kwargs)
 
         self._library.impl(operator, kernel, self._name, with_keyset=True)
         self._registered.add(operator)

@@ -2,8 +2,8 @@
 
 On meta tensors torch works out an operator's outputs by running its decomposition in Python: 1 ms for a matrix product,
 1.4 ms for a batch norm. Where the answer is plain (dense, contiguous tensors of one dtype) it is given here in
-microseconds. A maker returns None whenever it is not certain, and torch is asked instead, which also words the error if
-the shapes do not fit. A test holds every maker against torch's own meta kernels.
+microseconds. A shape function returns None whenever it is not certain, and torch is asked instead, which also words
+the error if the shapes do not fit. A test holds every shape function against torch's own meta kernels.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from costmodel.tracer.inputs import DTYPE_NAMES, DTYPES
 aten = torch.ops.aten
 
 
-class Blank(NamedTuple):
-    """A new tensor without its memory: it fills a storage of its own."""
+class MetaTensor(NamedTuple):
+    """A new meta tensor as data: it fills a storage of its own."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -30,12 +30,12 @@ class Blank(NamedTuple):
 
 Inputs: TypeAlias = Mapping[str, TensorSpec]
 Attributes: TypeAlias = Mapping[str, Any]
-Made: TypeAlias = tuple[Blank, ...] | None
-Maker: TypeAlias = Callable[[Inputs, Attributes], Made]
+Results: TypeAlias = tuple[MetaTensor, ...] | None
+ShapeFunction: TypeAlias = Callable[[Inputs, Attributes], Results]
 """From an operation's tensors and other arguments, by name, to what it returns; None where torch must be asked."""
 
-IN_PLACE: Made = ()
-"""No blanks: the operator returns its first input, which it wrote."""
+IN_PLACE: Results = ()
+"""No results: the operator returns its first input, which it wrote."""
 
 _FLOATING = frozenset(name for name, dtype in DTYPES.items() if dtype.is_floating_point)
 
@@ -98,32 +98,32 @@ def _one_layout(shape: tuple[int, ...]) -> bool:
     return 0 not in shape
 
 
-def _blank(shape: tuple[int, ...], dtype: str) -> Blank:
-    return Blank(shape, dtype, row_major(shape))
+def _contiguous(shape: tuple[int, ...], dtype: str) -> MetaTensor:
+    return MetaTensor(shape, dtype, row_major(shape))
 
 
-def _same(like: TensorSpec) -> Blank:
+def _same(like: TensorSpec) -> MetaTensor:
     """A new tensor like a contiguous one."""
-    return _blank(like.shape, like.dtype)
+    return _contiguous(like.shape, like.dtype)
 
 
-def _empty(_: Inputs, to: Attributes) -> Made:
+def _empty(_: Inputs, to: Attributes) -> Results:
     plain = to.get("layout") in (None, "strided") and not to.get("pin_memory") and to.get("memory_format") is None
     dtype = to.get("dtype") or DTYPE_NAMES[torch.get_default_dtype()]
-    return (_blank(to["size"], dtype),) if plain and min(to["size"], default=0) >= 0 else None
+    return (_contiguous(to["size"], dtype),) if plain and min(to["size"], default=0) >= 0 else None
 
 
-def _unary(given: Inputs, _: Attributes) -> Made:
+def _unary(given: Inputs, _: Attributes) -> Results:
     (tensor,) = given.values()
     return (_same(tensor),) if is_plain(tensor) else None
 
 
-def _unary_in_place(given: Inputs, _: Attributes) -> Made:
+def _unary_in_place(given: Inputs, _: Attributes) -> Results:
     (tensor,) = given.values()
     return IN_PLACE if tensor.dtype in _FLOATING else None
 
 
-def _binary(given: Inputs, to: Attributes) -> Made:
+def _binary(given: Inputs, to: Attributes) -> Results:
     tensor, other = given["self"], given.get("other")
     if other is None:
         return (_same(tensor),) if isinstance(to.get("other"), (int, float)) and is_plain(tensor) else None
@@ -131,7 +131,7 @@ def _binary(given: Inputs, to: Attributes) -> Made:
     return (_same(tensor),) if alike and is_plain(tensor) and _is_contiguous(other) else None
 
 
-def _binary_in_place(given: Inputs, to: Attributes) -> Made:
+def _binary_in_place(given: Inputs, to: Attributes) -> Results:
     tensor, other = given["self"], given.get("other")
     if other is None:
         fits = isinstance(to.get("other"), (int, float))
@@ -140,20 +140,20 @@ def _binary_in_place(given: Inputs, to: Attributes) -> Made:
     return IN_PLACE if fits and tensor.dtype in _FLOATING else None
 
 
-def _addmm(given: Inputs, _: Attributes) -> Made:
+def _addmm(given: Inputs, _: Attributes) -> Results:
     bias, mat1, mat2 = given["self"], given["mat1"], given["mat2"]
     (rows, inner), wide = _matrix(mat1), _matrix(mat2)
     fits = inner == wide[0] and bias.shape == wide[1:] and bias.dtype == mat1.dtype == mat2.dtype
-    return (_blank((rows, wide[1]), mat1.dtype),) if fits else None
+    return (_contiguous((rows, wide[1]), mat1.dtype),) if fits else None
 
 
-def _mm(given: Inputs, _: Attributes) -> Made:
+def _mm(given: Inputs, _: Attributes) -> Results:
     mat1, mat2 = given["self"], given["mat2"]
     (rows, inner), (other, columns) = _matrix(mat1), _matrix(mat2)
-    return (_blank((rows, columns), mat1.dtype),) if inner == other and mat1.dtype == mat2.dtype else None
+    return (_contiguous((rows, columns), mat1.dtype),) if inner == other and mat1.dtype == mat2.dtype else None
 
 
-def _grouped_mm(given: Inputs, to: Attributes) -> Made:
+def _grouped_mm(given: Inputs, to: Attributes) -> Results:
     """Products of float32, which devices run but torch's meta kernel refuses; rows fill 16 bytes, as it would ask."""
     first, second, offs = given["self"], given["mat2"], given.get("offs")
     groups = None if offs is None else offs.shape[0]
@@ -167,7 +167,7 @@ def _grouped_mm(given: Inputs, to: Attributes) -> Made:
     if ranks not in _GROUPED or groups is None or not fits or ragged:
         return None
     shape = (first.shape[-2], columns)
-    return (_blank((groups, *shape) if ranks == (2, 2) else shape, dtype),)
+    return (_contiguous((groups, *shape) if ranks == (2, 2) else shape, dtype),)
 
 
 _GROUPED = ((2, 3), (3, 2), (2, 2))
@@ -179,7 +179,7 @@ def _matrix(tensor: TensorSpec) -> tuple[int, int]:
     return (shape[0], shape[1]) if len(shape) == 2 else (-1, -2)
 
 
-def _convolution(given: Inputs, to: Attributes) -> Made:
+def _convolution(given: Inputs, to: Attributes) -> Results:
     """The output has its channels last if torch takes the input or the weight for such, as in cuDNN and oneDNN.
 
     (ConvUtils.h: cudnn_conv_suggest_memory_format, mkldnn_conv_use_channels_last; torch's meta kernel does otherwise.)
@@ -221,7 +221,7 @@ def _convolution(given: Inputs, to: Attributes) -> Made:
     else:
         innermost = suggests_channels_last(tensor.shape, tensor.strides)
         innermost = innermost or suggests_channels_last(weight.shape, weight.strides)
-    return (Blank(shape, dtype, channels_last(shape) if innermost else row_major(shape)),)
+    return (MetaTensor(shape, dtype, channels_last(shape) if innermost else row_major(shape)),)
 
 
 def _as_image(signal: TensorSpec) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -230,15 +230,15 @@ def _as_image(signal: TensorSpec) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return (n, channels, 1, length), (far, step, length * near, near)
 
 
-def _max_pool(given: Inputs, to: Attributes) -> Made:
+def _max_pool(given: Inputs, to: Attributes) -> Results:
     """Output, and the index of each maximum."""
     shape = _pooled(given["self"], to, to["dilation"])
-    return None if shape is None else (_blank(shape, given["self"].dtype), _blank(shape, "int64"))
+    return None if shape is None else (_contiguous(shape, given["self"].dtype), _contiguous(shape, "int64"))
 
 
-def _average_pool(given: Inputs, to: Attributes) -> Made:
+def _average_pool(given: Inputs, to: Attributes) -> Results:
     shape = _pooled(given["self"], to, (1,))
-    return None if shape is None else (_blank(shape, given["self"].dtype),)
+    return None if shape is None else (_contiguous(shape, given["self"].dtype),)
 
 
 def _pooled(tensor: TensorSpec, to: Attributes, dilation: tuple[int, ...]) -> tuple[int, ...] | None:
@@ -256,13 +256,13 @@ def _pooled(tensor: TensorSpec, to: Attributes, dilation: tuple[int, ...]) -> tu
     return (*tensor.shape[:2], *out)
 
 
-def _adaptive_average(given: Inputs, to: Attributes) -> Made:
+def _adaptive_average(given: Inputs, to: Attributes) -> Results:
     (tensor,), size = given.values(), to["output_size"]
     fits = len(tensor.shape) == 4 and len(size) == 2 and min(size) > 0 and is_plain(tensor)
-    return (_blank((*tensor.shape[:2], *size), tensor.dtype),) if fits else None
+    return (_contiguous((*tensor.shape[:2], *size), tensor.dtype),) if fits else None
 
 
-def _batch_norm(given: Inputs, _: Attributes) -> Made:
+def _batch_norm(given: Inputs, _: Attributes) -> Results:
     """Output, and mean and inverse deviation of each channel."""
     tensor = given["input"]
     if len(given) != 5 or len(tensor.shape) < 2 or tensor.dtype != "float32" or not is_plain(tensor):
@@ -271,22 +271,22 @@ def _batch_norm(given: Inputs, _: Attributes) -> Made:
     for vector in given.values():
         if vector is not tensor and (vector.shape != channels or vector.dtype != "float32"):
             return None
-    statistics = _blank(channels, "float32")
+    statistics = _contiguous(channels, "float32")
     return (_same(tensor), statistics, statistics)
 
 
-def _cudnn_batch_norm(given: Inputs, to: Attributes) -> Made:
+def _cudnn_batch_norm(given: Inputs, to: Attributes) -> Results:
     """The same with the bytes that cuDNN sets aside, of which there are none; no statistics in evaluation."""
-    made = _batch_norm(given, to)
-    if made is None:
+    normalised = _batch_norm(given, to)
+    if normalised is None:
         return None
-    return (*made, _ASIDE) if to["training"] else (made[0], _NO_STATISTICS, _NO_STATISTICS, _ASIDE)
+    return (*normalised, _ASIDE) if to["training"] else (normalised[0], _NO_STATISTICS, _NO_STATISTICS, _ASIDE)
 
 
-_NO_STATISTICS, _ASIDE = Blank((0,), "float32", (1,)), Blank((0,), "uint8", (1,))
+_NO_STATISTICS, _ASIDE = MetaTensor((0,), "float32", (1,)), MetaTensor((0,), "uint8", (1,))
 
 
-def _layer_norm(given: Inputs, to: Attributes) -> Made:
+def _layer_norm(given: Inputs, to: Attributes) -> Results:
     """Output, and the mean and inverse deviation of each row."""
     tensor, shape = given["input"], to["normalized_shape"]
     weight, bias = given.get("weight"), given.get("bias")
@@ -295,11 +295,11 @@ def _layer_norm(given: Inputs, to: Attributes) -> Made:
         return None
     if not (weight.shape == bias.shape == shape and tensor.dtype == weight.dtype == bias.dtype == "float32"):
         return None
-    statistics = _blank((*tensor.shape[:rows], *(1 for _ in shape)), "float32")
+    statistics = _contiguous((*tensor.shape[:rows], *(1 for _ in shape)), "float32")
     return (_same(tensor), statistics, statistics)
 
 
-def _mean(given: Inputs, to: Attributes) -> Made:
+def _mean(given: Inputs, to: Attributes) -> Results:
     (tensor,), dim = given.values(), to.get("dim")
     rank = len(tensor.shape)
     if not dim or to.get("dtype") is not None or not is_plain(tensor) or any(not -rank <= d < rank for d in dim):
@@ -308,10 +308,10 @@ def _mean(given: Inputs, to: Attributes) -> Made:
     if len(gone) != len(dim):
         return None
     kept = tuple(1 if i in gone else n for i, n in enumerate(tensor.shape) if to["keepdim"] or i not in gone)
-    return (_blank(kept, tensor.dtype),)
+    return (_contiguous(kept, tensor.dtype),)
 
 
-def _embedding(given: Inputs, _: Attributes) -> Made:
+def _embedding(given: Inputs, _: Attributes) -> Results:
     """Only raises RuntimeError for what cannot be an index, which some versions of torch let pass on meta tensors."""
     dtype = given["indices"].dtype
     if dtype not in ("int64", "int32"):
@@ -319,13 +319,13 @@ def _embedding(given: Inputs, _: Attributes) -> Made:
     return None
 
 
-def _softmax(given: Inputs, to: Attributes) -> Made:
+def _softmax(given: Inputs, to: Attributes) -> Results:
     (tensor,) = given.values()
     rank = len(tensor.shape)
     return None if to["half_to_float"] or not -rank <= to["dim"] < rank else _unary(given, to)
 
 
-def _cat(given: Inputs, to: Attributes) -> Made:
+def _cat(given: Inputs, to: Attributes) -> Results:
     dim = to["dim"]
     tensors = iter(given.values())
     first = next(tensors, None)
@@ -343,7 +343,7 @@ def _cat(given: Inputs, to: Attributes) -> Made:
         if tensor.dtype != dtype or not (tensor.strides == strides or _is_contiguous(tensor)):
             return None
         whole += size[dim]
-    return (_blank((*before, whole, *after), dtype),)
+    return (_contiguous((*before, whole, *after), dtype),)
 
 
 _UNARY = (
@@ -369,8 +369,8 @@ def _overloads(name: str) -> list[Any]:
     return [operator for operator in found if str(operator._schema.arguments[0].type) == "Tensor"]
 
 
-def _makers() -> dict[Any, Maker]:
-    table: dict[Any, Maker] = {
+def _meta_shapes() -> dict[Any, ShapeFunction]:
+    table: dict[Any, ShapeFunction] = {
         aten.empty.memory_format: _empty,
         aten.addmm.default: _addmm,
         aten.mm.default: _mm,
@@ -394,5 +394,5 @@ def _makers() -> dict[Any, Maker]:
     return table
 
 
-MAKERS: Mapping[Any, Maker] = _makers()
+META_SHAPES: Mapping[Any, ShapeFunction] = _meta_shapes()
 """By operator."""

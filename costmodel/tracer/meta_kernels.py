@@ -176,7 +176,7 @@ def _mkldnn_rnn_layer_backward(
 
 aten = torch.ops.aten
 
-KERNELS: Mapping[Any, Callable[..., Any]] = {
+META_KERNELS: Mapping[Any, Callable[..., Any]] = {
     aten._cudnn_rnn.default: _cudnn_rnn,
     aten._cudnn_rnn_backward.default: _cudnn_rnn_backward,
     aten.mkldnn_rnn_layer.default: _mkldnn_rnn_layer,

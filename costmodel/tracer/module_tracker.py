@@ -1,4 +1,4 @@
-"""Which module runs when: a spy before each module's forward tells the recorder, and notes what came out."""
+"""Which module runs when: a tracker before each module's forward tells the recorder, and notes what came out."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from torch import nn
 
 from costmodel.graph import FORWARD, Module
 from costmodel.tracer.inputs import shapes_of, tensors_in
-from costmodel.tracer.leaves import SETTINGS, Leaves
+from costmodel.tracer.layer_cache import SETTINGS, LayerCache
+from costmodel.tracer.meta_copy import Paths
 from costmodel.tracer.recorder import Recorder
-from costmodel.tracer.twin import Paths
 
 _SETTINGS = (
     "dilation", "embed_dim", "embedding_dim", "groups", "hidden_size", "in_channels", "in_features", "inplace",
@@ -27,27 +27,27 @@ _SETTINGS = (
 """What of a layer's settings its formulas need, where it holds parameters."""
 
 
-class Spy:
+class ModuleTracker:
     """Stands before a module's forward."""
 
     def __init__(
-        self, path: str, module: nn.Module, recorder: Recorder, clock: Iterator[int], leaves: Leaves | None
+        self, path: str, module: nn.Module, recorder: Recorder, clock: Iterator[int], layer_cache: LayerCache | None
     ) -> None:
         self.path, self.module, self.forward = path, module, module.forward
-        self.leaves = leaves
+        self.layer_cache = layer_cache
         self.recorder, self.clock = recorder, clock
         self.calls = 0
         self.first_call: int | None = None
         self.output_shape: tuple[int, ...] | None = None
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Spy:
-        """A spy of the same layer for a copy that a forward makes of its module; the copy dies when its holder does."""
+    def __deepcopy__(self, memo: dict[int, Any]) -> ModuleTracker:
+        """A tracker for a copy that a forward makes of this module; that copy dies when its holder does."""
         copied = weakref.proxy(copy.deepcopy(self.module, memo))
-        spy = copy.copy(self)
-        spy.module, spy.leaves = copied, None
+        tracker = copy.copy(self)
+        tracker.module, tracker.layer_cache = copied, None
         if getattr(self.forward, "__self__", None) is self.module:
-            spy.forward = functools.partial(self.forward.__func__, copied)
-        return spy
+            tracker.forward = functools.partial(self.forward.__func__, copied)
+        return tracker
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The module's forward."""
@@ -57,8 +57,8 @@ class Spy:
             self.first_call = next(self.clock)
         recorder.enter(self.path)
         try:
-            if self.leaves is not None and len(args) == 1 and not kwargs:
-                output = self.leaves.run(self.module, self.forward, args[0])
+            if self.layer_cache is not None and len(args) == 1 and not kwargs:
+                output = self.layer_cache.run(self.module, self.forward, args[0])
             else:
                 output = self.forward(*args, **kwargs)
         except Exception:
@@ -80,33 +80,35 @@ def _describe(path: str, module: nn.Module, arguments: Any) -> str:
     return f"{name}, {type(module).__name__}({settings}) given {shapes_of(arguments)},"
 
 
-def spy_on(modules: Paths, recorder: Recorder, leaves: Leaves | None) -> list[Spy]:
-    """Put a spy into each module of a twin, which nobody else has; with `leaves`, plain layers need not be run."""
+def track_modules(modules: Paths, recorder: Recorder, layer_cache: LayerCache | None) -> list[ModuleTracker]:
+    """Put a tracker into each module of a meta copy; with `layer_cache`, plain layers need not be run."""
     clock = itertools.count()
-    spies = []
+    trackers = []
     for path, module in modules:
-        plain = leaves is not None and type(module) in SETTINGS and "forward" not in module.__dict__
-        spy = module.__dict__["forward"] = Spy(path, module, recorder, clock, leaves if plain else None)
-        spies.append(spy)
-    return spies
+        plain = layer_cache is not None and type(module) in SETTINGS and "forward" not in module.__dict__
+        tracker = module.__dict__["forward"] = ModuleTracker(
+            path, module, recorder, clock, layer_cache if plain else None
+        )
+        trackers.append(tracker)
+    return trackers
 
 
-def dismiss(modules: Paths) -> None:
-    """Take the spies out: a spy holds its module, and the twin would have to wait for the garbage collector."""
+def untrack_modules(modules: Paths) -> None:
+    """Take the trackers out: a tracker holds its module, and the copy would have to wait for the garbage collector."""
     for _, module in modules:
         module.__dict__.pop("forward", None)
 
 
-def modules_of(modules: Paths, spies: list[Spy]) -> tuple[Module, ...]:
+def modules_of(modules: Paths, trackers: list[ModuleTracker]) -> tuple[Module, ...]:
     """In the order of their first calls, then those never called."""
     found = []
-    for (path, module), spy in zip(modules, spies, strict=True):
+    for (path, module), tracker in zip(modules, trackers, strict=True):
         state = module.__dict__
         named = [name for name in _SETTINGS if name in state] if module._parameters else ()
         settings = {name: state[name] for name in named if _is_plain(state[name])}
         leaf = not module._modules or not any(child is not None for child in module._modules.values())
-        order = math.inf if spy.first_call is None else spy.first_call
-        found.append((order, Module(path, type(module).__name__, leaf, spy.calls, spy.output_shape, settings)))
+        order = math.inf if tracker.first_call is None else tracker.first_call
+        found.append((order, Module(path, type(module).__name__, leaf, tracker.calls, tracker.output_shape, settings)))
     return tuple(module for _, module in sorted(found, key=lambda entry: entry[0]))
 
 

@@ -17,10 +17,10 @@ import torch
 from torch import nn
 
 from costmodel.graph import TensorSpec
-from costmodel.tracer.autocast import casts_now
+from costmodel.tracer.autocast import overrides_now
+from costmodel.tracer.meta_shapes import IN_PLACE, ShapeFunction
 from costmodel.tracer.recorder import Recorder
 from costmodel.tracer.schema import Schema, operator_of, schema_of
-from costmodel.tracer.shapes import IN_PLACE, Maker
 
 _CONVOLUTION = ("stride", "padding", "dilation", "groups", "padding_mode")
 _BATCH_NORM = ("momentum", "eps", "track_running_stats")
@@ -49,23 +49,23 @@ class _Pattern(NamedTuple):
     """The one operation of a kind of layers."""
 
     schema: Schema
-    maker: Maker
+    shape_function: ShapeFunction
     attributes: Mapping[str, Any]
     tensors: tuple[tuple[str, str | None], ...]
     """The operator's tensors, each with the name that the layer has for it: None for the layer's input."""
 
 
 _Kind: TypeAlias = tuple[Any, ...]
-_Way: TypeAlias = Callable[[nn.Module, torch.Tensor], torch.Tensor | None]
+Replay: TypeAlias = Callable[[nn.Module, torch.Tensor], torch.Tensor | None]
 """From a layer and its input to its output; None where the layer has to be run."""
 
 
-class Leaves:
+class LayerCache:
     """The kinds of layers that one trace has seen."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
-        self._ways: dict[_Kind, _Way] = {}
+        self._replays: dict[_Kind, Replay] = {}
 
     def run(self, module: nn.Module, forward: Callable[[torch.Tensor], Any], given: Any) -> Any:
         """What `forward`, the plain forward of a module of a class in SETTINGS, returns for one input."""
@@ -73,18 +73,18 @@ class Leaves:
             return forward(given)
         kind = _kind(module, given)
         try:
-            way = self._ways.get(kind)
+            replay = self._replays.get(kind)
         except TypeError:  # a setting is a list, which nothing can be remembered by
             return forward(given)
-        if way is not None:
-            output = way(module, given)
+        if replay is not None:
+            output = replay(module, given)
             return forward(given) if output is None else output
         begun = len(self._recorder.operations)
         output = forward(given)
-        self._ways[kind] = self._way(module, given, output, begun)
+        self._replays[kind] = self._replay_of(module, given, output, begun)
         return output
 
-    def _way(self, module: nn.Module, given: torch.Tensor, output: Any, begun: int) -> _Way:
+    def _replay_of(self, module: nn.Module, given: torch.Tensor, output: Any, begun: int) -> Replay:
         """How to do without running a layer like this one, which was just run."""
         operations = self._recorder.operations[begun:]
         if not operations and output is given:
@@ -92,8 +92,8 @@ class Leaves:
         if len(operations) != 1 or not isinstance(output, torch.Tensor):
             return _unknown
         operator = operator_of(operations[0])
-        maker = self._recorder.makers.get(operator)
-        if maker is None:
+        shape_function = self._recorder.shape_functions.get(operator)
+        if shape_function is None:
             return _unknown
         operation, spec, own = operations[0], self._recorder.spec, _own_tensors(module)
         names: dict[TensorSpec, str | None] = {spec(tensor): name for name, tensor in own}
@@ -103,11 +103,11 @@ class Leaves:
             len(names) != len(own) + 1
             or not names.keys() >= set(operation.inputs.values())
             or spec(output) != operation.outputs[0]
-            or not _are_told(operation.attributes, settings)
+            or not _are_settings(operation.attributes, settings)
         ):
             return _unknown
         arguments = tuple((argument, names[tensor]) for argument, tensor in operation.inputs.items())
-        pattern = _Pattern(schema_of(operator), maker, operation.attributes, arguments)
+        pattern = _Pattern(schema_of(operator), shape_function, operation.attributes, arguments)
         return functools.partial(self._write, pattern)
 
     def _write(self, pattern: _Pattern, module: nn.Module, given: torch.Tensor) -> torch.Tensor | None:
@@ -115,16 +115,16 @@ class Leaves:
         recorder, own = self._recorder, dict(_own_tensors(module))
         spec = recorder.spec(given)
         inputs = {argument: spec if name is None else recorder.spec(own[name]) for argument, name in pattern.tensors}
-        blanks = pattern.maker(inputs, pattern.attributes)
-        if blanks is None:
+        results = pattern.shape_function(inputs, pattern.attributes)
+        if results is None:
             return None
         recorder.begin()
-        if blanks is IN_PLACE:
+        if results is IN_PLACE:
             output, kept = given, spec
         else:
             with torch._C._DisableTorchDispatch():  # type: ignore[attr-defined]
-                output, kept = recorder.fill(blanks[0])
-        outputs = (kept, *[recorder.dropped(blank) for blank in blanks[1:]])
+                output, kept = recorder.fill(results[0])
+        outputs = (kept, *[recorder.dropped(result) for result in results[1:]])
         recorder.write(pattern.schema, inputs, outputs, pattern.attributes)
         return output
 
@@ -144,7 +144,7 @@ def _is_plain(given: Any) -> bool:
         and given.is_meta
         and not torch.is_grad_enabled()
         and not torch.is_inference_mode_enabled()
-        and not casts_now()
+        and not overrides_now()
         and torch._C._len_torch_dispatch_stack() == 1
         and not torch._C._len_torch_function_stack()  # type: ignore[attr-defined]
         and torch._C._functorch.peek_interpreter_stack() is None
@@ -173,13 +173,13 @@ def _own_tensors(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
     ]
 
 
-def _are_told(attributes: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
+def _are_settings(attributes: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
     """Whether the operator's numbers are the layer's settings, not worked out from them and a shape.
 
     (A convolution that is padded to keep its size works its padding out; so does a pool for a size that is left open.)
     """
-    told = [(attributes[name], setting) for name, setting in settings.items() if name in attributes]
+    pairs = [(attributes[name], setting) for name, setting in settings.items() if name in attributes]
     return all(
         number == setting or (isinstance(number, tuple) and number == (setting,) * len(number))
-        for number, setting in told
+        for number, setting in pairs
     )
