@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 from torch import nn
 
-from costmodel.networks.alexnet import alexnet, alexnet28, alexnet_fashion, alexnet_grouped
+from costmodel.networks.book.alexnet import alexnet, alexnet28, alexnet_fashion, alexnet_grouped
+from costmodel.networks.book.lenet import lenet, lenet_relu
+from costmodel.networks.book.vgg import vgg11, vgg11_slim, vgg13, vgg16, vgg19, vgg28
 from costmodel.networks.build import build
 from costmodel.networks.heads import KINDS, head_title
-from costmodel.networks.lenet import lenet, lenet_relu
-from costmodel.networks.vgg import vgg11, vgg11_slim, vgg13, vgg16, vgg19, vgg28
 from costmodel.tracer import Shape
 
 

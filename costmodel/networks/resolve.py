@@ -6,12 +6,13 @@ import difflib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import nn
 
 from costmodel.errors import InputError
 from costmodel.networks import imported, own, zoo
+from costmodel.networks.listing import NetworkInfo
 from costmodel.tracer import Shape, parse_shape
 
 _TORCHVISION = "torchvision:"
@@ -64,25 +65,6 @@ class Network:
         return named or tuple(fed)
 
 
-class NetworkInfo(NamedTuple):
-    """A line in the list of networks."""
-
-    name: str
-    """What `find` takes."""
-
-    title: str
-    """Its name for people."""
-
-    group: str
-    """"book", "variants", "torchvision classification" ..."""
-
-    input: str
-    """Its inputs without the batch: "1x224x224"; several with a comma between."""
-
-    classes: int | None
-    """How many classes it tells apart; None if it has none."""
-
-
 def find(
     spec: str, *, classes: int | None = None, real: bool = False, shapes: Sequence[Shape | str] | None = None
 ) -> Network:
@@ -108,8 +90,8 @@ def find(
     return _own(spec, classes, real, wanted)
 
 
-def names() -> list[NetworkInfo]:
-    """The networks that have a name: ours, ours with cheaper heads, torchvision's."""
+def list_names() -> list[NetworkInfo]:
+    """What `names` gives, from the networks themselves."""
     listed = []
     for name in (*own.NAMES, *own.VARIANTS):
         base, kind = own.split(name) or (name, "")
