@@ -1,4 +1,4 @@
-"""What a user writes, for mypy alone: every type is the class, and a wrong call is an error (else its ignore is unused).
+"""What a user writes, for mypy alone: each type is the class, and a wrong call is an error (or its ignore is unused).
 
 `make test` checks it with the package; pytest does not run it.
 """
