@@ -15,7 +15,7 @@ from torch.nn import functional
 import costmodel as cm
 from costmodel.cost import count
 from costmodel.errors import InputError, TraceError
-from costmodel.graph import BACKWARD, FORWARD, OPTIMIZER, Trace
+from costmodel.graph import BACKWARD, DTYPE_BYTES, FORWARD, OPTIMIZER, Trace
 from costmodel.tracer import Shape, parse_shape, trace
 from costmodel.tracer.meta_copy import copy_to_meta
 
@@ -480,3 +480,34 @@ class TestBadInput:
         assert parse_shape("3x224x224") == Shape((3, 224, 224))
         assert parse_shape(" 128:int64 ") == Shape((128,), "int64")
         assert parse_shape("3,4:bf16") == Shape((3, 4), "bfloat16")
+
+
+DTYPES = sorted({value for value in vars(torch).values() if isinstance(value, torch.dtype)}, key=str)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+class TestEveryElementType:
+    """Whatever torch can name is either traced or refused in one sentence."""
+
+    def test_its_bytes_are_those_of_torch(self, dtype: torch.dtype) -> None:
+        assert DTYPE_BYTES[str(dtype).removeprefix("torch.")] == dtype.itemsize
+
+    @pytest.mark.parametrize("run", [False, True], ids=["static", "run"])
+    def test_it_can_be_the_type_of_an_input(self, dtype: torch.dtype, run: bool) -> None:
+        shape = cm.Shape((1, 3), dtype)
+        assert shape == cm.Shape((1, 3), str(dtype)) == parse_shape(f"1x3:{shape.dtype}")
+        try:
+            traced = trace(nn.Flatten(0), shape, run=run)
+        except (InputError, TraceError) as error:
+            assert len(str(error)) < 300
+            assert str(dtype) not in FLATTENED
+        else:
+            assert traced.inputs[0].dtype == traced.outputs[0].dtype == shape.dtype
+            assert traced.inputs[0].nbytes == 3 * dtype.itemsize
+
+
+FLATTENED = {
+    f"torch.{name}"
+    for name in ("float32", "float16", "bfloat16", "float8_e8m0fnu", "int64", "uint16", "bool", "complex64", "bits8")
+}
+"""Types that no version may refuse."""

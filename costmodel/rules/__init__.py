@@ -75,7 +75,7 @@ def is_complex(operation: Operation) -> bool:
     return first is not None and first.dtype in _COMPLEX
 
 
-_COMPLEX = frozenset(name for name in DTYPE_BYTES if name.startswith("complex"))
+_COMPLEX = frozenset(name for name in DTYPE_BYTES if "complex" in name)
 
 _RULES: dict[str, Rule] = {}
 

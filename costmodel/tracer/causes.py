@@ -7,7 +7,7 @@ import re
 _RUN = "run it on the CPU (--run, or run=True)"
 _CAUSES: tuple[tuple[str, str], ...] = (
     (
-        r"quantized::",
+        r"quantized::|Quantized(Meta|CPU)",
         "is quantised: what it computes is hidden in operators without meta tensors; run it on the CPU (--run, or "
         "run=True), where its operators need rules of yours (costmodel.rule)",
     ),

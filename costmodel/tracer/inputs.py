@@ -21,14 +21,22 @@ DTYPE_NAMES: Mapping[torch.dtype, str] = {dtype: str(dtype).removeprefix("torch.
 _SHORT = {"fp64": "float64", "fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "half": "float16"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Shape:
-    """The shape and element type of one input; a type of None is the network's own."""
+    """The shape and element type of one input, with the batch."""
 
     sizes: tuple[int, ...]
     dtype: str | None = None
+    """The element type by torch's name; None for the network's own."""
+
     name: str | None = None
     """The forward's name for the argument, where inputs go by their names."""
+
+    def __init__(self, sizes: tuple[int, ...], dtype: str | torch.dtype | None = None, name: str | None = None) -> None:
+        """The type may be a torch.dtype. Raises InputError for a type that torch does not have."""
+        object.__setattr__(self, "sizes", sizes)
+        object.__setattr__(self, "dtype", None if dtype is None else dtype_name(dtype))
+        object.__setattr__(self, "name", name)
 
 
 _SHAPE = re.compile(r"\s*(?:([^\W\d]\w*)\s*=\s*)?(\d+(?:[x,]\d+)*)\s*(?::\s*(\w+))?\s*")
@@ -158,6 +166,11 @@ def _tensor(sizes: tuple[int, ...], dtype: torch.dtype, meta: bool) -> torch.Ten
     if meta:
         return torch.empty(sizes, dtype=dtype, device="meta")
     generator = torch.Generator().manual_seed(0)
-    if dtype.is_floating_point:
-        return torch.rand(sizes, generator=generator).to(dtype)
-    return torch.zeros(sizes, dtype=dtype)
+    try:
+        if dtype.is_floating_point:
+            return torch.rand(sizes, generator=generator).to(dtype)
+        return torch.zeros(sizes, dtype=dtype)
+    except RuntimeError:  # quantised types, and packed ones
+        raise InputError(
+            f"torch cannot fill a tensor of {DTYPE_NAMES[dtype]}: give the input as a tensor, or trace it without --run."
+        ) from None
