@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 
 from costmodel import device, networks, plots
+from costmodel.book.chapters.batch import batch
+from costmodel.book.engine import section as said
 from costmodel.book.exercises import answers, claims
 from costmodel.book.exercises.arithmetic import arithmetic
 from costmodel.book.exercises.bandwidth import bandwidth
-from costmodel.book.exercises.batch import batch_size, smallest_batch
 from costmodel.book.exercises.blocks import deeper, hidden_layers, hides_layers, stages, summary
 from costmodel.book.exercises.comparison import comparison
 from costmodel.book.exercises.footprint import footprint
@@ -20,9 +21,16 @@ from costmodel.book.exercises.heads import heads
 from costmodel.book.exercises.words import counted, listed, times
 from costmodel.book.model import Bullets, Figure, Formula, Paragraph, Section, Table
 from costmodel.book.study import CONV, FC, PARTS, REST, Study, distinct, heaviest, same_form
+from costmodel.devices import Device
 from costmodel.errors import InputError
 
 H200 = device("h200")
+
+
+def batch_size(studies: list[Study], machine: Device) -> Section:
+    return said(batch(studies, machine))
+
+
 _STUDIES: dict[str, Study] = {}
 
 
@@ -114,12 +122,6 @@ def test_the_batch_at_which_alexnets_first_fc_layer_turns() -> None:
     # the weights are read once, so their share of the traffic follows from batch 1 alone
     moved = study("alexnet").costs().total.moved_bytes
     assert frame.at[1, "weight_traffic_share"] == pytest.approx(4 * 46_764_746 / moved)
-
-
-def test_smallest_batch() -> None:
-    for threshold in (1, 2, 3, 28, 64, 65, 1000):
-        assert smallest_batch(lambda batch, threshold=threshold: batch >= threshold) == threshold
-    assert smallest_batch(lambda batch: False, limit=64) == 64
 
 
 def test_bandwidth_levers() -> None:
@@ -343,8 +345,10 @@ def test_studies_are_told_apart() -> None:
         raise AssertionError
 
     same = [Study(name, "make", unused) for name in ("a.py:make", "b.py:make", "a-py-make")]  # type: ignore[arg-type]
-    assert [each.title for each in distinct(same)] == ["a.py:make", "b.py:make", "a-py-make"]
-    assert [each.slug for each in same] == ["a-py-make", "b-py-make", "a-py-make2"]
+    apart = distinct(same)
+    assert [each.title for each in apart] == ["a.py:make", "b.py:make", "a-py-make"]
+    assert [each.slug for each in apart] == ["a-py-make", "b-py-make", "a-py-make2"]
+    assert [each.title for each in same] == ["make"] * 3
 
 
 def test_networks_of_one_form() -> None:

@@ -73,9 +73,9 @@ def report(name: str) -> Report:
         Paragraph(f"About {code(name)} and {plain(name)}."),
         Bullets((code(name), plain(name))),
         Formula((plain(name), "1 < 2 & 3")),
-        Table("t", name, frame, note=name, labels={"type": name}),
-        Table("folded", plain(name), frame, total=True, folded=True),
-        Figure("f", plain(name), draw=lambda: pytest.fail("renderers draw nothing")),
+        Table("t", title=name, frame=frame, note=name, labels={"type": name}),
+        Table("folded", title=plain(name), frame=frame, total=True, folded=True),
+        Figure("f", title=plain(name), draw=lambda: pytest.fail("renderers draw nothing")),
     )
     inner = Section(plain(name), blocks, answer=code(name), anchor="inner")
     return Report(
@@ -183,7 +183,7 @@ def test_cells() -> None:
             "verdict": ["holds", "refuted"],
         }
     )
-    table = grid(Table("t", "T", frame, labels={"peak_bytes": "at most"}, total=True))
+    table = grid(Table("t", title="T", frame=frame, labels={"peak_bytes": "at most"}, total=True))
     labels = [
         "layer",
         "output",
@@ -215,7 +215,7 @@ def test_a_minus_is_a_minus_and_a_date_stays_one() -> None:
     frame = pd.DataFrame(
         {"saving_bytes": [-2048], "explanation": ["rounded (-188,480) on 2017-08"], "date": ["2023-11"]}
     )
-    (cells,) = grid(Table("t", "T", frame)).rows
+    (cells,) = grid(Table("t", title="T", frame=frame)).rows
     assert [cell.text for cell in cells] == ["−2.00 KiB", "rounded (−188,480) on 2017-08", "2023-11"]
     assert cells[0].sort == -2048
     assert cells[1].css == "w"  # prose has room
@@ -226,14 +226,14 @@ def test_what_a_value_is_may_depend_on_its_row() -> None:
     # an H200's datasheet: 4.8 TB/s, FP8 at 1,978.9 TFLOP/s
     values = {"memory_bandwidth": 4_800_000_000_000, "fp8": 1_978_900_000_000_000, "memory_bytes": 2**34, "units": 132}
     frame = pd.DataFrame({"quantity": list(values), "value": list(values.values())})
-    rows = grid(Table("t", "T", frame)).rows
+    rows = grid(Table("t", title="T", frame=frame)).rows
     assert [(name.text, value.text, value.sort) for name, value in rows] == [
         ("bandwidth", "4.80 TB/s", 4_800_000_000_000),
         ("FP8", "1.98 PFLOP/s", 1_978_900_000_000_000),
         ("memory", "16.0 GiB", 2**34),
         ("multiprocessors or cores", "132", 132),
     ]
-    assert grid(Table("t", "T", frame)).columns[1].numeric
+    assert grid(Table("t", title="T", frame=frame)).columns[1].numeric
 
 
 def test_spans_and_names() -> None:

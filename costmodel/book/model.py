@@ -45,14 +45,17 @@ class Table:
     name: str
     """File name without its ending; once in a report."""
 
-    title: str
     frame: pd.DataFrame
+    title: str = ""
     note: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     """How a page heads a column whose name in the frame does not say it well."""
 
     total: bool = False
     """Whether the last row is the sum of the others."""
+
+    across: str = ""
+    """The column whose values a page spreads over columns beside one another, as a batch; a row each in the CSV."""
 
     folded: bool = False
     """Whether a page may show it closed: long tables that only some readers want."""
@@ -65,8 +68,8 @@ class Figure:
     name: str
     """File name without its ending; once in a report."""
 
-    title: str
     draw: Callable[[], Axes]
+    title: str = ""
     note: str = ""
 
 
@@ -85,6 +88,9 @@ class Section:
 
     anchor: str = ""
     """What links to it; made from the title if empty."""
+
+    numbers: Mapping[str, object] = field(default_factory=dict)
+    """The numbers that its sentences say, by the chapter that they belong to."""
 
     @property
     def link(self) -> str:
@@ -108,6 +114,19 @@ class Report:
 
     sections: tuple[Section, ...]
     footer: str = ""
+    own_numbers: Mapping[str, object] = field(default_factory=dict)
+    """Those of its title, lead and footer."""
+
+    @property
+    def numbers(self) -> Mapping[str, object]:
+        """What every chapter's sentences say, by the chapter. Raises ValueError if two have the same name."""
+        found = dict(self.own_numbers)
+        for section in self.sections:
+            for inner in section.walk():
+                if twice := found.keys() & inner.numbers.keys():
+                    raise ValueError(f"two chapters are called {', '.join(sorted(twice))}: give one a key of its own.")
+                found |= inner.numbers
+        return found
 
     @property
     def blocks(self) -> Iterator[Block]:

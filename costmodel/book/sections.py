@@ -48,21 +48,21 @@ def side_by_side(studies: Sequence[Study], device: Device) -> Section:
         (
             Table(
                 "networks",
-                "One image, unless a batch is given",
-                pd.DataFrame(networks),
+                title="One image, unless a batch is given",
+                frame=pd.DataFrame(networks),
                 note=f"Inference and training are peaks of requested memory, training at batch {BATCH} with SGD, "
                 f"momentum and weight decay. The bound is the least time on the {device.title}. {BEATEN}",
                 labels={"inference_peak_bytes": "inference", "training_peak_bytes": "training"},
             ),
             Figure(
                 "compare",
-                "Parameters against arithmetic, one image",
-                lambda: plots.compare({study.title: study.costs() for study in studies}),
+                title="Parameters against arithmetic, one image",
+                draw=lambda: plots.compare({study.title: study.costs() for study in studies}),
             ),
             Table(
                 "shares",
-                "What convolutions and fully connected layers have of each network",
-                pd.DataFrame(shares),
+                title="What convolutions and fully connected layers have of each network",
+                frame=pd.DataFrame(shares),
                 note=f"Outputs are what the layers write in a forward pass; time is the bound on the {device.title}.",
                 labels={"output_bytes_share": "of outputs"}
                 | {f"time_share_batch_{batch}": f"of time, batch\u00a0{batch}" for batch in (1, BATCH)},
@@ -70,8 +70,8 @@ def side_by_side(studies: Sequence[Study], device: Device) -> Section:
             ),
             Figure(
                 "shares",
-                f"Shares of one image's parameters, traffic, arithmetic and time on the {device.title}",
-                lambda: plots.shares(shown),
+                title=f"Shares of one image's parameters, traffic, arithmetic and time on the {device.title}",
+                draw=lambda: plots.shares(shown),
             ),
         ),
     )
@@ -108,8 +108,8 @@ def rooflines(studies: Sequence[Study], devices: Sequence[Device]) -> Section:
         batches = [study.prediction(device, batch) for batch in (1, BATCH)]
         return Figure(
             f"roofline-{study.slug}-{slug(device.name)}",
-            f"{study.title} on the {device.title}, batch 1 and {BATCH}",
-            lambda: plots.roofline(batches, title=f"{study.title} on the {device.title}"),
+            title=f"{study.title} on the {device.title}, batch 1 and {BATCH}",
+            draw=lambda: plots.roofline(batches, title=f"{study.title} on the {device.title}"),
         )
 
     return Section(
@@ -142,7 +142,9 @@ def _facts(devices: Sequence[Device]) -> list[Table]:
         return []
     title = "The devices' numbers and where they come from"
     note = "Peaks are those of dense arithmetic. The CSV has FLOP/s, B/s, bytes, Hz and seconds."
-    return [Table("devices", title, pd.DataFrame(rows), note, labels={"source": "source"}, folded=True)]
+    return [
+        Table("devices", title=title, frame=pd.DataFrame(rows), note=note, labels={"source": "source"}, folded=True)
+    ]
 
 
 def _movement(study: Study) -> str:
@@ -170,7 +172,12 @@ def checks(validations: Mapping[Study, Validation]) -> Section:
         "checks-layers": ("Layers that differ", [(s, row) for s, row in rows if row.difference and row.layer != TOTAL]),
     }
     blocks: list[Block] = [
-        Table(name, title, pd.DataFrame([_check(*entry) for entry in chosen]), folded=name != "checks-differing")
+        Table(
+            name,
+            title=title,
+            frame=pd.DataFrame([_check(*entry) for entry in chosen]),
+            folded=name != "checks-differing",
+        )
         for name, (title, chosen) in tables.items()
         if chosen
     ]
@@ -207,8 +214,8 @@ def layer_tables(studies: Sequence[Study], device: Device) -> Section:
             *(
                 Table(
                     f"{study.slug}-layers",
-                    study.title,
-                    _layers_frame(study, device),
+                    title=study.title,
+                    frame=_layers_frame(study, device),
                     note=f"{_unmodelled(study)}Bound: one image on the {device.title}.",
                     total=True,
                     folded=True,

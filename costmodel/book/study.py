@@ -7,6 +7,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
@@ -54,20 +55,30 @@ class Part(NamedTuple):
     flops: int
 
 
+@dataclass(frozen=True, eq=False)
 class Study:
-    """A network at any batch: traces, costs, memory and predictions, each computed when asked for and then kept."""
+    """A network at any batch: traces, costs, memory and predictions, each computed when it is first needed and kept."""
 
-    def __init__(
-        self, name: str, title: str, trace_of: Callable[[int, bool, str | None], Trace], network: Network | None = None
-    ) -> None:
-        """`trace_of(batch, train, dtype)` makes a trace; everything else follows from the traces."""
-        self.name = name
-        self.title = plain(title)
-        self.short = self.title.partition(" (")[0]
-        self.slug = slug(name)
-        self.network = network
-        self._trace_of = trace_of
-        self._kept: dict[Hashable, Any] = {}
+    name: str
+    title: str
+    trace_of: Callable[[int, bool, str | None], Trace]
+    """(batch, train, dtype) -> a trace, from which all else follows."""
+
+    network: Network | None = None
+    number: str = ""
+    """What tells its files from those of another network whose name gives the same ones."""
+
+    kept: dict[Hashable, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def short(self) -> str:
+        """Its title without where it is from: "AlexNet"."""
+        return self.title.partition(" (")[0]
+
+    @property
+    def slug(self) -> str:
+        """Its name for files and links."""
+        return slug(self.name) + self.number
 
     @classmethod
     def of(cls, network: Network, name: str = "", title: str = "") -> Study:
@@ -91,7 +102,7 @@ class Study:
             return trace(network.module, inputs, train=train, dtype=dtype, name=name, **training)
 
         title = title or (network.title if network.title != network.name else name)
-        return cls(name, title, trace_of, network)
+        return cls(name, plain(title), trace_of, network)
 
     @property
     def image(self) -> str:
@@ -100,7 +111,7 @@ class Study:
 
     def trace(self, batch: int = 1, train: bool = False, dtype: str | None = None) -> Trace:
         """The trace at a batch."""
-        return self._once(("trace", batch, train, dtype), lambda: self._trace_of(batch, train, dtype))
+        return self._once(("trace", batch, train, dtype), lambda: self.trace_of(batch, train, dtype))
 
     def costs(self, batch: int = 1, train: bool = False, dtype: str | None = None) -> Costs:
         """The costs at a batch."""
@@ -154,22 +165,22 @@ class Study:
         return cast("_T", self._once(("kept", key), make))
 
     def _once(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        if key not in self._kept:
-            self._kept[key] = make()
-        return self._kept[key]
+        if key not in self.kept:
+            self.kept[key] = make()
+        return self.kept[key]
 
 
 def distinct(studies: Sequence[Study]) -> list[Study]:
     """The studies with titles and slugs that tell them apart, where they had the same."""
     titles = Counter(study.title for study in studies)
     slugs: set[str] = set()
+    found = []
     for study in studies:
-        if titles[study.title] > 1:
-            study.title = study.short = plain(study.name)
-        number = next(n for n in itertools.count(1) if f"{study.slug}{n if n > 1 else ''}" not in slugs)
-        study.slug += str(number) if number > 1 else ""
-        slugs.add(study.slug)
-    return list(studies)
+        title = plain(study.name) if titles[study.title] > 1 else study.title
+        numbers = ("" if number == 1 else str(number) for number in itertools.count(1))
+        found.append(replace(study, title=title, number=next(n for n in numbers if slug(study.name) + n not in slugs)))
+        slugs.add(found[-1].slug)
+    return found
 
 
 def same_form(studies: Sequence[Study]) -> list[Study]:

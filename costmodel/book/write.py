@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
+
+import msgspec
 
 from costmodel import networks, plots
 from costmodel.book import html, markdown
@@ -42,7 +45,7 @@ def write_report(
     force: bool = False,
     progress: Progress | None = None,
 ) -> list[Path]:
-    """Write report.md, report.html, figures/*.svg and *.png, and tables/*.csv into a folder; return their paths.
+    """Write report.md, report.html, numbers.json, figures/*.svg and *.png, and tables/*.csv; return their paths.
 
     Args:
         models: what `networks.find` takes; the first is looked at most closely.
@@ -56,7 +59,7 @@ def write_report(
     """
     tell = progress or (lambda text, done, total: None)
     target = Path(folder)
-    check(target, ("report.md", "report.html"), force=force)  # before the work is done
+    check(target, ("report.md", "report.html", "numbers.json"), force=force)  # before the work is done
     report = gather(models, devices, tell, benches_for(models, target / "measurements"))
     check(target, _paths(report), force=force)
     pictures = dict(_drawn(report, tell))
@@ -64,6 +67,7 @@ def write_report(
     files = {
         "report.md": markdown.render(report).encode(),
         "report.html": html.render(report, drawings).encode(),
+        "numbers.json": numbers_json(report),
         **pictures,
         **{f"tables/{table.name}.csv": csv(table.frame).encode() for table in report.tables},
     }
@@ -124,9 +128,16 @@ def _witnesses(studies: Sequence[Study]) -> dict[str, Study]:
     }
 
 
+def numbers_json(report: Report) -> bytes:
+    """What the sentences of a report say: one JSON document, {chapter: {name: value}}, in base units."""
+    document = {"schema": "costmodel/numbers/1"} | msgspec.to_builtins(report.numbers)
+    return (json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
 def _paths(report: Report) -> list[str]:
     pictures = [f"figures/{figure.name}.{suffix}" for figure in report.figures for suffix in ("svg", "png")]
-    return ["report.md", "report.html", *pictures, *(f"tables/{table.name}.csv" for table in report.tables)]
+    tables = [f"tables/{table.name}.csv" for table in report.tables]
+    return ["report.md", "report.html", "numbers.json", *pictures, *tables]
 
 
 def _drawn(report: Report, tell: Progress) -> Iterator[tuple[str, bytes]]:

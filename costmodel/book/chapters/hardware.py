@@ -268,8 +268,8 @@ def _whole_table(bench: Bench, key: str) -> Table:
     frame = frame[[name for name in frame.columns if frame[name].notna().any()]]
     return Table(
         f"measured-{key}",
-        f"Whole networks on {bench.title}",
-        frame.astype(object).where(frame.notna(), None),
+        title=f"Whole networks on {bench.title}",
+        frame=frame.astype(object).where(frame.notna(), None),
         note="Error is predicted less measured, as a share of the measured; layers off: the sum of the layers' "
         "absolute errors as a share of their time; covered: the share of the time in layers whose interval holds what "
         "was measured; noise: how far rounds of the same run lie apart.",
@@ -319,8 +319,8 @@ def _named(comparison: Comparison) -> str:
 def _gap_figure(comparison: Comparison, key: str) -> Figure:
     return Figure(
         f"measured-{slug(comparison.run.model)}-{key}",
-        f"{_named(comparison)}: predicted (open) and measured (filled)",
-        lambda: plots.gaps(comparison, title=f"{_named(comparison)}, on {comparison.device_name}"),
+        title=f"{_named(comparison)}: predicted (open) and measured (filled)",
+        draw=lambda: plots.gaps(comparison, title=f"{_named(comparison)}, on {comparison.device_name}"),
     )
 
 
@@ -328,8 +328,8 @@ def _layer_table(comparison: Comparison, key: str) -> Table:
     frame = comparison_table(comparison)
     return Table(
         f"measured-{slug(comparison.run.model)}-layers-{key}",
-        f"{_named(comparison)}: layer by layer",
-        frame,
+        title=f"{_named(comparison)}: layer by layer",
+        frame=frame,
         note="Estimate from, to: the ends of its interval. The bound holds where nothing ran faster than it, or for a "
         "reason that is known: then the bound of what ran stands beside it. Why is said of every layer that is "
         "further off than the noise and outside its interval.",
@@ -362,8 +362,8 @@ def _sweep_figure(curves: Sequence[Sweep], key: str) -> Figure:
     where = "; ".join(f"{listed(who)}: {bends}" for bends, who in names.items())
     return Figure(
         f"measured-batches-{key}",
-        "Batch against throughput, predicted and measured",
-        lambda: plots.sweeps(curves)[0],
+        title="Batch against throughput, predicted and measured",
+        draw=lambda: plots.sweeps(curves)[0],
         note=f"From which batch on the images take more time than what is fixed (starts, weights). {where}.",
     )
 

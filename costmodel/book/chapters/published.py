@@ -56,8 +56,8 @@ def published_section(times: Sequence[PublishedTime]) -> Section:
         (
             Table(
                 "published-times",
-                "Published times beside our bounds",
-                pd.DataFrame(rows),
+                title="Published times beside our bounds",
+                frame=pd.DataFrame(rows),
                 note="Sources: jcjohnson/cnn-benchmarks (batch 16; AlexNet is BVLC's with grouped convolutions) and "
                 "soumith/convnet-benchmarks (batch 64 and 128; AlexNet is torchvision's). Forward and backward "
                 "without an optimizer. Winograd's bound is that with every 3×3 and 5×5 filter multiplied as seldom as "

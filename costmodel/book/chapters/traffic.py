@@ -49,8 +49,8 @@ def traffic_section(studies: Sequence[Study]) -> Section:
         *(
             Figure(
                 f"traffic-{study.slug}",
-                f"{study.title}: DRAM traffic of one image against the on-chip buffer",
-                lambda study=study: plots.traffic(_known(study), buffers=[EYERISS], title=study.title),  # type: ignore[misc]
+                title=f"{study.title}: DRAM traffic of one image against the on-chip buffer",
+                draw=lambda study=study: plots.traffic(_known(study), buffers=[EYERISS], title=study.title),  # type: ignore[misc]
                 note="A ring marks the knee, from which on no doubling of the buffer saves a tenth of the traffic. The "
                 f"grey line is at {iec(EYERISS)}, the buffer of Eyeriss.",
             )
@@ -58,8 +58,8 @@ def traffic_section(studies: Sequence[Study]) -> Section:
         ),
         Table(
             "traffic-buffers",
-            "One image behind buffers of several sizes",
-            pd.DataFrame([row for study in pair for row in _sizes(study)]),
+            title="One image behind buffers of several sizes",
+            frame=pd.DataFrame([row for study in pair for row in _sizes(study)]),
             note="Each layer by itself, in 16-bit words; partial sums that have to leave the chip as wide.",
             labels={"conv_bytes": "convolutions", "conv_bound_bytes": "their bound", "linear_bytes": "fully connected"},
         ),
@@ -68,8 +68,8 @@ def traffic_section(studies: Sequence[Study]) -> Section:
         *(
             Table(
                 f"{study.slug}-traffic",
-                f"{study.title} behind {iec(EYERISS)}, layer by layer",
-                traffic_table(_known(study).at(EYERISS)),
+                title=f"{study.title} behind {iec(EYERISS)}, layer by layer",
+                frame=traffic_table(_known(study).at(EYERISS)),
                 note="A tile is images × output channels × input channels × output rows × output columns.",
                 folded=True,
             )
@@ -204,8 +204,8 @@ def _fusion_section(pair: Sequence[Study]) -> Section:
             ),
             Table(
                 "fusion",
-                "One image, fused where it pays",
-                pd.DataFrame(rows),
+                title="One image, fused where it pays",
+                frame=pd.DataFrame(rows),
                 note="One by one: every operation by itself, activations and poolings too. Contractions: these alone, "
                 "one by one. Fused: the cheapest groups. Sums of two tensors end a group.",
                 labels={
@@ -219,8 +219,8 @@ def _fusion_section(pair: Sequence[Study]) -> Section:
             *(
                 Table(
                     f"{study.slug}-fusion",
-                    f"{study.title} behind {iec(_fused(study)[-1].buffer_bytes)}: the groups",
-                    fusion_table(_fused(study)[-1:]),
+                    title=f"{study.title} behind {iec(_fused(study)[-1].buffer_bytes)}: the groups",
+                    frame=fusion_table(_fused(study)[-1:]),
                     note="Alone: its contractions one by one; apart: its activations and poolings one by one. The tile "
                     "of fused layers is the last one's channels × rows × columns.",
                     folded=True,
@@ -230,8 +230,8 @@ def _fusion_section(pair: Sequence[Study]) -> Section:
             ),
             Table(
                 "fused-layer-paper",
-                "VGG's first five convolutions against Alwani et al., MICRO 2016, 32-bit words",
-                paper,
+                title="VGG's first five convolutions against Alwani et al., MICRO 2016, 32-bit words",
+                frame=paper,
                 labels={"theirs_bytes": "theirs", "ours_bytes": "ours", "explanation": "what it is"},
             ),
         ),

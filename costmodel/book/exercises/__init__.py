@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from costmodel.book.chapters.batch import batch
+from costmodel.book.engine import section
 from costmodel.book.exercises.arithmetic import arithmetic
 from costmodel.book.exercises.bandwidth import bandwidth
-from costmodel.book.exercises.batch import batch_size
 from costmodel.book.exercises.blocks import deeper, hidden_layers, hides_layers, stages
 from costmodel.book.exercises.claims import claims
 from costmodel.book.exercises.comparison import comparison
@@ -43,4 +44,4 @@ def answers(studies: Sequence[Study], variants: Mapping[Study, Sequence[Study]],
         family = [study for study in studies if len(stages(study)) == len(stages(blocked))]
         if len(family) > 1:
             sections.append(deeper(family, device))
-    return (*sections, batch_size(studies, device))
+    return (*sections, section(batch(studies, device)))

@@ -30,8 +30,8 @@ def arithmetic(study: Study) -> Section:
             Formula(tuple(_lines(study))),
             Table(
                 f"{study.slug}-arithmetic",
-                f"{study.title}: arithmetic of one image, layer by layer",
-                _frame(study),
+                title=f"{study.title}: arithmetic of one image, layer by layer",
+                frame=_frame(study),
                 note="MACs per weight: how many multiplications each weight takes part in for one image.",
                 labels={
                     "what": "",

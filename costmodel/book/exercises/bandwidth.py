@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import pandas as pd
 
-from costmodel.book.exercises.batch import launches
-from costmodel.book.exercises.words import BATCH, listed, times
+from costmodel.book.exercises.words import BATCH, counted, listed, times
 from costmodel.book.model import Block, Formula, Paragraph, Section, Table, code, slug
 from costmodel.book.study import FC, Study
 from costmodel.devices import PATHS, Device
 from costmodel.roofline import Prediction
-from costmodel.units import iec, percent, si
+from costmodel.units import iec, percent, seconds, si
 
 _HALF = "float16"
 
@@ -36,15 +35,15 @@ def bandwidth(study: Study, device: Device) -> Section:
         Formula(tuple(_ridges(one))),
         Table(
             f"{study.slug}-{slug(device.name)}-bounds",
-            f"{study.title} on the {device.title}: what binds each layer",
-            _bounds_frame(study, device),
+            title=f"{study.title} on the {device.title}: what binds each layer",
+            frame=_bounds_frame(study, device),
             note="ReLU and pooling move bytes and compute next to nothing: memory binds them at any batch. Layers that "
             "take no time are left out.",
         ),
         Table(
             f"{study.slug}-{slug(device.name)}-levers",
-            f"{study.title} on a better {device.title}",
-            _levers_frame(study, device),
+            title=f"{study.title} on a better {device.title}",
+            frame=_levers_frame(study, device),
             note=f"Two rows change one thing of the machine. {_HALF} changes two: a number is half as many bytes, and "
             "convolutions and matrix products run at another peak.",
         ),
@@ -174,3 +173,20 @@ def _training(study: Study, device: Device) -> str:
             f"{percent(update.bound_seconds / many.bound_seconds)} of a step with {BATCH}."
         )
     return text
+
+
+def launches(study: Study, device: Device) -> str:
+    """What starting the operations costs, which no bound has in: what is known of it, in a sentence or two."""
+    one = study.prediction(device)
+    started = sum(row.binding != "none" for row in one.operations)
+    text = f"Starting the {counted(started, 'operation')} of a pass is not in it"
+    if device.launch_seconds is None:
+        return (
+            f"{text}: what a start costs on this device is not known, but at "
+            f"{seconds(one.bound_seconds / started)} each the starts alone take as long as the bound at batch 1."
+        )
+    taken = started * device.launch_seconds
+    return (
+        f"{text}: at {seconds(device.launch_seconds)} each that is {seconds(taken)}, "
+        f"{times(taken / one.bound_seconds)} the bound at batch 1."
+    )

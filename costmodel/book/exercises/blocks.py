@@ -67,8 +67,8 @@ def hidden_layers(study: Study) -> Section:
         (
             Table(
                 f"{study.slug}-rows",
-                f"{study.title}: what each row of the summary holds",
-                _rows_frame(rows),
+                title=f"{study.title}: what each row of the summary holds",
+                frame=_rows_frame(rows),
                 note="Rows without weights (flatten, ReLU, dropout) are left out.",
                 labels={"layers_inside": "layers with weights", "what": "what they are"},
             ),
@@ -128,8 +128,8 @@ def deeper(studies: Sequence[Study], device: Device) -> Section:
             Formula(tuple(f"{s.short:<8} vgg(({', '.join(map(str, stages(s)))}))" for s in studies)),
             Table(
                 f"{deep.slug}-family",
-                "What depth costs, one image",
-                _family_frame(studies, device),
+                title="What depth costs, one image",
+                frame=_family_frame(studies, device),
                 note=f"Bounds on the {device.title}; training is the peak of a step with SGD, momentum and weight "
                 "decay.",
                 labels=_LABELS,

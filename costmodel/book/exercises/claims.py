@@ -41,8 +41,8 @@ def claims(studies: Mapping[str, Study], device: Device) -> Section:
     number = {verdict: sum(claim.verdict == verdict for claim in checked) for verdict in (HOLDS, DEPENDS, REFUTED)}
     table = Table(
         "claims",
-        "Claims of the notes and of the book, in our words",
-        pd.DataFrame(checked, columns=Claim._fields),
+        title="Claims of the notes and of the book, in our words",
+        frame=pd.DataFrame(checked, columns=Claim._fields),
         note=f"A figure called approximate holds if it is within {percent(_CLOSE, 0)}. A claim depends if it holds of "
         "one thing that it could mean and not of another.",
     )

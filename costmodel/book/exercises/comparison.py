@@ -29,8 +29,8 @@ def comparison(first: Study, others: Sequence[Study]) -> Section:
         (
             Table(
                 f"{first.slug}-comparison",
-                f"{first.title} and others, one image",
-                _frame((first, *others)),
+                title=f"{first.title} and others, one image",
+                frame=_frame((first, *others)),
                 note=f"The last two columns are multiples of {first.title}.",
                 labels=_LABELS,
             ),

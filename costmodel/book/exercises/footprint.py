@@ -39,8 +39,8 @@ def footprint(study: Study) -> Section:
         Formula(tuple(_footprint_lines(study))),
         Table(
             f"{study.slug}-footprint",
-            f"{study.title}: memory of its parts, one image",
-            _parts_frame(study),
+            title=f"{study.title}: memory of its parts, one image",
+            frame=_parts_frame(study),
             note="Outputs are what a forward pass writes: one copy for a convolution and another for the ReLU behind "
             "it, which counts as everything else. They are not all alive at once; the next table says what is.",
             labels={
@@ -126,8 +126,8 @@ def _training(study: Study) -> list[Block]:
     return [
         Table(
             f"{study.slug}-peaks",
-            f"{study.title}: memory at its peak, by what holds it",
-            frame,
+            title=f"{study.title}: memory at its peak, by what holds it",
+            frame=frame,
             note="Requested bytes in the steady state; the step is loss, backward, and SGD with momentum and weight "
             "decay. Activations are what the forward leaves for the backward, or in inference for the next layer.",
             labels={"peak_bytes": "peak", "peak_in": "peak in the"} | {f"{role}_bytes": role for role in roles},

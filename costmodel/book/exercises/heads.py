@@ -48,8 +48,8 @@ def heads(variants: Mapping[Study, Sequence[Study]], device: Device) -> Section:
             *(
                 Table(
                     f"{study.slug}-heads",
-                    f"{study.title} with other heads",
-                    _frame(study, cuts, device),
+                    title=f"{study.title} with other heads",
+                    frame=_frame(study, cuts, device),
                     note=f"Bounds on the {device.title}; training is the peak of a step with SGD, momentum and weight "
                     f"decay at batch {BATCH}. Each saving and speed-up is against the first row.",
                     labels=_LABELS,

@@ -18,8 +18,8 @@ def change_section(designed: Sequence[Designed]) -> Section:
         tables.append(
             Table(
                 f"{each.study.slug}-what-if",
-                f"{each.study.title} on the same chip: what if",
-                frame,
+                title=f"{each.study.title} on the same chip: what if",
+                frame=frame,
                 note="By the frame. A change that saves nothing says when. Accuracy is not computed.",
                 labels={"does_nothing": "does nothing …"},
             )

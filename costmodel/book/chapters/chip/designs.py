@@ -33,15 +33,16 @@ def design_section(designed: Sequence[Designed], base: Accelerator) -> Section:
         (
             Figure(
                 "chip-fronts",
-                f"Frames a second against area: {len(found.frame) // len(found.networks):,} designs for each network",
-                lambda: plots.fronts(fronts, {names[name]: found.of(name) for name in found.networks}),
+                title="Frames a second against area: "
+                f"{len(found.frame) // len(found.networks):,} designs for each network",
+                draw=lambda: plots.fronts(fronts, {names[name]: found.of(name) for name in found.networks}),
                 note="Each small dot is a design: an array, a dataflow, a buffer and a bandwidth. On a line is what "
                 "none beats; the larger marks on it, a shape for each network, are some of those.",
             ),
             Table(
                 "chip-designs",
-                "The fastest designs up to each area",
-                pd.concat(rows, ignore_index=True),
+                title="The fastest designs up to each area",
+                frame=pd.concat(rows, ignore_index=True),
                 note="Real arrays: rows and columns that a layer's channels do not fill idle, which is why these are "
                 "slower than the divisions above. serial: nothing overlaps. `costmodel explore` tries a million more.",
                 labels={"dataflow": "dataflow"},

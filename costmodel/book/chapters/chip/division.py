@@ -43,8 +43,10 @@ def division_section(each: Designed, base: Accelerator) -> Section:
         (
             Figure(
                 f"{each.study.slug}-iso-throughput",
-                f"{each.study.title}: equal frame rates over compute and bandwidth, {base.operand}",
-                lambda: plots.iso_throughput(each.nests, ideal, each.balances, title=f"{short}, one image at a time"),
+                title=f"{each.study.title}: equal frame rates over compute and bandwidth, {base.operand}",
+                draw=lambda: plots.iso_throughput(
+                    each.nests, ideal, each.balances, title=f"{short}, one image at a time"
+                ),
                 note="Along a line the frame rate is the same. Where it runs up, more bandwidth buys nothing, as "
                 "arithmetic binds; where it runs to the right, more elements buy nothing. Where it bends, layers of "
                 "both kinds take turns. The rings are the best division of each area; through them runs the cheapest "
@@ -52,8 +54,9 @@ def division_section(each: Designed, base: Accelerator) -> Section:
             ),
             Table(
                 f"{each.study.slug}-balance",
-                f"{each.study.title}: the best division of an area ({base.technology}, {si(base.clock_hertz, 'Hz')})",
-                pd.DataFrame(rows),
+                title=f"{each.study.title}: the best division of an area "
+                f"({base.technology}, {si(base.clock_hertz, 'Hz')})",
+                frame=pd.DataFrame(rows),
                 note="The last three columns are what a further mm² brings there. As elements and as interface it "
                 "brings about the same at the best division, unless a layer stands just between arithmetic and "
                 "memory; the buffer stands at a step, beyond which more brings nothing until the next one. Elements "
@@ -114,8 +117,8 @@ def mix_section(designed: Sequence[Designed], base: Accelerator) -> Section:
         (
             Table(
                 "chip-mix",
-                f"The best division of an area for {names}, equally many frames of each",
-                pd.DataFrame(rows),
+                title=f"The best division of an area for {names}, equally many frames of each",
+                frame=pd.DataFrame(rows),
                 note="Frames a second are of the average frame. The slower network has more of the time, so the chip "
                 "is nearer to what it wants. Other weights: costmodel explore --weight.",
             ),

@@ -26,8 +26,8 @@ def layer_section(designed: Sequence[Designed], base: Accelerator) -> Section:
         blocks.append(
             Figure(
                 f"{each.study.slug}-chip-layers",
-                f"{each.study.title}: time and energy by layer",
-                lambda run=run, each=each: plots.chip_layers(run, title=each.study.short)[0],  # type: ignore[misc]
+                title=f"{each.study.title}: time and energy by layer",
+                draw=lambda run=run, each=each: plots.chip_layers(run, title=each.study.short)[0],  # type: ignore[misc]
             )
         )
     return Section("Where time and energy go", tuple(blocks), answer=" ".join(_went(each) for each in designed))

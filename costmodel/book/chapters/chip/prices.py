@@ -37,8 +37,8 @@ def price_section(base: Accelerator) -> Section:
         (
             Table(
                 "chip-prices",
-                f"One mm², and what a MAC and a byte take ({base.operand}, {si(base.clock_hertz, 'Hz')})",
-                pd.DataFrame(rows),
+                title=f"One mm², and what a MAC and a byte take ({base.operand}, {si(base.clock_hertz, 'Hz')})",
+                frame=pd.DataFrame(rows),
                 note="28 nm's areas are those of TPU v1's floor plan, energies are Horowitz' (45 nm) and Jouppi's "
                 "(7 nm); the rest is derived from them, as the technologies' files say number by number. An interface "
                 "is pads and drivers, which do not shrink with the node.",

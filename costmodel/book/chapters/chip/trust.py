@@ -26,12 +26,15 @@ def trust_section() -> Section:
         (
             Table(
                 "chip-anchors",
-                "Published chips and another program, beside what the same model makes of them",
-                pd.DataFrame([_anchor(row) for row in rows]),
+                title="Published chips and another program, beside what the same model makes of them",
+                frame=pd.DataFrame([_anchor(row) for row in rows]),
                 labels={"how": "what is compared"},
             ),
             Table(
-                "chip-tools", "Other programs at the same question", pd.DataFrame(_TOOLS), labels={"how": "obtained"}
+                "chip-tools",
+                title="Other programs at the same question",
+                frame=pd.DataFrame(_TOOLS),
+                labels={"how": "obtained"},
             ),
             Bullets(
                 (

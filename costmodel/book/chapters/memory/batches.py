@@ -29,8 +29,8 @@ def batch_section(growths: Mapping[Study, Mapping[bool, Scaling]], gpus: Sequenc
     blocks: list[Block] = [
         Figure(
             "memory-batch",
-            "Memory against the batch, and where devices end",
-            lambda: plots.memory_against_batch(sweeps, gpus),
+            title="Memory against the batch, and where devices end",
+            draw=lambda: plots.memory_against_batch(sweeps, gpus),
             note="Two traces give every point: bytes are affine in the batch, tensor by tensor.",
         )
     ]
@@ -46,8 +46,8 @@ def batch_section(growths: Mapping[Study, Mapping[bool, Scaling]], gpus: Sequenc
         blocks.append(
             Table(
                 "memory-largest-batches",
-                "The largest batches that run",
-                pd.DataFrame(rows),
+                title="The largest batches that run",
+                frame=pd.DataFrame(rows),
                 note="The largest batch whose tensors the caching allocator still places in what the CUDA context and "
                 f"cuBLAS's workspaces leave (assumed, see below). {NOT_COUNTED}{_shown(gpus)} Without retries: no "
                 "segment has to be given back and asked for again in every step. By tensors alone: where their bytes "

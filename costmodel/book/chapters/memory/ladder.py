@@ -18,8 +18,9 @@ def ladder_section(studies: Sequence[Study], gpu: Device | None) -> Section:
     tables = [
         Table(
             f"{study.slug}-memory-ladder",
-            f"{study.title}: a training step of {BATCH} images{f' on the {gpu.title}' if gpu else ''}, as predicted",
-            ladder_table(study.memory(BATCH, train=True).ladder(gpu)),
+            title=f"{study.title}: a training step of {BATCH} images"
+            f"{f' on the {gpu.title}' if gpu else ''}, as predicted",
+            frame=ladder_table(study.memory(BATCH, train=True).ladder(gpu)),
         )
         for study in studies
     ]

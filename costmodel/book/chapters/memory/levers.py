@@ -19,8 +19,8 @@ def lever_section(studies: Sequence[Study]) -> Section:
     tables = [
         Table(
             f"{study.slug}-memory-levers",
-            f"{study.title}: what each lever does to a training step of {BATCH} images",
-            savings_table(pulled),
+            title=f"{study.title}: what each lever does to a training step of {BATCH} images",
+            frame=savings_table(pulled),
             note=f"Without a lever the peak is {iec(pulled.memory.peak_bytes)} and "
             f"{iec(pulled.memory.replay.peak_reserved_bytes)} are reserved. Negative savings are costs. A pattern "
             "such as `net.*` stands for each block there, checkpointed by itself.",

@@ -41,8 +41,8 @@ def measured_section(records: Sequence[Measurement], studies: Sequence[Study] = 
             Paragraph(climb),
             Table(
                 "memory-measured",
-                "Peaks of memory on GPUs",
-                pd.DataFrame(rows),
+                title="Peaks of memory on GPUs",
+                frame=pd.DataFrame(rows),
                 note="Measured by torch.cuda.memory_stats in one run of the steady state. Predicted is the rung with "
                 "the workspaces that PyTorch takes from its allocator for cuBLAS, one a thread. What was measured more "
                 "is what else libraries ask of the allocator: cuDNN's workspaces.",
@@ -79,8 +79,8 @@ def _tracked(studies: Sequence[Study]) -> Iterator[Block]:
         )
         yield Table(
             "memory-tracked",
-            "Peaks of training steps on a CPU, predicted and by torch's MemTracker",
-            pd.DataFrame(rows),
+            title="Peaks of training steps on a CPU, predicted and by torch's MemTracker",
+            frame=pd.DataFrame(rows),
             labels={
                 "rung": "rung",
                 "predicted_bytes": "predicted",

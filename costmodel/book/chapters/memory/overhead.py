@@ -43,21 +43,21 @@ def overhead_section(study: Study) -> Section:
             Bullets(tuple(sentences)),
             Figure(
                 f"memory-{study.slug}",
-                f"{study.title}: a training step of {BATCH} images, operation by operation",
-                lambda: many.plot(title=f"{study.title}: a training step of {BATCH} images"),
+                title=f"{study.title}: a training step of {BATCH} images, operation by operation",
+                draw=lambda: many.plot(title=f"{study.title}: a training step of {BATCH} images"),
                 note="The broken line is what PyTorch's caching allocator reserves on a GPU for these tensors.",
             ),
             Table(
                 f"{study.slug}-memory-phases",
-                f"{study.title}: the highest moment of each phase",
-                pd.DataFrame(rows),
+                title=f"{study.title}: the highest moment of each phase",
+                frame=pd.DataFrame(rows),
                 labels={"peak_bytes": "peak", "peak_in": "in"} | {f"{role}_bytes": role for role in ROLES},
                 note="Forward includes the loss. The peak of the step is the highest of the three.",
             ),
             Table(
                 f"{study.slug}-memory-holders",
-                f"{study.title}: who holds the peak of {BATCH} images",
-                memory_table(many, 12),
+                title=f"{study.title}: who holds the peak of {BATCH} images",
+                frame=memory_table(many, 12),
                 note=f"Autograd saves {iec(many.saved_bytes)} in the forward for the backward.",
                 folded=True,
             ),
@@ -123,8 +123,8 @@ def comparison_section(studies: Sequence[Study]) -> Section:
     figures = [
         Figure(
             f"memory-{study.slug}",
-            f"{study.title}: a training step of {BATCH} images, operation by operation",
-            lambda study=study: study.memory(BATCH, train=True).plot(
+            title=f"{study.title}: a training step of {BATCH} images, operation by operation",
+            draw=lambda study=study: study.memory(BATCH, train=True).plot(
                 title=f"{study.title}: a training step of {BATCH} images"
             ),  # type: ignore[misc]
         )
@@ -144,8 +144,8 @@ def comparison_section(studies: Sequence[Study]) -> Section:
             ),
             Table(
                 "memory-networks",
-                "Training steps side by side",
-                pd.DataFrame(rows),
+                title="Training steps side by side",
+                frame=pd.DataFrame(rows),
                 note=f"An image is what one more adds to the peak at batch {BATCH}. Saved for backward is what "
                 "autograd keeps; reserved is what the caching allocator takes from a GPU.",
                 labels={
