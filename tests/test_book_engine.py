@@ -8,10 +8,9 @@ from importlib import resources
 from pathlib import Path
 
 import jinja2
-import pandas as pd
 import pytest
 
-from costmodel import device, networks
+from costmodel import device, networks, view
 from costmodel.book import html, markdown
 from costmodel.book.chapters.batch import batch
 from costmodel.book.engine import Chapter, section
@@ -36,7 +35,7 @@ def made(template: str, numbers: object = Numbers(), **blocks: object) -> Sectio
 
 
 def test_a_template_becomes_blocks() -> None:
-    table, figure = Table("t-file", frame=pd.DataFrame({"batch": [1]})), Figure("f-file", draw=lambda: None)  # type: ignore[arg-type, return-value]
+    table, figure = Table("t-file", view.Table.of(["batch"], [(1,)])), Figure("f-file", draw=lambda: None)  # type: ignore[arg-type, return-value]
     found = made(
         """# Title of {{ n.name }} (#here)
 
@@ -85,9 +84,9 @@ Text.
     assert formula == Formula(("a    b", "", "net   |"))
     assert isinstance(shown, Table)
     assert isinstance(drawn, Figure)
-    assert (shown.name, shown.title, shown.note, shown.labels) == (
-        "t-file", "A table", "Its note goes on.", {"batch": "how many"},
-    )  # fmt: skip
+    assert shown.data is not None
+    assert (shown.name, shown.title, shown.note) == ("t-file", "A table", "Its note goes on.")
+    assert [column.title for column in shown.data.columns] == ["how many"]
     assert (drawn.name, drawn.title, drawn.note) == ("f-file", "A figure", "")
     assert [inner.title for inner in found.walk()] == ["Title of net", "Deeper", "Deepest", "Deeper too"]
     assert found.sections[0].sections[0].link == "deep"
@@ -104,7 +103,7 @@ Text.
         ("# T\n\n{{ n.absent | iec }}", jinja2.UndefinedError, "absent"),
         ("# T\n\n{% if n.absent %}x{% endif %}", jinja2.UndefinedError, "absent"),
         ("# T\n\n{{ n.share | furlongs }}", jinja2.TemplateAssertionError, "furlongs"),
-        ("# T\n\n{{ table('t') }}", ValueError, "no table t to place"),
+        ("# T\n\n{{ table('u') }}", ValueError, "no table u to place"),
         ("Text.", ValueError, "heading of level 1 is missing"),
         ("# T\n\n### Too deep", ValueError, "heading of level 2 is missing"),
         ("# T\ntext", ValueError, "a heading is one line"),
@@ -120,11 +119,13 @@ def test_what_a_template_may_not_do(template: str, error: type[Exception], messa
 
 
 def test_every_table_and_figure_is_placed_once() -> None:
-    tables = {"t": Table("t", frame=pd.DataFrame())}
+    tables = {"t": Table("t", view.Table.of(["batch"], [(1,)]))}
     with pytest.raises(ValueError, match="does not place table t"):
         made("# T", tables=tables)
     with pytest.raises(ValueError, match="has placed it"):
         made("# T\n\n{{ table('t') }}\n\n{{ table('t') }}", tables=tables)
+    with pytest.raises(ValueError, match="has no column weight"):
+        made("# T\n\n{{ table('t', weight='w') }}", tables=tables)
     with pytest.raises(ValueError, match="stands alone"):
         made("# T\n\nLook: {{ table('t') }}", tables=tables)
 
@@ -149,7 +150,7 @@ def test_a_name_can_neither_mark_nor_end_anything(name: str) -> None:
 {{ table("t", batch=n.name) }}
 **{{ n.name }}.** {{ n.name }}
 """
-    tables = {"t": Table("t", frame=pd.DataFrame({"batch": [1]}))}
+    tables = {"t": Table("t", view.Table.of(["batch"], [(1,)]))}
     found, nice = (made(template, Numbers(each), tables=tables) for each in (name, "nice"))
     assert [type(block) for block in found.blocks] == [type(block) for block in nice.blocks]
     assert found.link == (found.anchor or found.link)

@@ -58,7 +58,7 @@ def texts(section: Section) -> Iterator[str]:
 def table(section: Section, title: str) -> pd.DataFrame:
     """The table of a section whose title has `title` in it."""
     (found,) = [block for block in section.blocks if isinstance(block, Table) and title in block.title]
-    return found.frame
+    return found.frame if found.data is None else found.data.to_frame()
 
 
 def numbers(section: Section) -> set[str]:
@@ -121,7 +121,7 @@ def test_the_batch_at_which_alexnets_first_fc_layer_turns() -> None:
     assert frame["limit_share"].between(0, 1).all()
     # the weights are read once, so their share of the traffic follows from batch 1 alone
     moved = study("alexnet").costs().total.moved_bytes
-    assert frame.at[1, "weight_traffic_share"] == pytest.approx(4 * 46_764_746 / moved)
+    assert frame.at[1, "fixed_share"] == pytest.approx(4 * 46_764_746 / moved)
 
 
 def test_bandwidth_levers() -> None:

@@ -67,10 +67,10 @@ def section(chapter: Chapter, sections: Iterable[Section] = (), source: str | No
     waiting |= {f"figure {name}": block for name, block in chapter.figures.items()}
     placed: dict[str, Block] = {}
 
-    def place(kind: str, name: str, **change: Any) -> Markup:
+    def place(kind: str, name: str, **labels: str) -> Markup:
         if (mark := f"{kind} {name}") not in waiting:
             raise ValueError(f"{chapter.name} has no {mark} to place, or has placed it: {', '.join(waiting)} are left.")
-        placed[mark] = replace(waiting.pop(mark), **change)
+        placed[mark] = _labelled(waiting.pop(mark), labels) if labels else waiting.pop(mark)
         return Markup(f"{_PLACE}{mark}{_PLACE}")
 
     if source is None:
@@ -79,9 +79,7 @@ def section(chapter: Chapter, sections: Iterable[Section] = (), source: str | No
         template = _environment().from_string(source)
     text = template.render(
         n=chapter.numbers,
-        table=lambda name, **labels: place(
-            "table", name, labels={key: _joined([_text(label)]) for key, label in labels.items()}
-        ),
+        table=lambda name, **labels: place("table", name, **labels),
         figure=lambda name: place("figure", name),
     )
     if waiting:
@@ -91,6 +89,15 @@ def section(chapter: Chapter, sections: Iterable[Section] = (), source: str | No
         raise ValueError(f"the template of {chapter.name} begins with {len(whole)} headings of the first level, not 1.")
     numbers = {chapter.key or chapter.name: chapter.numbers}
     return replace(whole[0], sections=(*whole[0].sections, *sections), numbers=numbers)
+
+
+def _labelled(table: Table, labels: Mapping[str, str]) -> Table:
+    """The table with other titles above some of its columns. Raises ValueError for a column that it does not have."""
+    if table.data is None or (absent := labels.keys() - set(table.data.names)):
+        raise ValueError(f"table {table.name} has no column {', '.join(sorted(absent))}.")
+    titles = {name: _joined([_text(label)]) for name, label in labels.items()}
+    columns = tuple(column.titled(titles.get(column.name, column.title)) for column in table.data.columns)
+    return replace(table, data=table.data.around(columns=columns))
 
 
 # what a template writes

@@ -10,10 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from costmodel import view
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.axes import Axes
 
 
@@ -40,25 +41,22 @@ class Formula:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Table:
-    """A table: base units in the frame, human units on the page, and one CSV file."""
+    """A table, and one CSV file."""
 
     name: str
     """File name without its ending; once in a report."""
 
-    frame: pd.DataFrame
+    data: view.Table | None = None
     title: str = ""
     note: str = ""
-    labels: Mapping[str, str] = field(default_factory=dict)
-    """How a page heads a column whose name in the frame does not say it well."""
-
-    total: bool = False
-    """Whether the last row is the sum of the others."""
-
-    across: str = ""
-    """The column whose values a page spreads over columns beside one another, as a batch; a row each in the CSV."""
-
     folded: bool = False
     """Whether a page may show it closed: long tables that only some readers want."""
+
+    frame: Any = None
+    """The data of a chapter that does not have a template yet, with the labels of its columns."""
+
+    labels: Mapping[str, str] = field(default_factory=dict)
+    total: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -6,8 +6,9 @@ from importlib import resources
 
 import jinja2
 
+from costmodel import view
 from costmodel.book.model import Bullets, Figure, Formula, Paragraph, Table
-from costmodel.report.cells import grid
+from costmodel.report.cells import Grid, grid
 
 _BLOCKS = {"paragraph": Paragraph, "bullets": Bullets, "formula": Formula, "figure": Figure, "table": Table}
 
@@ -20,10 +21,21 @@ def environment(*, escape: bool) -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
     )
-    made.filters["grid"] = grid
+    made.filters["grid"] = _grid
     for name, kind in _BLOCKS.items():
         made.tests[name] = lambda block, kind=kind: isinstance(block, kind)
     return made
+
+
+def _grid(table: Table) -> Grid | view.Grid:
+    """A table's cells; the columns of a batch say which batch it is."""
+    if table.data is None:
+        return grid(table)
+    found = view.grid(table.data, typeset=True)
+    headings = (f"{column.label}, {column.over}" if column.over else column.label for column in found.columns)
+    return found._replace(
+        columns=tuple(c._replace(label=label) for c, label in zip(found.columns, headings, strict=True))
+    )
 
 
 def template_text(name: str) -> str:

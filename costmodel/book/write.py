@@ -17,7 +17,7 @@ from costmodel.book.chapters.hardware import Bench, benches_for
 from costmodel.book.compose import compose
 from costmodel.book.exercises import answers, claims
 from costmodel.book.folder import check, save
-from costmodel.book.model import Report
+from costmodel.book.model import Report, Table
 from costmodel.book.study import Study, distinct, same_form
 from costmodel.devices import Device, device
 from costmodel.errors import InputError
@@ -69,7 +69,7 @@ def write_report(
         "report.html": html.render(report, drawings).encode(),
         "numbers.json": numbers_json(report),
         **pictures,
-        **{f"tables/{table.name}.csv": csv(table.frame).encode() for table in report.tables},
+        **{f"tables/{table.name}.csv": _csv(table).encode() for table in report.tables},
     }
     paths = save(target, files, force=force)
     tell("written", _STEPS, _STEPS)
@@ -126,6 +126,10 @@ def _witnesses(studies: Sequence[Study]) -> dict[str, Study]:
         f"alexnet-{size}": Study.of(network, f"alexnet-{size}", f"the same for 1000 classes and 3×{size}×{size}")
         for size, network in imagenet.items()
     }
+
+
+def _csv(table: Table) -> str:
+    return csv(table.frame) if table.data is None else table.data.csv()
 
 
 def numbers_json(report: Report) -> bytes:

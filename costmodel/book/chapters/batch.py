@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import pandas as pd
-
-from costmodel import plots
+from costmodel import plots, view
 from costmodel.book.engine import Chapter
 from costmodel.book.model import Figure, Table, slug
 from costmodel.book.study import FC, Study, part_of
 from costmodel.devices import Device
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 ENDLESS = 1 << 16
@@ -88,7 +90,7 @@ def batch(studies: Sequence[Study], device: Device) -> Chapter:
         tables={
             "batch": Table(
                 f"{study.slug}-{slug(device.name)}-batch",
-                frame=pd.DataFrame([_row(study, device, batch, found) for batch in BATCHES]),
+                view.Table.of(_COLUMNS, [_row(study, device, batch, found) for batch in BATCHES]),
             )
         },
         figures={
@@ -181,6 +183,8 @@ def _images_per_second_limit(study: Study, device: Device) -> float:
 
 def _curve(study: Study, device: Device) -> pd.DataFrame:
     """What the figure shows of a network: a row a batch."""
+    import pandas as pd
+
     return pd.DataFrame(
         {
             "batch": batch,
@@ -191,15 +195,25 @@ def _curve(study: Study, device: Device) -> pd.DataFrame:
     )
 
 
-def _row(study: Study, device: Device, batch: int, found: Numbers) -> dict[str, float | None]:
+_COLUMNS = (
+    "batch",
+    "bound_seconds",
+    "images_per_second",
+    view.Column("limit_share", "of the limit", "percent", "throughput as a share of that of an endless batch"),
+    view.Column("fixed_share", "weights in traffic", "percent", "share of the traffic that a batch moves once"),
+    view.Column("inference_peak_bytes", "inference", "bytes", "peak of requested bytes in a forward pass"),
+    view.Column("training_peak_bytes", "training", "bytes", "peak of requested bytes in a training step"),
+)
+
+
+def _row(study: Study, device: Device, batch: int, found: Numbers) -> tuple[float | None, ...]:
     bound = study.prediction(device, batch).bound_seconds
-    fixed = found.fixed_bytes
-    return {
-        "batch": batch,
-        "bound_seconds": bound,
-        "images_per_second": math.floor(batch / bound),
-        "limit_share": batch / bound / found.limit_images_per_second,
-        "weight_traffic_share": None if fixed is None else fixed / study.costs(batch).total.moved_bytes,
-        "inference_peak_bytes": study.memory(batch).peak_bytes,
-        "training_peak_bytes": study.memory(batch, train=True).peak_bytes,
-    }
+    return (
+        batch,
+        bound,
+        math.floor(batch / bound),
+        batch / bound / found.limit_images_per_second,
+        None if found.fixed_bytes is None else found.fixed_bytes / study.costs(batch).total.moved_bytes,
+        study.memory(batch).peak_bytes,
+        study.memory(batch, train=True).peak_bytes,
+    )
