@@ -4,17 +4,22 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+COVERAGE := --cov=costmodel --cov-report=term:skip-covered
 
-.PHONY: report test format mutants bench clean help
+.PHONY: report test docs format mutants bench clean help
 
 report: $(READY)  ## write the report on AlexNet and VGG into reports/
 	$(BIN)/costmodel report
 
-test: $(READY)  ## lint, type check and test
+test: $(READY)  ## lint, type check and test, and print how much of the code the tests run
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest --numprocesses 2
+	$(BIN)/pytest --numprocesses 2 $(COVERAGE)
+
+docs: $(READY)  ## build the documentation into site/
+	$(BIN)/pip install --quiet --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 format: $(READY)  ## put the code into the house's style
 	$(BIN)/ruff check --fix .
@@ -28,7 +33,7 @@ bench: $(READY)  ## measure us and the peers side by side
 	$(BIN)/costmodel bench
 
 clean:  ## remove the environment and the caches
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .mutants *.egg-info
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .mutants .coverage site build *.egg-info
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
