@@ -10,14 +10,15 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from html import escape
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from costmodel.display import html_table
-from costmodel.errors import InputError, nearest, type_of
+from costmodel.errors import InputError, type_of
+from costmodel.formulas import parameter_formula
 from costmodel.graph import LOSS_LAYER, OPTIMIZER, Module, Operation, TensorSpec, Trace
+from costmodel.grouping import grouped
 from costmodel.rules import Rule, Work, rules
-from costmodel.units import iec, si
+from costmodel.units import iec, plural, si
+from costmodel.view import Table, column, share
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,27 +109,6 @@ class LayerCost(NamedTuple):
     """Shape of its last call's first output."""
 
 
-class Sums(dict[str, Cost]):
-    """Costs by the name of what they are summed by."""
-
-    def __init__(self, by: str, sums: Mapping[str, Cost]) -> None:
-        super().__init__(sums)
-        self.by = by
-
-    def to_frame(self) -> pd.DataFrame:
-        """One row a name, in base units."""
-        import pandas as pd
-
-        rows = ((name, cost.macs, cost.flops, cost.read_bytes, cost.write_bytes) for name, cost in self.items())
-        return pd.DataFrame(rows, columns=[self.by, "macs", "flops", "read_bytes", "write_bytes"])
-
-    def _repr_html_(self) -> str:
-        total = Cost.sum(self.values())
-        rows = [(name, *_shown(cost)) for name, cost in self.items()]
-        name = (self.by, "layer" if self.by in ("layer", "block") else "text")
-        return html_table(f"Costs by {self.by}", [name, *_SHOWN], rows, ("total", *_shown(total)))
-
-
 @dataclass(frozen=True, slots=True)
 class Unmodelled:
     """An operator without a rule."""
@@ -179,90 +159,124 @@ class Costs:
         """The costs of one phase alone."""
         return Costs(self.trace, tuple(entry for entry in self.operations if entry.operation.phase == phase))
 
-    def by(self, key: str, depth: int | None = None) -> Sums:
-        """Sums by "operator", "layer", "block", "kind" or "phase", in the order of first occurrence: a dict by name.
+    def by(self, key: str, depth: int | None = None) -> dict[str, Cost]:
+        """Sums by "operator", "layer", "block", "kind" or "phase", in the order of first occurrence.
 
         A block is the module that a layer stands in; with `depth`, the layer's path cut to that many components.
+        Raises InputError for another key.
         """
-        if key not in _KEYS:
-            raise InputError(f"cannot sum by {key!r}: use one of {', '.join(_KEYS)}.{nearest(key, _KEYS)}")
-        name_of = _KEYS[key]
-        if key == "block":
-            leaf = {module.path for module in self.trace.modules if module.leaf}
-            groups = self._grouped(lambda entry: block_of(entry.operation.layer, entry.operation.layer in leaf, depth))
+        groups = grouped(self.operations, key, GROUPED_BY, self.trace, depth)
+        return {name: Cost.sum([entry.cost for entry in entries]) for name, entries in groups.items()}
+
+    def table(self, by: str = "layer", depth: int | None = None) -> Table:
+        """One row a layer, block, kind, operator or phase, in the order of execution, and their sum.
+
+        Parameters stand with the block or the kind of the layer that holds them; operators and phases hold none.
+        """
+        if by == "layer":
+            rows = [(*self._of(layer), *_numbers(layer.cost)) for layer in self.layers]
+            names = (NAME, "kind", "type", "output_shape", "parameter_formula", "parameters", "parameter_bytes")
+            table = Table.of((*names, *_NUMBERS), rows)
         else:
-            groups = self._grouped(name_of)
-        return Sums(key, {name: Cost.sum(costs) for name, costs in groups.items()})
+            groups, held = self.by(by, depth), self._held(by, depth)
+            holds = ("parameters", "parameter_bytes") if held else ()
+            rows = [
+                (name, *held.get(name, (0, 0))[: len(holds)], *_numbers(cost), share(cost.flops, self.total.flops))
+                for name in dict.fromkeys([*groups, *held])
+                for cost in (groups.get(name, Cost()),)
+            ]
+            table = Table.of((by, *holds, *_NUMBERS, "flops_share"), rows)
+        title = f"{self.trace.model}: {si(self.parameters)} parameters, {si(self.total.flops, 'FLOP')}"
+        notes = (NOTE, *notes_on_rows(self, by, depth))
+        return self._counted(table, by, depth).summed().around(title=title, notes=notes, warnings=not_counted(self))
 
     def to_frame(self) -> pd.DataFrame:
         """One row a layer, in base units."""
-        import pandas as pd
-
-        return pd.DataFrame(
-            [
-                {
-                    "name": layer.name,
-                    "kind": layer.kind,
-                    "type": layer.type,
-                    "parameters": layer.parameters,
-                    "parameter_bytes": layer.parameter_bytes,
-                    "macs": layer.cost.macs,
-                    "flops": layer.cost.flops,
-                    "read_bytes": layer.cost.read_bytes,
-                    "write_bytes": layer.cost.write_bytes,
-                    "arithmetic_intensity": layer.cost.arithmetic_intensity,
-                    "output_shape": layer.output_shape,
-                }
-                for layer in self.layers
-            ]
-        )
+        return self.table().to_frame()
 
     def __repr__(self) -> str:
         work = f"{si(self.total.macs, 'MAC')}, {si(self.total.flops, 'FLOP')}, {iec(self.total.moved_bytes)} moved"
         return f"<Costs of {self.trace.model}: {si(self.parameters)} parameters, {work}>"
 
     def _repr_html_(self) -> str:
-        """The table of layers for a notebook, folded where it is long."""
-        columns = [
-            ("layer", "layer"), ("type", "text"), ("kind", "term"), ("output", "shape"), ("parameters", "count"),
-            ("weights", "bytes"), *_SHOWN,
-        ]  # fmt: skip
-        rows = [
-            (
-                *(layer.name, layer.type, layer.kind, layer.output_shape, layer.parameters, layer.parameter_bytes),
-                *_shown(layer.cost),
-            )
-            for layer in self.layers
-        ]
-        missing = [f"{m.operator} has no rule: {m.count} calls count as zero." for m in self.unmodelled]
-        notes = [*missing, f"FLOPs = {CONVENTIONS['flops']}. Bytes: {CONVENTIONS['bytes']}."]
-        footer = ("total", "", "", None, self.parameters, self.parameter_bytes, *_shown(self.total))
-        title = f"{self.trace.model}: {si(self.parameters)} parameters, {si(self.total.flops, 'FLOP')}"
-        table = html_table("", columns, rows, footer, notes)
-        opened = " open" if len(rows) <= _UNFOLDED else ""
-        return f"<details{opened}><summary>{escape(title)}, {len(rows)} layers</summary>{table}</details>"
+        return self.table()._repr_html_()
 
-    def _grouped(self, name_of: Callable[[OperationCost], str]) -> dict[str, list[Cost]]:
-        groups: dict[str, list[Cost]] = {}
-        for entry in self.operations:
-            groups.setdefault(name_of(entry), []).append(entry.cost)
-        return groups
+    def _of(self, layer: LayerCost) -> tuple[Any, ...]:
+        """What a row says of a layer beside its cost."""
+        module = self.trace.module_by_path.get(layer.name)
+        formula = parameter_formula(module, layer.parameters) if module else ""
+        named = (layer.name, layer.kind, layer.type, layer.output_shape)
+        return (*named, formula, layer.parameters, layer.parameter_bytes)
+
+    def _held(self, by: str, depth: int | None) -> Mapping[str, tuple[int, int]]:
+        """Parameters and their bytes by block or kind."""
+        if by not in ("block", "kind"):
+            return {}
+        names: Mapping[str, Callable[[LayerCost], str]] = {"layer": lambda of: of.name, "kind": lambda of: of.kind}
+        held = grouped((layer for layer in self.layers if layer.parameters), by, names, self.trace, depth)
+        return {
+            name: (sum(layer.parameters for layer in layers), sum(layer.parameter_bytes for layer in layers))
+            for name, layers in held.items()
+        }
+
+    def _counted(self, table: Table, by: str, depth: int | None) -> Table:
+        """The table with a column more, where some operations have no rule: which rows lack theirs."""
+        missing = tuple(entry for entry in self.operations if not entry.modelled)
+        if not missing:
+            return table
+        incomplete = Costs(self.trace, missing).by(by, depth)
+        names = table.data[0]
+        return table.beside(Table.of(("counted",), [("not all" if n in incomplete else "all",) for n in names]))
 
 
-_KEYS: Mapping[str, Callable[[OperationCost], str]] = {
+GROUPED_BY: Mapping[str, Callable[[Any], str]] = {
     "operator": lambda entry: entry.operation.operator,
     "layer": lambda entry: entry.operation.layer,
-    "block": lambda entry: entry.operation.layer,
     "kind": lambda entry: entry.kind,
     "phase": lambda entry: entry.operation.phase,
 }
+"""What costs and predictions of operations can be summed by, beside blocks."""
+
+NAME = column("name", title="layer")
+"""A layer's own row begins with its path."""
+
+_NUMBERS = ("macs", "flops", "read_bytes", "write_bytes", "arithmetic_intensity")
+
+NOTE = "FLOPs = 2 x MACs + vector FLOPs; bytes count each distinct tensor that an operation takes or makes once."
+"""What a table's numbers count, in one line."""
 
 
-def block_of(layer: str, leaf: bool, depth: int | None = None) -> str:
-    """The block that a layer belongs to: the module around a leaf, or the first `depth` components of the path."""
-    if depth is not None:
-        return ".".join(layer.split(".")[:depth])
-    return layer.rpartition(".")[0] if leaf else layer
+def _numbers(cost: Cost) -> tuple[float, ...]:
+    return tuple(getattr(cost, name) for name in _NUMBERS)
+
+
+def notes_on_rows(costs: Costs, by: str, depth: int | None = None) -> list[str]:
+    """What a row is, where that may be misread."""
+    if by == "block" and depth is None:
+        return [BLOCKS]
+    if by == "layer" and any(layer.kind == MIXED for layer in costs.layers):
+        return [
+            "mixed: what a module calls itself, beside the modules inside it (F.relu, F.max_pool2d ...); "
+            "--by operator and --by kind tell it apart."
+        ]
+    return []
+
+
+BLOCKS = "A block's row is what stands directly in it, without the blocks inside it."
+
+
+def not_counted(costs: Costs) -> tuple[str, ...]:
+    """A sentence for each operator without a rule, which the sums leave out."""
+    return tuple(
+        f"Not counted, as it has no rule: {entry.operator} ({plural(entry.count, 'call')}, in {some(entry.layers)})."
+        for entry in costs.unmodelled
+    )
+
+
+def some(layers: tuple[str, ...], limit: int = 3) -> str:
+    """The first layers of several in words: "features.0, classifier.1 and 4 more layers"."""
+    shown = ", ".join(name or "the network itself" for name in layers[:limit])
+    return shown + (f" and {len(layers) - limit} more layers" if len(layers) > limit else "")
 
 
 def count(trace: Trace) -> Costs:
@@ -286,18 +300,6 @@ def _cost(operation: Operation, known: Mapping[str, Rule]) -> OperationCost:
     read = _distinct_bytes(operation.inputs.values()) if work.read_bytes is None else work.read_bytes
     write = _distinct_bytes(operation.outputs) if work.write_bytes is None else work.write_bytes
     return OperationCost(operation, kind, Cost(work.macs, work.vector_flops, read, write), found is not None)
-
-
-_UNFOLDED = 50
-"""Layers that a notebook shows without being asked."""
-
-
-_SHOWN = (("MACs", "macs"), ("FLOPs", "flops"), ("read", "bytes"), ("write", "bytes"), ("FLOP/B", "ratio"))
-"""The columns of a cost."""
-
-
-def _shown(cost: Cost) -> tuple[float, ...]:
-    return (cost.macs, cost.flops, cost.read_bytes, cost.write_bytes, cost.arithmetic_intensity)
 
 
 _NOTHING = Cost()

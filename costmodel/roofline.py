@@ -35,20 +35,21 @@ Which precision path an operation takes follows PyTorch's defaults
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from costmodel.cost import Cost, Costs, OperationCost, block_of
+from costmodel.cost import GROUPED_BY, NAME, NOTE, Cost, Costs, OperationCost, not_counted, notes_on_rows
 from costmodel.devices import Device
 from costmodel.devices import device as find_device
-from costmodel.errors import InputError, nearest, type_of
+from costmodel.errors import InputError, type_of
 from costmodel.estimate import Estimate, estimate_operations, total
 from costmodel.graph import Operation
+from costmodel.grouping import grouped
 from costmodel.rules.attention import causal_share
-from costmodel.units import percent, seconds, si
+from costmodel.units import percent, seconds
+from costmodel.view import Column, Table, column, share
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -187,7 +188,7 @@ class Prediction:
 
         A module that only looks at memory in another way costs nothing, and has a row at the end if that takes time.
         """
-        groups = self._grouped(lambda row: row.operation.layer)
+        groups = grouped(self.operations, "layer", GROUPED_BY, self.costs.trace)
         rows = [_group(layer.name, groups.pop(layer.name, []), layer.kind) for layer in self.costs.layers]
         views = (_group(name, group) for name, group in groups.items())
         return (*rows, *(row for row in views if row.estimate_seconds))
@@ -201,14 +202,10 @@ class Prediction:
         """Sums by "operator", "layer", "block", "kind", "phase", "path" or "binding", in the order of first occurrence.
 
         A block is the module that a layer stands in; with `depth`, the layer's path cut to that many components.
+        Raises InputError for another key.
         """
-        if key not in _KEYS:
-            raise InputError(f"cannot sum by {key!r}: use one of {', '.join(_KEYS)}.{nearest(key, _KEYS)}")
-        name_of = _KEYS[key]
-        if key == "block":
-            leaves = {module.path for module in self.costs.trace.modules if module.leaf}
-            name_of = lambda row: block_of(row.operation.layer, row.operation.layer in leaves, depth)  # noqa: E731
-        return {name: _group(name, rows) for name, rows in self._grouped(name_of).items()}
+        groups = grouped(self.operations, key, _GROUPED_BY, self.costs.trace, depth)
+        return {name: _group(name, rows) for name, rows in groups.items()}
 
     def speedup_over(self, other: Prediction) -> float:
         """How many times faster this one is than `other`.
@@ -221,78 +218,63 @@ class Prediction:
             raise InputError("there is nothing to compare: a network without operations takes no time.")
         return other.seconds / self.seconds
 
-    def to_frame(self) -> pd.DataFrame:
-        """One row a layer, in base units; `share` is the layer's part of the whole time."""
-        import pandas as pd
+    def table(self, by: str = "layer", depth: int | None = None) -> Table:
+        """One row a layer, block, kind, operator ...: what bounds it and for how long, and their sum.
 
-        return pd.DataFrame(
-            [
-                {
-                    "name": layer.name,
-                    "kind": layer.kind,
-                    "path": layer.path,
-                    "flops": layer.cost.flops,
-                    "read_bytes": layer.cost.read_bytes,
-                    "write_bytes": layer.cost.write_bytes,
-                    "arithmetic_intensity": layer.cost.arithmetic_intensity,
-                    "compute_seconds": layer.compute_seconds,
-                    "memory_seconds": layer.memory_seconds,
-                    "bound_seconds": layer.bound_seconds,
-                    "estimate_seconds": layer.estimate_seconds,
-                    "low_seconds": layer.low_seconds,
-                    "high_seconds": layer.high_seconds,
-                    "share": _share(layer.bound_seconds, self.bound_seconds),
-                    "binding": layer.binding,
-                }
-                for layer in self.layers
-            ]
-        )
+        Estimates are there where the device was calibrated; `bound_share` is a row's part of the whole bound.
+        """
+        groups = self.layers if by == "layer" else self.by(by, depth).values()
+        known = any(row.estimate for row in self.operations)
+        first = (NAME, "kind") if by == "layer" else (by, "kind") if by == "operator" else (by,)
+        estimates = ("estimate_seconds", "low_seconds", "high_seconds") if known else ()
+        numbers = (
+            "path", "macs", "flops", column("read_bytes", rank=9), column("write_bytes", rank=9), "moved_bytes",
+            "arithmetic_intensity", "compute_seconds", "memory_seconds", "bound_seconds", *estimates, "bound_share",
+            "binding", "flops_per_second",
+        )  # fmt: skip
+        columns = [each if isinstance(each, Column) else column(each) for each in (*first, *numbers)]
+        rows = [(each.name, *(self._number(each, other.name) for other in columns[1:])) for each in groups]
+        table = Table.of(columns, rows).summed()
+        if table.total and self.estimate_seconds is None:  # a sum of some estimates would pass for that of all
+            table = table.around(total={k: v for k, v in table.total.items() if k != "estimate_seconds"})
+        title = f"{self.costs.trace.model} on {self.device.title}: at least {seconds(self.bound_seconds)}"
+        title += f", estimated {interval(self.estimate)}" if self.estimate else ""
+        notes = (NOTE, *self.notes, *notes_on_rows(self.costs, by, depth))
+        return table.around(title=title, notes=notes, warnings=not_counted(self.costs))
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a layer, in base units."""
+        return self.table().to_frame()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the bounds and estimates are, and what they leave out."""
+        device, calibration, target = self.device, self.device.calibration, self.costs.trace.target
+        own = "" if target == device.target else f" The operators are those of target {target}, not of the device."
+        lines = [f"{device.title}: {CONVENTION}.{own}"]
+        if calibration and self.estimate:
+            share = percent(calibration.confidence, 0)
+            lines.append(f"Estimate: {interval(self.estimate)}; an interval holds {share} of the shapes held out.")
+        if self.uncovered:
+            lines.append(f"No estimate, as these were not calibrated: {', '.join(self.uncovered)}.")
+        return tuple(lines)
 
     def __repr__(self) -> str:
         model, device = self.costs.trace.model, self.device.title
         return f"<Prediction of {model} on {device}: {self.basis} of {seconds(self.seconds)}>"
 
     def _repr_html_(self) -> str:
-        """A small table for notebooks: the layers that take longest."""
-        longest = sorted(self.layers, key=lambda layer: -layer.bound_seconds)[:10]
-        rows = [
-            (
-                layer.name,
-                layer.kind,
-                layer.path,
-                si(layer.cost.flops, "FLOP"),
-                seconds(layer.bound_seconds),
-                *([seconds(layer.estimate.seconds)] if layer.estimate else ["unknown"] if self.estimate else []),
-                percent(_share(layer.bound_seconds, self.bound_seconds)),
-                layer.binding,
-            )
-            for layer in longest
-            if layer.bound_seconds
-        ]
-        title = f"{self.costs.trace.model} on {self.device.title}: at least {seconds(self.bound_seconds)}"
-        if self.estimate:
-            title += f", estimated {interval(self.estimate)}"
-        estimated = ("estimate",) if self.estimate else ()
-        heads = ("layer", "kind", "path", "work", "bound", *estimated, "share", "bound by")
-        note = f"The {len(rows)} layers that take longest. {CONVENTION[0].upper()}{CONVENTION[1:]}."
-        return (
-            f"<table><caption>{escape(title)}</caption><thead>{_html_row('th', heads)}</thead>"
-            f"<tbody>{''.join(_html_row('td', row) for row in rows)}</tbody></table><small>{escape(note)}</small>"
-        )
+        return self.table()._repr_html_()
 
-    def _grouped(self, name_of: Callable[[OperationPrediction], str]) -> dict[str, list[OperationPrediction]]:
-        groups: dict[str, list[OperationPrediction]] = {}
-        for row in self.operations:
-            groups.setdefault(name_of(row), []).append(row)
-        return groups
+    def _number(self, group: GroupPrediction, name: str) -> Any:
+        """A value of a group's row."""
+        if name == "bound_share":
+            return share(group.bound_seconds, self.bound_seconds)
+        return getattr(group if hasattr(group, name) else group.cost, name)
 
 
-_KEYS: Mapping[str, Callable[[OperationPrediction], str]] = {
-    "operator": lambda row: row.operation.operator,
-    "layer": lambda row: row.operation.layer,
-    "block": lambda row: row.operation.layer,
-    "kind": lambda row: row.kind,
-    "phase": lambda row: row.operation.phase,
+_GROUPED_BY: Mapping[str, Callable[[Any], str]] = {
+    **GROUPED_BY,
     "path": lambda row: row.path,
     "binding": lambda row: row.binding,
 }
@@ -405,11 +387,3 @@ def _group(name: str, rows: list[OperationPrediction], kind: str | None = None) 
         max(by_binding, key=lambda binding: by_binding[binding]) if bound else "none",
         total(row.estimate for row in rows),
     )
-
-
-def _share(part: float, whole: float) -> float:
-    return part / whole if whole else 0.0
-
-
-def _html_row(cell: str, values: Iterable[str]) -> str:
-    return f"<tr>{''.join(f'<{cell}>{escape(value)}</{cell}>' for value in values)}</tr>"

@@ -18,7 +18,7 @@ LAYERS = [
     {"units"},
     {"display", "facts", "view"},
     {"graph", "devices"},
-    {"rules"},
+    {"formulas", "grouping", "rules"},
     {"cost"},
     {"estimate"},
     {"memory", "roofline", "chip"},

@@ -10,8 +10,9 @@ import torchvision
 from torch import nn
 from torch.nn import functional
 
-from costmodel.cost import Cost, Costs, Unmodelled, block_of, count
+from costmodel.cost import Cost, Costs, Unmodelled, count
 from costmodel.errors import InputError
+from costmodel.grouping import block_of
 from costmodel.tracer import trace
 
 
@@ -89,10 +90,11 @@ def test_attention_is_attention_though_its_projections_cost_most() -> None:
     assert (rows["attends"].kind, rows["head"].kind) == ("attention", "linear")
 
 
-def test_sums_show_themselves() -> None:
-    sums = count(trace(Functional(), (1, 1, 28, 28))).by("kind")
-    assert sums.to_frame().set_index("kind").loc["conv", "macs"] == sums["conv"].macs == 6 * 25 * 24 * 24
-    assert "<td style='text-align:left'>conv</td>" in sums._repr_html_()
+def test_sums_are_a_table_too() -> None:
+    costs = count(trace(Functional(), (1, 1, 28, 28)))
+    table = costs.table("kind")
+    assert table.to_frame().set_index("kind").loc["conv", "macs"] == costs.by("kind")["conv"].macs == 6 * 25 * 24 * 24
+    assert "<td style='text-align:left'>conv</td>" in table._repr_html_()
 
 
 def test_what_is_no_trace_is_refused() -> None:
@@ -168,4 +170,4 @@ def test_a_notebook_shows_the_layers_and_nothing_hostile() -> None:
     assert "<script>" not in html
     assert "<b>" not in html
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
-    assert html.startswith("<details open>")
+    assert html.startswith("<table><caption>&lt;b&gt;net&lt;/b&gt;: 9 parameters, 15 FLOP</caption>")

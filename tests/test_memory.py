@@ -96,7 +96,7 @@ def test_holders_add_up_to_the_peak() -> None:
     holders = memory.holders()
     assert sum(holder.nbytes for holder in holders) == memory.peak_bytes == sum(memory.by_role.values())
     assert holders[0].nbytes == max(holder.nbytes for holder in holders) == 4 * 2880
-    assert len(memory.to_frame()) == len(memory.trace.operations)
+    assert len(memory.to_frame("operation")) == len(memory.trace.operations)
 
 
 def test_sums_by_hand() -> None:
@@ -112,9 +112,9 @@ def test_sums_by_hand() -> None:
     assert memory.by("block") == {"body": weights + 2 * hidden, "": head, "(input)": given}
     assert memory.by("block", depth=1) == {"body": weights + 2 * hidden, "head": head, "(input)": given}
     assert memory.by("role") == {"parameter": weights + head, "activation": 2 * hidden, "input": given}
-    assert layers.to_frame()["held_bytes"].sum() == memory.peak_bytes
-    assert "body.0" in layers._repr_html_()
-    with pytest.raises(InputError, match="use layer, block or role"):
+    assert memory.to_frame("layer")["held_bytes"].sum() == memory.peak_bytes
+    assert "body.0" in memory.table("layer")._repr_html_()
+    with pytest.raises(InputError, match="use one of layer, role, block"):
         memory.by("kind")
 
 

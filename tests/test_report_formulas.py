@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from costmodel import count, trace
+from costmodel.formulas import CONV, FC, REST, Weighted, parameter_formula, part_of
 from costmodel.graph import Module
-from costmodel.report.formulas import CONV, FC, REST, Weighted, parameter_formula, part_of
 
 
 def value(formula: str) -> int:

@@ -189,7 +189,7 @@ def test_operations_add_up_to_layers_phases_and_the_network() -> None:
     assert [layer.name for layer in step.phase("backward").layers if layer.bound_seconds] == ["a"]
     frame = step.to_frame()
     assert frame["bound_seconds"].sum() == pytest.approx(11)
-    assert frame["share"].sum() == pytest.approx(1)
+    assert frame["bound_share"].sum() == pytest.approx(1)
     assert frame["flops"].sum() == step.costs.total.flops
 
 

@@ -240,7 +240,7 @@ def test_what_a_value_is_may_depend_on_its_row() -> None:
 
 def test_a_column_may_be_one_s_own_and_have_another_title() -> None:
     own = Column("speed_of_light", "c", "ratio", "metres a second")
-    made = grid(Table.of((column("layer").titled("where"), own), [("here", 299_792_458)]))
+    made = grid(Table.of((column("layer", title="where"), own), [("here", 299_792_458)]))
     assert [heading.label for heading in made.columns] == ["where", "c"]
 
 
@@ -266,7 +266,7 @@ class Cells(HTMLParser):
 def test_html_has_human_text_and_raw_values() -> None:
     page = html_table(
         Table.of(
-            (column("layer"), column("peak_bytes").titled("size")),
+            (column("layer"), column("peak_bytes", title="size")),
             [("x", 2048), ("", None)],
             title="a <b> & c",
             notes=("a < b",),
@@ -285,7 +285,7 @@ def test_html_has_human_text_and_raw_values() -> None:
 @given(st.text())
 def test_html_is_the_same_whatever_the_name(name: str) -> None:
     def page(name: str) -> list[str]:
-        columns = (column("layer").titled(name or "x"), "type", "shape")
+        columns = (column("layer", title=name or "x"), "type", "shape")
         around = {"title": name or "x", "notes": (name,), "warnings": (name,), "total": {"layer": name}}
         return Cells(html_table(Table.of(columns, [(name, name, name)], **around))).tags
 

@@ -15,9 +15,9 @@ from costmodel.book.model import plain, slug
 from costmodel.cost import Cost, Costs, count
 from costmodel.devices import Device
 from costmodel.errors import InputError
+from costmodel.formulas import CONV, FC, PARTS, REST, Weighted, parameter_formula, part_of
 from costmodel.graph import Trace
 from costmodel.memory import Memory, remember
-from costmodel.report.formulas import CONV, FC, PARTS, REST, Weighted, parameter_formula, part_of
 from costmodel.roofline import Prediction, predict
 
 if TYPE_CHECKING:

@@ -12,11 +12,10 @@ from costmodel.memory.export import chrome_trace
 from costmodel.memory.ladder import Overhead, Rung
 from costmodel.memory.levers import Lever, Saving, Savings, TraceWith, savings
 from costmodel.memory.runs import Replay, replay
-from costmodel.memory.timeline import Held, Holder, Memory, Saved, remember
+from costmodel.memory.timeline import Holder, Memory, Saved, remember
 
 __all__ = [
     "Fit",
-    "Held",
     "Holder",
     "Lever",
     "Memory",

@@ -7,20 +7,21 @@ allocator rounds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from costmodel.cost import block_of
+from costmodel.cost import BLOCKS
 from costmodel.devices import device as find_device
-from costmodel.display import html_table
-from costmodel.errors import InputError, nearest, type_of
+from costmodel.errors import InputError, type_of
 from costmodel.graph import HOST, LOSS_LAYER, OPTIMIZER_LAYER, ROLES, Operation, Storage, Trace
+from costmodel.grouping import grouped
 from costmodel.memory.ladder import Rung, check_target, ladder, overheads, requested_only
 from costmodel.memory.runs import Replay, replay
 from costmodel.units import iec
+from costmodel.view import Column, Table, share
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,25 +42,6 @@ class Holder(NamedTuple):
     """Of the first tensor that looked at it."""
 
     dtype: str = ""
-
-
-class Held(dict[str, int]):
-    """Bytes that are alive at the peak by the name of what they are summed by, the largest first."""
-
-    def __init__(self, by: str, sums: Mapping[str, int]) -> None:
-        super().__init__(sorted(sums.items(), key=lambda item: -item[1]))
-        self.by = by
-
-    def to_frame(self) -> pd.DataFrame:
-        """One row a name, in bytes."""
-        import pandas as pd
-
-        return pd.DataFrame(list(self.items()), columns=[self.by, "held_bytes"])
-
-    def _repr_html_(self) -> str:
-        name = (self.by, "term" if self.by == "role" else "layer")
-        total = ("total", sum(self.values()))
-        return html_table(f"Bytes at the peak by {self.by}", [name, ("bytes", "bytes")], self.items(), total)
 
 
 class Saved(NamedTuple):
@@ -126,26 +108,21 @@ class Memory:
         ]
         return tuple(sorted(held, key=lambda holder: -holder.nbytes))
 
-    def by(self, key: str, depth: int | None = None) -> Held:
-        """The peak's bytes by "layer", "block" or "role", the largest first: a dict by name.
+    def by(self, key: str, depth: int | None = None) -> dict[str, int]:
+        """The peak's bytes by "layer", "block" or "role", the largest first.
 
         A parameter, its gradient and its optimizer state belong to the layer that holds it, what was computed to the
         layer that made it; what the network was fed is "(input)". A block is the module that a layer stands in; with
         `depth`, the layer's path cut to that many components. Raises InputError for another key.
         """
-        if key not in ("layer", "block", "role"):
-            raise InputError(
-                f"cannot sum by {key!r}: use layer, block or role.{nearest(key, ('layer', 'block', 'role'))}"
-            )
         layers = {parameter.name: parameter.layer for parameter in self.trace.parameters}
-        modules = self.trace.module_by_path
-        sums: dict[str, int] = {}
-        for holder in self.holders():
-            layer = _layer_of(holder, layers)
-            leaf = layer in modules and modules[layer].leaf
-            name = {"role": holder.role, "layer": layer, "block": block_of(layer, leaf, depth)}[key]
-            sums[name] = sums.get(name, 0) + holder.nbytes
-        return Held(key, sums)
+        names: Mapping[str, Callable[[Holder], str]] = {
+            "layer": lambda holder: _layer_of(holder, layers),
+            "role": lambda holder: holder.role,
+        }
+        groups = grouped(self.holders(), key, names, self.trace, depth)
+        sums = {name: sum(holder.nbytes for holder in held) for name, held in groups.items()}
+        return dict(sorted(sums.items(), key=lambda item: -item[1]))
 
     @property
     def saved_bytes(self) -> int:
@@ -192,28 +169,57 @@ class Memory:
 
         return costmodel.plot.memory(self, ax, **options)
 
-    def to_frame(self) -> pd.DataFrame:
-        """One row an operation: where it runs, and the live bytes by role while it does."""
-        import pandas as pd
+    def table(self, by: str = "tensor", depth: int | None = None, *, most: int | None = None) -> Table:
+        """Who holds the peak: one row a tensor, layer, block or role, the largest first, and their sum.
 
-        where = [(o.phase, o.layer, o.operator) for o in self.trace.operations]
-        return pd.DataFrame(where, columns=["phase", "layer", "operator"]).assign(**self.timeline)
+        Beyond `most` rows, one for the rest. With by="operation" the whole timeline instead: one row an operation, with
+        the bytes of each role that are alive while it runs. Raises InputError for another `by`.
+        """
+        if by == "operation":
+            return self._operations()
+        names: tuple[str, ...] = ("tensor", "role", "shape", "dtype") if by == "tensor" else (by,)
+        rows: list[tuple[Any, ...]] = (
+            [(held.name, held.role, held.shape or None, held.dtype, held.nbytes) for held in self.holders()]
+            if by == "tensor"
+            else list(self.by(by, depth).items())
+        )
+        rest = rows[most:] if most is not None else []
+        if rest:
+            more = (f"{len(rest)} more", *[""] * (len(names) - 1), sum(row[-1] for row in rest))
+            rows = [*rows[: len(rows) - len(rest)], more]
+        peak = self.peak_bytes
+        return Table.of(
+            (*names, "held_bytes", "held_share"),
+            [(*row, share(row[-1], peak)) for row in rows],
+            title=f"{self.trace.model}: peak of {iec(peak)} in {self.peak_place} ({self.peak_operation.phase})",
+            notes=(*self.notes, BYTES, *([BLOCKS] if by == "block" and depth is None else [])),
+        ).summed()
+
+    def _operations(self) -> Table:
+        """The timeline, operation by operation."""
+        columns = [Column(role, role, "bytes", f"bytes of role {role} alive") for role in self.timeline]
+        where = ((o.phase, o.layer, o.operator) for o in self.trace.operations)
+        rows = (place + live for place, live in zip(where, zip(*self.timeline.values(), strict=True), strict=True))
+        return Table.of(("phase", "layer", "operator", *columns), rows, title=f"{self.trace.model}: live bytes")
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """How high the peak is, when it is reached and for what, in sentences."""
+        roles = ", ".join(f"{role} {iec(held)}" for role, held in self.by_role.items() if held)
+        saved = f"Autograd saves {iec(self.saved_bytes)} in the forward for the backward."
+        peak = f"Peak of {iec(self.peak_bytes)} in {self.peak_place} ({self.peak_operation.phase})."
+        return (peak, f"By role: {roles}.", *([saved] if self.trace.train else []))
+
+    def to_frame(self, by: str = "tensor", depth: int | None = None) -> pd.DataFrame:
+        """The table as a data frame, in bytes."""
+        return self.table(by, depth).to_frame()
 
     def __repr__(self) -> str:
         where = self.peak_operation
         return f"<Memory of {self.trace.model}: peak of {iec(self.peak_bytes)} in {where.layer or where.operator}>"
 
     def _repr_html_(self) -> str:
-        """The peak's holders for a notebook, the largest first."""
-        phase = self.peak_operation.phase
-        title = f"{self.trace.model}: peak of {iec(self.peak_bytes)} in {self.peak_place} ({phase})"
-        held = self.holders()
-        rest = sum(holder.nbytes for holder in held[_SHOWN:])
-        rows: list[Holder] = [*held[:_SHOWN]]
-        if rest:
-            rows.append(Holder(f"{len(held) - _SHOWN} more", "", rest))
-        columns = [("tensor of", "layer"), ("role", "term"), ("bytes", "bytes"), ("shape", "shape"), ("type", "term")]
-        return html_table(title, columns, rows, ("total", "", self.peak_bytes, None, ""))
+        return self.table(most=_SHOWN)._repr_html_()
 
     def _live(self, role: str) -> tuple[int, ...]:
         """Bytes of one role, from what each operation adds and what the one before it let go."""
@@ -228,6 +234,9 @@ class Memory:
 
 _SHOWN = 12
 """Holders that a notebook shows."""
+
+BYTES = "Bytes are those that tensors ask for, before an allocator rounds."
+"""What the peak's bytes are, in one line."""
 
 
 def remember(trace: Trace) -> Memory:

@@ -6,7 +6,7 @@ Frames, CSV and JSON carry the names and base units; tables for people carry the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from costmodel.errors import InputError, nearest
 from costmodel.view.kinds import FIELD, QUANTITY
@@ -36,16 +36,15 @@ class Column(NamedTuple):
     of: tuple[str, str] | None = None
     """For a ratio, which in a total is that of sums: the columns that are divided by each other."""
 
-    def titled(self, title: str) -> Column:
-        """The column under another title, where a table's own words are clearer."""
-        return self._replace(title=title)
 
+def column(name: str, **changes: Any) -> Column:
+    """The column of that name; for one table perhaps with another title or rank.
 
-def column(name: str) -> Column:
-    """The column of that name. Raises InputError for a name that the schema does not have."""
+    Raises InputError for a name that the schema does not have.
+    """
     if name not in COLUMNS:
         raise InputError(f"no column is called {name!r}.{nearest(name, COLUMNS)}")
-    return COLUMNS[name]
+    return COLUMNS[name]._replace(**changes)
 
 
 _RATE = ("flops", "bound_seconds")

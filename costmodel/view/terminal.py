@@ -51,10 +51,10 @@ def to_terminal(table: Table, width: int = 120, *, color: bool = False) -> str:
         legacy_windows=False,
     )
     around = ((table.warnings, "bold red"), ((table.title,) if table.title else (), "bold"), (table.notes, "dim"))
-    for texts, style in around:
-        for text in texts:
-            console.print(Text(textwrap.fill(show(text), width), style=style))
-    if any(texts for texts, _ in around):
+    for sentences, style in around:
+        for sentence in sentences:
+            console.print(Text(textwrap.fill(show(sentence), width), style=style))
+    if any(sentences for sentences, _ in around):
         console.print()
     console.print(rich)
     left_out = [label.replace("\n", " ") for place, label in enumerate(labels) if place not in widths]

@@ -11,8 +11,8 @@ from costmodel.book.exercises.words import BATCH, counted, listed
 from costmodel.book.model import Formula, Paragraph, Section, Table, plain
 from costmodel.book.study import Study
 from costmodel.devices import Device
+from costmodel.formulas import Weighted
 from costmodel.graph import Module
-from costmodel.report.formulas import Weighted
 from costmodel.units import percent, si
 
 

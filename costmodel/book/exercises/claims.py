@@ -15,7 +15,7 @@ from costmodel.book.exercises.words import BATCH, listed, times
 from costmodel.book.model import Section, Table
 from costmodel.book.study import CONV, FC, Study
 from costmodel.devices import Device
-from costmodel.report.formulas import Weighted
+from costmodel.formulas import Weighted
 from costmodel.units import iec, percent, si
 
 HOLDS, REFUTED, DEPENDS = "holds", "refuted", "depends"

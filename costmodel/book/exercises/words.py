@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 from costmodel.book.model import plain
 from costmodel.display import show
+from costmodel.formulas import Weighted
 from costmodel.graph import OPTIMIZER, Operation
-from costmodel.report.formulas import Weighted
 
 BATCH = 64
 """The larger batch: big enough for the weights' traffic to be shared, small enough for every device here."""

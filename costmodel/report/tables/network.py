@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from costmodel.cost import Cost, Costs, block_of
-from costmodel.report.formulas import PARTS, parameter_formula, part_of
+from costmodel.cost import Cost, Costs
+from costmodel.formulas import PARTS, parameter_formula, part_of
+from costmodel.grouping import block_of
 from costmodel.report.tables.frames import frame_of, share
 from costmodel.roofline import Prediction
 

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from costmodel.cost import LayerCost
 from costmodel.graph import Module
+
+if TYPE_CHECKING:
+    from costmodel.cost import LayerCost
 
 CONV, FC, REST = PARTS = ("convolutions", "fully connected layers", "everything else")
 """What the book tells apart in a network."""
