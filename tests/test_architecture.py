@@ -15,7 +15,7 @@ ROOT = Path(costmodel.__file__).parent
 
 LAYERS = [
     {"errors", "files"},
-    {"units"},
+    {"units", "typed"},
     {"display", "facts", "view"},
     {"graph", "devices"},
     {"formulas", "grouping", "rules"},

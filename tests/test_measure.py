@@ -6,10 +6,10 @@ import importlib
 import inspect
 import json
 from contextlib import nullcontext
-from dataclasses import replace
 
 import pytest
 import torch
+from msgspec.structs import replace
 from torch import nn
 from torch.nn import functional
 

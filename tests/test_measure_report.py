@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.text
 import pytest
+from msgspec.structs import replace
 from torch import nn
 
 import costmodel as cm

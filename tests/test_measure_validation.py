@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 from torch import nn
 
 import costmodel as cm
@@ -44,7 +45,7 @@ def run_of(trace: cm.Trace, *layers: LayerTime, **changes) -> Run:
         work=Spread(whole, whole, whole, 3),
         layers=layers,
     )
-    return replace(run, **changes)
+    return structs.replace(run, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +200,7 @@ def test_of_noise_nothing_is_said(perceptron) -> None:
     assert found.coverage == 1.0, "of one layer"
     assert list(comparison_table(found)["ok"]) == [None, True]
     assert documents.measured([found])["comparisons"][0]["layers"][0]["ok"] is None
-    whole = compare(prediction, replace(run, rounds=(200 * NS, 400 * NS)), "toy")
+    whole = compare(prediction, structs.replace(run, rounds=(200 * NS, 400 * NS)), "toy")
     assert [row.ok for row in whole.rows] == [None, None], "its rounds lie 200 of 300 ns apart"
     fast = compare(prediction, run_of(perceptron, layer("0", 50 * NS, noise=0.8), layer("1", 96 * NS)), "toy")
     assert fast.rows[0].ok is False, "noise adds to a time: 50 + 20 ns beat the 116 ns of the bound all the same"
@@ -286,7 +287,7 @@ def record(run: Run, target: str = "cuda", **switches) -> Measurement:
         "threads": 1,
         "date": "2026-11-24",
     }
-    return Measurement(circumstances, replace(DEFAULTS, **switches), (run,))
+    return Measurement(circumstances, structs.replace(DEFAULTS, **switches), (run,))
 
 
 def test_the_records_switches_count(convolution) -> None:
@@ -306,7 +307,7 @@ def test_another_run_or_device_is_refused(perceptron, convolution) -> None:
     on_cpu = record(run_of(perceptron, layer("0", 1e-3)), "cpu")
     with pytest.raises(InputError, match="ran cpu operators and the trace cuda's"):
         against(on_cpu, perceptron, cm.device("xeon-icelake"))
-    failed = record(replace(run_of(perceptron), failure="out of memory: 80 GiB", work=None, eager=None))
+    failed = record(structs.replace(run_of(perceptron), failure="out of memory: 80 GiB", work=None, eager=None))
     with pytest.raises(InputError, match=r"failed .out of memory"):
         against(failed, perceptron, cm.device("a100-80gb"))
 

@@ -246,7 +246,11 @@ def threads(count: int | None) -> Iterator[int]:
 def circumstances(device: str | torch.device, command: str = "") -> dict[str, Any]:
     """What a measurement must say about itself: the device, versions, clocks, threads, date and command."""
     where = device if isinstance(device, torch.device) else find_device(device)
-    versions = {"costmodel": costmodel.__version__, "python": platform.python_version(), "torch": torch.__version__}
+    versions = {
+        "costmodel": costmodel.__version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+    }
     found: dict[str, Any] = {
         "device": {"type": where.type} | (_gpu(where) if where.type == "cuda" else _cpu()),
         "versions": versions | (_cuda_versions() if where.type == "cuda" else {}),

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
 
 from costmodel.display import html_table
 from costmodel.errors import InputError
@@ -25,18 +27,22 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-@dataclass(frozen=True, slots=True)
-class Spread:
+Seconds = Annotated[float, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=0)]
+"""Nothing that is measured is below zero."""
+
+
+class Spread(Struct, frozen=True, forbid_unknown_fields=True):
     """Repetitions of one thing, in seconds."""
 
-    median: float
-    low: float
+    median: Seconds
+    low: Seconds
     """The first quartile."""
 
-    high: float
+    high: Seconds
     """The third quartile."""
 
-    count: int
+    count: Count
     """How many repetitions."""
 
     @classmethod
@@ -52,32 +58,29 @@ class Spread:
         return Spread(round(self.median, 9), round(self.low, 9), round(self.high, 9), self.count)
 
 
-@dataclass(frozen=True, slots=True)
-class Kernel:
+class Kernel(Struct, frozen=True, forbid_unknown_fields=True):
     """What the device ran for a layer under one name, in one run."""
 
     name: str
     """A kernel's on CUDA, which tells Winograd, FFT and implicit products apart; an operator's on the CPU."""
 
-    seconds: float
-    count: int
+    seconds: Seconds
+    count: Count
 
 
-@dataclass(frozen=True, slots=True)
-class LayerTime:
+class LayerTime(Struct, frozen=True, forbid_unknown_fields=True):
     """A layer in one phase."""
 
     layer: str
     """Dotted path, as in a trace; "(loss)" and "(optimizer)" for what a training step adds."""
 
-    phase: str
-    """"forward", "backward" or "optimizer"."""
+    phase: Literal["forward", "backward", "optimizer"]
 
-    seconds: float
+    seconds: Seconds
     """The median over repetitions of the sum of its kernels."""
 
-    low: float
-    high: float
+    low: Seconds
+    high: Seconds
     """The quartiles."""
 
     kernels: tuple[Kernel, ...]
@@ -94,54 +97,51 @@ class LayerTime:
         return (self.high - self.low) / self.seconds if self.seconds else 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryPeaks:
+class MemoryPeaks(Struct, frozen=True, forbid_unknown_fields=True):
     """The highest level of one run's memory, rung by rung; None where nothing tells."""
 
-    requested_bytes: int | None = None
+    requested_bytes: Count | None = None
     """What tensors and libraries' workspaces asked of torch's allocator."""
 
-    allocated_bytes: int | None = None
+    allocated_bytes: Count | None = None
     """The same as the allocator rounds it."""
 
-    reserved_bytes: int | None = None
+    reserved_bytes: Count | None = None
     """What the allocator took from the device."""
 
-    device_bytes: int | None = None
+    device_bytes: Count | None = None
     """What the device no longer had free, the CUDA context and everybody else included."""
 
-    before_bytes: int | None = None
+    before_bytes: Count | None = None
     """What the device had not free before the network was put there."""
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
+class Said(Struct, frozen=True, forbid_unknown_fields=True):
     """What another program estimates for a run."""
 
-    seconds: float | None = None
+    seconds: Seconds | None = None
     problem: str = ""
     """Why it says nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(Struct, frozen=True, forbid_unknown_fields=True):
     """One network at one batch in one dtype."""
 
     model: str
-    inputs: tuple[tuple[int, ...], ...]
+    inputs: tuple[tuple[Count, ...], ...]
     """The shapes of its inputs, batch first."""
 
-    batch: int
+    batch: Count
     dtype: str
     train: bool
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = {}
     """Loss and optimizer of a training step."""
 
     failure: str = ""
     """Why there are no times: out of memory."""
 
     eager: Spread | None = None
-    rounds: tuple[float, ...] = ()
+    rounds: tuple[Seconds, ...] = ()
     """The medians of eager wall time over several rounds, apart in time: how far they differ is the noise floor."""
 
     work: Spread | None = None
@@ -159,10 +159,10 @@ class Run:
     """What ran for no layer: copies between host and device, for example."""
 
     memory: MemoryPeaks = MemoryPeaks()
-    clocks_hertz: tuple[float, ...] = ()
+    clocks_hertz: tuple[Seconds, ...] = ()
     """The compute clock as read before and after."""
 
-    peers: Mapping[str, Said] = field(default_factory=dict)
+    peers: Mapping[str, Said] = {}
 
     @property
     def phase_text(self) -> str:
@@ -190,8 +190,7 @@ class Run:
         return self.batch / self.eager.median if self.eager else None
 
 
-@dataclass(frozen=True, slots=True)
-class Switches:
+class Switches(Struct, frozen=True, forbid_unknown_fields=True):
     """What torch was told about precision and algorithms."""
 
     cudnn_allow_tf32: bool = True
@@ -205,8 +204,7 @@ DEFAULTS = Switches()
 """Torch's own."""
 
 
-@dataclass(frozen=True, repr=False)
-class Measurement:
+class Measurement(Struct, frozen=True, forbid_unknown_fields=True):
     """Some runs on one device in the same circumstances."""
 
     circumstances: Mapping[str, Any]
@@ -249,12 +247,12 @@ class Measurement:
 
     def to_json(self) -> str:
         """The document, a line a layer, with the digest of its content."""
-        return document.to_json(asdict(self))
+        return document.to_json(self)
 
     @classmethod
     def from_json(cls, text: str) -> Measurement:
         """The measurement that `to_json` wrote. Raises InputError, with the reason, for anything else."""
-        return document.from_json(cls, text)
+        return document.from_json(cls, text, _check)
 
     def save(self, path: str | PathLike[str]) -> Path:
         """Write the document, whole or not at all. Raises InputError if that fails."""
@@ -288,7 +286,20 @@ class Measurement:
 
 def read(path: str | PathLike[str]) -> Measurement:
     """The measurement in a file. Raises InputError, with the file's name and the reason, if it cannot be used."""
-    return document.read(Measurement, path)
+    return document.read(Measurement, path, _check)
+
+
+def _check(record: Measurement) -> None:
+    """What the types do not say. Raises InputError, with the place."""
+    device = record.circumstances.get("device")
+    if not (isinstance(device, dict) and device.get("type") in ("cpu", "cuda") and device.get("name")):
+        raise InputError("circumstances.device does not say which device it was")
+    for name, kind in (("threads", int), ("date", str), ("versions", dict)):
+        if not isinstance(record.circumstances.get(name), kind):
+            raise InputError(f"circumstances.{name} is missing")
+    for index, run in enumerate(record.runs):
+        if not run.failure and (run.eager is None or run.work is None or not run.layers):
+            raise InputError(f"runs[{index}] has neither times nor a reason why not")
 
 
 def _median(spread: Spread | None) -> float | None:
@@ -307,7 +318,7 @@ def _row(run: Run) -> dict[str, Any]:
         "profiled_seconds": _median(run.profiled),
         "samples_per_second": run.samples_per_second,
         "noise": run.noise if run.rounds else None,
-        **asdict(run.memory),
+        **msgspec.structs.asdict(run.memory),
         "failure": run.failure,
     }
 

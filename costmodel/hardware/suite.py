@@ -18,9 +18,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
+
+from msgspec import structs
 
 from costmodel.devices import read_device, to_toml
 from costmodel.errors import CostModelError, HardwareError, InputError
@@ -54,7 +56,7 @@ TF32 = Precision("tf32", "float32", DEFAULTS)
 PLAIN = Precision("fp32", "float32", DEFAULTS)
 """A CPU's, which knows no TF32."""
 
-STRICT = Precision("strict", "float32", replace(DEFAULTS, cudnn_allow_tf32=False))
+STRICT = Precision("strict", "float32", structs.replace(DEFAULTS, cudnn_allow_tf32=False))
 BF16 = Precision("bf16", "bfloat16", DEFAULTS)
 
 
