@@ -96,7 +96,7 @@ def _labelled(table: Table, labels: Mapping[str, str]) -> Table:
     if table.data is None or (absent := labels.keys() - set(table.data.names)):
         raise ValueError(f"table {table.name} has no column {', '.join(sorted(absent))}.")
     titles = {name: _joined([_text(label)]) for name, label in labels.items()}
-    columns = tuple(column.titled(titles.get(column.name, column.title)) for column in table.data.columns)
+    columns = tuple(column._replace(title=titles.get(column.name, column.title)) for column in table.data.columns)
     return replace(table, data=table.data.around(columns=columns))
 
 
