@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from costmodel.graph import Module
+from costmodel.graph import Module, Operation
 
 if TYPE_CHECKING:
     from costmodel.cost import LayerCost
@@ -20,13 +20,7 @@ if TYPE_CHECKING:
 CONV, FC, REST = PARTS = ("convolutions", "fully connected layers", "everything else")
 """What the book tells apart in a network."""
 
-_PART_OF_KIND = {"conv": CONV, "linear": FC}
 _SUPERSCRIPT = {1: "", 2: "²", 3: "³"}
-
-
-def part_of(kind: str) -> str:
-    """Which part of a network a layer of this kind belongs to."""
-    return _PART_OF_KIND.get(kind, REST)
 
 
 def parameter_formula(module: Module, parameters: int) -> str:
@@ -44,6 +38,13 @@ class Weighted:
     layer: LayerCost
     module: Module
     batch: int
+    operations: tuple[Operation, ...] = ()
+    """What computes it."""
+
+    @property
+    def part(self) -> str:
+        """Which of the book's parts it belongs to."""
+        return CONV if self.layer.kind == "conv" else FC
 
     @property
     def short(self) -> str:

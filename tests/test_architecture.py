@@ -20,7 +20,7 @@ LAYERS = [
     {"graph", "devices"},
     {"formulas", "grouping", "rules"},
     {"cost"},
-    {"estimate"},
+    {"estimate", "parts"},
     {"memory", "roofline", "chip"},
     {"tracer"},
     {"networks"},

@@ -9,7 +9,7 @@ import pandas as pd
 from costmodel import plots
 from costmodel.book.exercises.words import BATCH, BEATEN, listed, times
 from costmodel.book.model import Block, Bullets, Figure, Paragraph, Section, Table, code, slug
-from costmodel.book.study import PARTS, Study, heaviest, part_of, same_form
+from costmodel.book.study import PARTS, Study, heaviest, same_form
 from costmodel.cost import CONVENTIONS
 from costmodel.devices import Device
 from costmodel.report.tables import layers_table, prediction_table, total_of
@@ -152,7 +152,7 @@ def _movement(study: Study) -> str:
     factors: dict[str, list[float]] = {}
     for one, many in zip(study.weighted(), study.weighted(BATCH), strict=True):
         factor = many.layer.cost.arithmetic_intensity / one.layer.cost.arithmetic_intensity
-        factors.setdefault(part_of(one.layer.kind), []).append(factor)
+        factors.setdefault(one.part, []).append(factor)
     moved = [f"its {part} by {times(min(found))} to {times(max(found))}" for part, found in factors.items()]
     if not moved:
         return ""

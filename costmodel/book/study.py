@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import itertools
-import math
 import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from costmodel.book.model import plain, slug
-from costmodel.cost import Cost, Costs, count
+from costmodel.cost import Costs, count
 from costmodel.devices import Device
 from costmodel.errors import InputError
-from costmodel.formulas import CONV, FC, PARTS, REST, Weighted, parameter_formula, part_of
+from costmodel.formulas import CONV, FC, PARTS, REST, Weighted
 from costmodel.graph import Trace
 from costmodel.memory import Memory, remember
+from costmodel.parts import Part, parts, share, time_shares, weighted
 from costmodel.roofline import Prediction, predict
 
 if TYPE_CHECKING:
@@ -32,8 +32,6 @@ __all__ = [
     "Study",
     "distinct",
     "heaviest",
-    "parameter_formula",
-    "part_of",
     "same_form",
     "title_of",
 ]
@@ -42,17 +40,6 @@ _T = TypeVar("_T")
 
 TRAINING: Mapping[str, Any] = {"optimizer": "sgd", "optimizer_options": {"momentum": 0.9, "weight_decay": 5e-4}}
 """How a training step is taken: as AlexNet and VGG were trained, by SGD with momentum and weight decay."""
-
-
-class Part(NamedTuple):
-    """What a network's convolutions have, or its fully connected layers, or the rest."""
-
-    parameters: int
-    parameter_bytes: int
-    output_bytes: int
-    """Bytes that its layers write in the forward: their outputs."""
-
-    flops: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,37 +115,20 @@ class Study:
 
     def weighted(self, batch: int = 1) -> tuple[Weighted, ...]:
         """The convolutions and fully connected layers that ran, in order."""
-        costs = self.costs(batch)
-        modules = costs.trace.module_by_path
-        return tuple(
-            Weighted(layer, modules[layer.name], batch)
-            for layer in costs.layers
-            if layer.cost.macs and layer.name in modules and parameter_formula(modules[layer.name], layer.parameters)
-        )
+        return self._once(("weighted", batch), lambda: weighted(self.costs(batch), batch))
 
     def parts(self) -> Mapping[str, Part]:
         """One image's convolutions, fully connected layers and the rest; they add up to the totals."""
-        layers = {name: [layer for layer in self.costs().layers if part_of(layer.kind) == name] for name in PARTS}
-        return {
-            name: Part(
-                sum(layer.parameters for layer in mine),
-                sum(layer.parameter_bytes for layer in mine),
-                sum(layer.cost.write_bytes for layer in mine),
-                Cost.sum(layer.cost for layer in mine).flops,
-            )
-            for name, mine in layers.items()
-        }
+        return self._once(("parts",), lambda: parts(self.costs()))
 
     def share(self, quantity: str, part: str) -> float:
         """What a part has of the whole: of "parameters", "parameter_bytes", "output_bytes" or "flops"."""
-        whole = sum(getattr(each, quantity) for each in self.parts().values())
-        return getattr(self.parts()[part], quantity) / whole if whole else 0.0
+        return share(getattr(self.parts()[part], quantity), sum(getattr(p, quantity) for p in self.parts().values()))
 
     def time_share(self, part: str, device: Device, batch: int = 1) -> float:
         """What a part has of the forward's bound."""
-        prediction = self.prediction(device, batch)
-        mine = math.fsum(row.bound_seconds for row in prediction.layers if part_of(row.kind) == part)
-        return mine / prediction.bound_seconds if prediction.bound_seconds else 0.0
+        rows = self.prediction(device, batch).operations
+        return time_shares(self.costs(batch), ((row.operation, row.kind, row.bound_seconds) for row in rows))[part]
 
     def keep(self, key: Hashable, make: Callable[[], _T]) -> _T:
         """What `make` gives, made once: for chapters that compute something of their own about a network."""

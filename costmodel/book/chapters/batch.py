@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from costmodel import plots, view
 from costmodel.book.engine import Chapter
 from costmodel.book.model import Figure, Table, slug
-from costmodel.book.study import FC, Study, part_of
+from costmodel.book.study import FC, Study
 from costmodel.devices import Device
 
 if TYPE_CHECKING:
@@ -106,9 +106,8 @@ def numbers(study: Study, device: Device) -> Numbers:
     """What the chapter says of a network on a device."""
     rate = 1 / study.prediction(device).bound_seconds
     limit = _images_per_second_limit(study, device)
-    fc = max(
-        (layer for layer in study.costs().layers if part_of(layer.kind) == FC), key=lambda x: x.parameters, default=None
-    )
+    dense = [entry.layer for entry in study.weighted() if entry.part == FC]
+    fc = max(dense, key=lambda layer: layer.parameters, default=None)
     first = study.costs().total.moved_bytes
     fixed, image = fixed_and_growing(study) or (None, None)
     tenth = None if fixed is None or not image else 9 * fixed // image + 1
@@ -172,7 +171,10 @@ def fixed_and_growing(study: Study) -> tuple[int, int] | None:
 
 
 def _binding(study: Study, device: Device, batch: int, layer: str) -> str:
-    return next(row for row in study.prediction(device, batch).layers if row.name == layer).binding
+    """What binds most of a layer's time."""
+    mine = set(map(id, next(entry for entry in study.weighted(batch) if entry.layer.name == layer).operations))
+    rows = [row for row in study.prediction(device, batch).operations if id(row.operation) in mine]
+    return max(rows, key=lambda row: row.bound_seconds).binding
 
 
 def _images_per_second_limit(study: Study, device: Device) -> float:

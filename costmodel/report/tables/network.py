@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from costmodel.cost import Cost, Costs
-from costmodel.formulas import PARTS, parameter_formula, part_of
+from costmodel.formulas import PARTS, parameter_formula
 from costmodel.grouping import block_of
+from costmodel.parts import part_of_operation, parts
 from costmodel.report.tables.frames import frame_of, share
 from costmodel.roofline import Prediction
 
@@ -81,21 +82,21 @@ def groups_table(costs: Costs, by: str, depth: int | None = None) -> pd.DataFram
 def shares_table(costs: Costs, prediction: Prediction | None = None) -> pd.DataFrame:
     """What convolutions, fully connected layers and the rest have of the whole; with a prediction, of its time."""
     rows = []
+    whole, part_of = parts(costs), part_of_operation(costs)
     for part in PARTS:
-        layers = [layer for layer in costs.layers if part_of(layer.kind) == part]
-        cost = Cost.sum(layer.cost for layer in layers)
-        parameters = sum(layer.parameters for layer in layers)
+        cost = whole[part].cost
         row = [
             part,
-            parameters,
-            share(parameters, costs.parameters),
+            whole[part].parameters,
+            share(whole[part].parameters, costs.parameters),
             cost.flops,
             share(cost.flops, costs.total.flops),
             cost.moved_bytes,
             share(cost.moved_bytes, costs.total.moved_bytes),
         ]
         if prediction is not None:
-            bound = math.fsum(layer.bound_seconds for layer in prediction.layers if part_of(layer.kind) == part)
+            mine = (row for row in prediction.operations if part_of(row.operation, row.kind) == part)
+            bound = math.fsum(row.bound_seconds for row in mine)
             row += [bound, share(bound, prediction.bound_seconds)]
         rows.append(row)
     names = ["part", "parameters", "parameters_share", "flops", "flops_share", "moved_bytes", "moved_share"]
