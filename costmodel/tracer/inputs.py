@@ -172,5 +172,5 @@ def _tensor(sizes: tuple[int, ...], dtype: torch.dtype, meta: bool) -> torch.Ten
         return torch.zeros(sizes, dtype=dtype)
     except RuntimeError:  # quantised types, and packed ones
         raise InputError(
-            f"torch cannot fill a tensor of {DTYPE_NAMES[dtype]}: give the input as a tensor, or trace it without --run."
+            f"torch cannot fill a tensor of {DTYPE_NAMES[dtype]}: give the input as a tensor, or trace without --run."
         ) from None
