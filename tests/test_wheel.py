@@ -37,14 +37,15 @@ def pip(*arguments: str | Path) -> None:
 
 @pytest.fixture(scope="module")
 def installed(wheel, tmp_path_factory):
-    """Runs a program of an environment that has the wheel, and the packages that it needs from this environment."""
+    """Runs a program of an environment that has the wheel, its dependencies from this environment, and no extras."""
     home = tmp_path_factory.mktemp("environment")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", home], check=True)
     (packages,) = home.glob("lib/python*/site-packages")
     here = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
-    (packages / "dependencies.pth").write_text(
-        "\n".join(here)
-    )  # its own .pth files, so an editable install, do not count
+    # The .pth files that lie in these folders are not followed, so an editable install of ours is not seen.
+    (packages / "dependencies.pth").write_text("\n".join(here))
+    for extra in ("fvcore", "scipy", "dask", "distributed"):
+        (packages / f"{extra}.py").write_text(f'raise ModuleNotFoundError("not installed", name="{extra}")')
     pip("--python", home / "bin" / "python", "install", wheel)
     empty = tmp_path_factory.mktemp("empty")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "COV_", "COVERAGE"))}
