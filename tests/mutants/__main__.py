@@ -119,9 +119,9 @@ def judged(job: tuple[int, Mutant, list[tuple[str, set[str], float]]]) -> tuple[
         os.utime(path, (0, 0))
 
 
-def remembered(pool: Any, tests: str, again: bool) -> dict[str, Any]:
+def remembered(pool: Any, tests: list[str], again: bool) -> dict[str, Any]:
     """What each test file reaches; only those that changed since the last time are run."""
-    files = sorted(ROOT.glob(f"tests/{tests}"))
+    files = sorted({path for pattern in tests for path in ROOT.glob(f"tests/{pattern}")})
     known: dict[str, Any] = json.loads(RECORD.read_text()) if RECORD.exists() and not again else {}
     hashes = {f"tests/{path.name}": hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
     stale = sorted(file for file, digest in hashes.items() if known.get(file, {}).get("hash") != digest)
@@ -140,7 +140,7 @@ def main() -> int:
     options.add_argument("--sample", type=int, help="this many mutants, drawn at random")
     options.add_argument("--seed", type=int, default=1)
     options.add_argument("--least", type=float, default=95, help="percent killed that make it a success")
-    options.add_argument("--tests", default="test_*.py", help="the test files that may kill one, as a pattern")
+    options.add_argument("--tests", nargs="+", default=["test_*.py"], help="patterns of the test files to run")
     options.add_argument("--record", action="store_true", help="record again which tests reach what")
     options.add_argument("--list", action="store_true", help="only print the mutants")
     arguments = options.parse_args()
