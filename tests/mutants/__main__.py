@@ -82,6 +82,7 @@ def settle(folder: str) -> None:
     mine = Path(folder) / str(os.getpid())
     shutil.copytree(ROOT, mine, ignore=shutil.ignore_patterns(".*", "*.egg-info"))
     os.chdir(mine)
+    sys.dont_write_bytecode = False  # only one file of hundreds changes from mutant to mutant
     os.environ.update(PYTHONPATH=str(mine), XDG_CACHE_HOME=str(mine / ".cache"), OMP_NUM_THREADS="1", MPLBACKEND="Agg")
 
 
