@@ -30,7 +30,8 @@ import tempfile
 import time
 import tomllib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -120,13 +121,18 @@ def judged(job: tuple[int, Mutant, list[tuple[str, set[str], float]]]) -> tuple[
         os.utime(path, (0, 0))
 
 
-def remembered(pool: Any, tests: list[str], again: bool) -> dict[str, Any]:
+def each(pool: Executor, work: Callable[[Any], Any], jobs: list[Any]) -> Iterator[Any]:
+    """The results of a function, as they come."""
+    return (future.result() for future in as_completed([pool.submit(work, job) for job in jobs]))
+
+
+def remembered(pool: Executor, tests: list[str], again: bool) -> dict[str, Any]:
     """What each test file reaches; only those that changed since the last time are run."""
     files = sorted({path for pattern in tests for path in ROOT.glob(f"tests/{pattern}")})
     known: dict[str, Any] = json.loads(RECORD.read_text()) if RECORD.exists() and not again else {}
     hashes = {f"tests/{path.name}": hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
     stale = sorted(file for file, digest in hashes.items() if known.get(file, {}).get("hash") != digest)
-    for test_file, entry in pool.imap_unordered(recorded, stale):
+    for test_file, entry in each(pool, recorded, stale):
         print(f"recorded {test_file}" if entry else f"{test_file} did not end", file=sys.stderr, flush=True)
         if entry:
             known[test_file] = {"hash": hashes[test_file], **entry}
@@ -170,10 +176,13 @@ def main() -> int:
         importlib.import_module(module)
     counts: Counter[str] = Counter()
     fork = multiprocessing.get_context("fork")
-    with tempfile.TemporaryDirectory(prefix="mutants-") as folder, fork.Pool(2, settle, (folder,)) as pool:
+    with (
+        tempfile.TemporaryDirectory(prefix="mutants-") as folder,
+        ProcessPoolExecutor(2, fork, settle, (folder,)) as pool,
+    ):
         reach = remembered(pool, arguments.tests, arguments.record)
         jobs = [(n, mutant, tests_of(mutant, reach)) for n, mutant in enumerate(judging, 1)]
-        for mutant, verdict in pool.imap_unordered(judged, jobs):
+        for mutant, verdict in each(pool, judged, jobs):
             counts[verdict] += 1
             if verdict == "survived":
                 show(mutant)

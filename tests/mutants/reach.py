@@ -13,7 +13,7 @@ import coverage
 import pytest
 from edits import ROOT, Mutant
 
-PYTEST = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0"]
+PYTEST = ["-q", "-p", "no:cacheprovider", "--hypothesis-seed=0"]
 
 
 def functions(path: Path) -> dict[int, str]:
@@ -71,7 +71,7 @@ def run(test_file: str, names: set[str]) -> int:
         def pytest_collection_modifyitems(self, items: list[Any]) -> None:
             items[:] = [item for item in items if item.nodeid in names]
 
-    return int(pytest.main([*PYTEST, test_file], plugins=[Plugin()]))
+    return int(pytest.main([*PYTEST, "-x", test_file], plugins=[Plugin()]))
 
 
 def tests_of(mutant: Mutant, known: dict[str, Any]) -> list[tuple[str, set[str], float]]:
