@@ -17,11 +17,13 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Accelerator", "Balance", "Calibration", "Cost", "CostModelError", "Costs", "Curves", "Device", "Evaluation",
-    "Exploration", "Fit", "Fusion", "HardwareError", "InputError", "LayerCost", "Measurement", "Memory", "Nest",
-    "Nests", "Network", "Operation", "OperationCost", "OperationPrediction", "Prediction", "Replay", "Savings",
+    "Exploration", "Fit", "Fusion", "HardwareError", "InputError", "LayerCost", "Measurement",
+    "MemoryTimeline", "MemoryWhatIfs", "Nest",
+    "Nests", "Network", "Operation", "OperationCost", "OperationPrediction", "Prediction", "Replay",
     "Scaling", "Shape", "Space", "Storage", "Technology", "TensorSpec", "Trace", "TraceError", "Traffic", "Training",
     "Validation", "WhatIfs", "Work", "accelerator", "balance", "count", "device", "evaluate", "explore", "fuse",
-    "lower", "networks", "plot", "predict", "remember", "rule", "savings", "scaling", "trace", "traffic",
+    "lower", "memory_timeline", "memory_what_ifs",
+    "networks", "plot", "predict", "remember", "rule", "scaling", "trace", "traffic",
     "traffic_curves", "validate", "what_ifs",
 ]  # fmt: skip
 
@@ -44,7 +46,17 @@ if TYPE_CHECKING:
     from costmodel.errors import CostModelError, HardwareError, InputError, TraceError
     from costmodel.graph import Operation, Storage, TensorSpec, Trace
     from costmodel.hardware.record import Measurement
-    from costmodel.memory import Fit, Memory, Replay, Savings, Scaling, remember, savings, scaling
+    from costmodel.memory import (
+        Fit,
+        MemoryTimeline,
+        MemoryWhatIfs,
+        Replay,
+        Scaling,
+        memory_timeline,
+        memory_what_ifs,
+        scaling,
+    )
+    from costmodel.memory import memory_timeline as remember  # its old name
     from costmodel.networks import Network
     from costmodel.roofline import OperationPrediction, Prediction, predict
     from costmodel.rules import Work, rule

@@ -133,7 +133,7 @@ class Costs:
     @cached_property
     def parameters(self) -> int:
         """Elements of all parameters, shared ones once. Buffers are not parameters."""
-        return sum(p.tensor.elements for p in self.trace.parameters if not p.buffer)
+        return sum(p.tensor.numel for p in self.trace.parameters if not p.buffer)
 
     @cached_property
     def parameter_bytes(self) -> int:
@@ -321,7 +321,7 @@ def _layers(costs: Costs) -> Iterable[LayerCost]:
     nbytes: Counter[str] = Counter()
     for parameter in trace.parameters:
         if not parameter.buffer:
-            elements[parameter.layer] += parameter.tensor.elements
+            elements[parameter.layer] += parameter.tensor.numel
             nbytes[parameter.layer] += parameter.tensor.nbytes
     for module in trace.modules:
         own = entries.pop(module.path, [])

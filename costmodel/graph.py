@@ -63,7 +63,7 @@ class TensorSpec(NamedTuple):
     """Its first element's place in the storage, in elements."""
 
     @property
-    def elements(self) -> int:
+    def numel(self) -> int:
         """How many elements it shows, repeated ones included."""
         return math.prod(self.shape)
 
@@ -208,13 +208,13 @@ class Trace:
         counts = Counter(operation.phase for operation in self.operations)
         rows = [
             *(("operations", f"{phase}: {counts[phase]:,}") for phase in self.phases),
-            ("parameters", f"{sum(p.tensor.elements for p in self.parameters if not p.buffer):,}"),
+            ("parameters", f"{sum(p.tensor.numel for p in self.parameters if not p.buffer):,}"),
             *(("input", f"{show(tensor.shape, 'shape')} {tensor.dtype}") for tensor in self.inputs),
             *(("output", f"{show(tensor.shape, 'shape')} {tensor.dtype}") for tensor in self.outputs),
             ("operators of", self.target),
             *((name.replace("_", " "), str(value)) for name, value in self.settings.items()),
         ]
-        notes = ["cm.count(trace) says what it costs, cm.remember(trace) which memory it holds."]
+        notes = ["cm.count(trace) says what it costs, cm.memory_timeline(trace) which memory it holds."]
         return html_table(f"Trace of {self.model}", [("", "text"), ("", "text")], rows, notes=notes)
 
     @cached_property

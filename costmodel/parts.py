@@ -41,7 +41,7 @@ def parts(costs: Costs) -> Mapping[str, Part]:
     for name in PARTS:
         cost = Cost.sum(entry.cost for entry, part in of_entry if part == name)
         mine = [parameter.tensor for parameter, part in held if part == name]
-        found[name] = Part(sum(p.elements for p in mine), sum(p.nbytes for p in mine), cost.write_bytes, cost)
+        found[name] = Part(sum(p.numel for p in mine), sum(p.nbytes for p in mine), cost.write_bytes, cost)
     return found
 
 
@@ -96,11 +96,11 @@ def _called(
     bias = by_name.get("bias".join(weight.name.rsplit("weight", 1)))
     mine = [weight.tensor, *([bias.tensor] if bias and "weight" in weight.name else [])]
     cost, output = Cost.sum(entry.cost for entry in entries), entries[-1].operation.outputs[0]
-    inputs = entries[-1].cost.macs // output.elements
+    inputs = entries[-1].cost.macs // output.numel
     layer = LayerCost(
-        name, "linear", "Linear", sum(p.elements for p in mine), sum(p.nbytes for p in mine), cost, output.shape
+        name, "linear", "Linear", sum(p.numel for p in mine), sum(p.nbytes for p in mine), cost, output.shape
     )
-    settings = {"in_features": inputs, "out_features": weight.tensor.elements // inputs}
+    settings = {"in_features": inputs, "out_features": weight.tensor.numel // inputs}
     module = Module(name, "Linear", leaf=True, calls=len(entries), output_shape=output.shape, settings=settings)
     return Weighted(layer, module, batch, tuple(entry.operation for entry in entries))
 

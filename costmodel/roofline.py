@@ -167,7 +167,7 @@ class Prediction:
 
     @cached_property
     def uncovered(self) -> tuple[str, ...]:
-        """The operators that a calibrated device has no ceilings for, so that no sum with them is known."""
+        """The operators that a calibrated device has no fitted rates for, so that no sum with them is known."""
         if self.device.calibration is None or not any(row.estimate for row in self.operations):
             return ()
         return tuple(dict.fromkeys(row.operation.operator for row in self.operations if row.estimate is None))
@@ -293,7 +293,7 @@ def predict(
     The device may be given by its name. Two switches are PyTorch's, with its defaults: whether float32 convolutions and
     matrix products may use TF32. The third says whether to estimate: where the device was calibrated if None; True
     demands it.
-    Raises InputError if the device lacks a precision path that the network needs, or a ceiling that was demanded.
+    Raises InputError if the device lacks a precision path that the network needs, or a fitted rate that was demanded.
     """
     if not isinstance(costs, Costs):
         raise InputError(f"predict takes a network's costs, not {type_of(costs)}: cm.count(trace) gives them.")
@@ -325,7 +325,7 @@ def predict(
     prediction = Prediction(costs, device, rows)
     if estimate and prediction.uncovered:
         raise InputError(
-            f"the calibration of {device.title} has no ceilings for {', '.join(prediction.uncovered)} in "
+            f"the calibration of {device.title} has no fitted rates for {', '.join(prediction.uncovered)} in "
             f"{costs.trace.dtype}: calibrate it again with this version, or take the bound."
         )
     return prediction

@@ -1,4 +1,4 @@
-"""Calibration: the fit finds ceilings that are known, files round-trip, and the command runs end to end."""
+"""Calibration: the fit finds fitted rates that are known, files round-trip, and the command runs end to end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import torch
 
 from costmodel.cli import run
 from costmodel.cost import count
-from costmodel.devices import Calibration, Ceilings, Device, Fact, Source, device, to_toml
+from costmodel.devices import Calibration, Device, Fact, FittedRates, Source, device, to_toml
 from costmodel.errors import InputError, TraceError
 from costmodel.estimate import CLASSES, Demand, class_of, seconds
 from costmodel.hardware import calibrate as module
@@ -30,7 +30,7 @@ from costmodel.hardware.samples import unpadded_share
 from costmodel.hardware.shapes import DRAWS, Gradients, Limits, cases
 from costmodel.tracer import trace
 
-TRUE = Ceilings(
+TRUE = FittedRates(
     fixed_seconds=20e-6,
     cold_seconds=40e-6,
     flops_per_second=100e9,
@@ -46,8 +46,8 @@ TRUE = Ceilings(
 GUESS = Guess(flops_per_second=200e9, near_bytes_per_second=20e9, far_bytes_per_second=20e9)
 
 
-def synthetic(true: Ceilings, number: int = 60, noise: float = 0.0) -> list[Sample]:
-    """Shapes whose times are those of known ceilings, each number of which some shapes depend on."""
+def synthetic(true: FittedRates, number: int = 60, noise: float = 0.0) -> list[Sample]:
+    """Shapes whose times are those of known fitted rates, each number of which some shapes depend on."""
     source = random.Random(1)
     samples = []
     for _ in range(number):
@@ -256,7 +256,7 @@ def test_a_real_calibration_of_this_cpu(tmp_path: Path, monkeypatch: pytest.Monk
     assert run(["calibrate", "--device", "cpu", "-o", str(path)]) == 2  # it is there already
     prediction = ["predict", "alexnet", "-d", str(path), "--target", "cpu"]
     assert run(prediction) == 0
-    assert run([*prediction, "--estimate"]) == 2  # no ceilings for 11x11 filters
+    assert run([*prediction, "--estimate"]) == 2  # no fitted rates for 11x11 filters
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is there")

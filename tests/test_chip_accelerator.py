@@ -58,7 +58,7 @@ def test_the_presets_that_were_asked_for_are_there() -> None:
 @pytest.mark.parametrize("name", [name for name in names() if name != "edge-npu"])
 def test_every_number_of_a_product_has_a_source(name: str) -> None:
     found = accelerator(name)
-    numbers = {"rows", "columns", "clock_hertz", "buffer_bytes", "dram_bandwidth", "element_bytes"}
+    numbers = {"rows", "columns", "clock_hertz", "buffer_bytes", "dram_bandwidth", "pe_bytes"}
     assert numbers <= set(found.facts)
     assert all(fact.source.title and fact.source.date for fact in found.facts.values())
     assert found.title in found._repr_html_() and found.facts["rows"].source.date in found._repr_html_()
@@ -66,10 +66,10 @@ def test_every_number_of_a_product_has_a_source(name: str) -> None:
 
 def test_published_figures() -> None:
     eyeriss, tpu = accelerator("eyeriss"), accelerator("tpu-v1")
-    assert (eyeriss.elements, eyeriss.buffer_bytes, eyeriss.clock_hertz) == (168, 108 * 1024, 200e6)
-    assert tpu.elements == 65_536
+    assert (eyeriss.pes, eyeriss.buffer_bytes, eyeriss.clock_hertz) == (168, 108 * 1024, 200e6)
+    assert tpu.pes == 65_536
     assert tpu.macs_per_second == pytest.approx(45.9e12, rel=1e-3)  # 92 TOPS, two a MAC
-    assert [accelerator(f"nvdla-{macs}").elements for macs in (64, 256, 2048)] == [64, 256, 2048]
+    assert [accelerator(f"nvdla-{macs}").pes for macs in (64, 256, 2048)] == [64, 256, 2048]
 
 
 def test_the_ridge_of_tpu_v1() -> None:
@@ -113,7 +113,7 @@ def test_unknown_names() -> None:
 
 def test_a_file_of_ones_own(write) -> None:
     toy = accelerator(write(GOOD))
-    assert (toy.name, toy.elements, toy.ridge_point) == ("toy", 512, 32.0)
+    assert (toy.name, toy.pes, toy.ridge_point) == ("toy", 512, 32.0)
     assert toy.facts["dram_bandwidth"].source.date == "2026-11" and "rows" not in toy.facts
     assert toy.find_technology().name == "28nm+derived"
     assert toy.widths.partial_bits == 32 and toy.array[4:] == (65_536, 1, 4, False)
@@ -145,7 +145,7 @@ def test_a_technology_file_lies_beside_the_file_that_names_it(write, tmp_path: P
             ("clock_hertz = 500e6", "clock_hertz = 500"),
             ["clock_hertz", "cannot be in Hz: give 100e3 to 100e9; was 500e6 meant?"],
         ),
-        (("rows = 32", "rows = 100000"), ["rows: 100,000 elements cannot be: give 1 to 65,536"]),
+        (("rows = 32", "rows = 100000"), ["rows: 100,000 PEs cannot be: give 1 to 65,536"]),
         (("rows = 32", "rows = 32\nother_mm2 = -1"), ["other_mm2: -1 is negative or not finite: give mm², 0 or more"]),
         (
             ("rows = 32", "rows = 32\nbuffer_banks = 60000"),
@@ -186,7 +186,7 @@ def test_bad_files_are_refused_in_one_line(write, change: tuple[str, str], expec
 
 def test_scratchpads_fit_in_their_element() -> None:
     with pytest.raises(InputError, match="scratchpads alone hold 520 bytes"):
-        accelerator("eyeriss").replace(element_bytes=519)  # 2 x (224 + 12 + 24)
+        accelerator("eyeriss").replace(pe_bytes=519)  # 2 x (224 + 12 + 24)
 
 
 def test_replace_changes_numbers_and_says_so() -> None:

@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 
 import costmodel as cm
-from costmodel.chip.anchors import (
+from costmodel.chip.lowering import lower
+from costmodel.chip.nests import Nests
+from costmodel.validation.chips.anchors import (
     EYERISS,
     EYERISS_VGG16,
     EYERISS_VGG16_RUN,
     NVDLA,
-    Comparison,
+    ChipComparison,
     compare,
     partial_sum_seconds,
 )
-from costmodel.chip.lowering import lower
-from costmodel.chip.nests import Nests
 
 DATA = Path(__file__).with_name("data")
 
@@ -41,7 +41,7 @@ def test_the_published_numbers_are_those_of_the_copied_tables() -> None:
 
 
 @pytest.fixture(scope="module")
-def compared() -> tuple[Comparison, ...]:
+def compared() -> tuple[ChipComparison, ...]:
     resnet = cm.networks.find("torchvision:resnet50")
     return compare(convolutions("alexnet-grouped", 4), vgg16(), cm.trace(resnet.module, resnet.inputs(1)))
 
@@ -59,7 +59,7 @@ OPTIMISTIC = ("VGG-16", "energy", "area")
 """What of Eyeriss' the model makes too fast and too small, as it says."""
 
 
-def test_ours_are_as_near_as_promised(compared: tuple[Comparison, ...]) -> None:
+def test_ours_are_as_near_as_promised(compared: tuple[ChipComparison, ...]) -> None:
     allowed = {
         "ms": 0.15,
         "": 0.05,
@@ -75,7 +75,7 @@ def test_ours_are_as_near_as_promised(compared: tuple[Comparison, ...]) -> None:
     assert len(compared) == (5 * 2 + 1 + 2) + (5 + 1 + 1 + 1) + 3 * 3 + 1 + 4 * 2
 
 
-def test_how_optimistic_the_model_is_about_eyeriss(compared: tuple[Comparison, ...]) -> None:
+def test_how_optimistic_the_model_is_about_eyeriss(compared: tuple[ChipComparison, ...]) -> None:
     """Times of VGG-16's blocks, the larger its maps the further off; rates, energies and area against the published."""
     ours = {row.quantity: row for row in compared if row.chip == "Eyeriss"}
     shares = [ours[f"VGG-16's conv{block}: processing"].low for block in range(1, 6)]
@@ -109,7 +109,7 @@ def test_eyeriss_table_of_vgg16_adds_up_and_says_how_many_channels_a_pass_sums()
     ]
     chip = cm.accelerator("eyeriss")
     for nest, ours, row in zip(vgg16(), EYERISS_VGG16, rows, strict=True):
-        accesses = float(row["global_buffer_megabytes"]) * 1e6 / 2 / nest.output_elements
+        accesses = float(row["global_buffer_megabytes"]) * 1e6 / 2 / nest.output_numel
         channels = 2 * nest.in_channels / (accesses + 1)
         if ours.channels:
             assert channels == pytest.approx(ours.channels, rel=0.13), row
@@ -120,7 +120,7 @@ def test_eyeriss_table_of_vgg16_adds_up_and_says_how_many_channels_a_pass_sums()
 
 
 def test_a_difference_is_to_the_nearer_end() -> None:
-    row = Comparison("x", "y", 10.0, 12.0, 15.0, "", "", "")
+    row = ChipComparison("x", "y", 10.0, 12.0, 15.0, "", "", "")
     assert row.difference == pytest.approx(0.2)
     assert row._replace(low=5.0, high=8.0).difference == pytest.approx(-0.2)
     assert row._replace(low=9.0).difference == 0

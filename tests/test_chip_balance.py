@@ -15,8 +15,8 @@ from costmodel.chip.balance import (
     elasticities,
     frame_of,
     frame_seconds,
+    marginals,
     ridge_and_mix,
-    worth,
 )
 from costmodel.chip.evaluation import evaluate
 from costmodel.chip.nests import Nest, Nests
@@ -41,7 +41,7 @@ def test_elasticities_agree_with_finite_differences(bandwidth: float) -> None:
     found = elasticities(NET, chip)
     # an ideal array's elements and its clock do the same for its time
     faster = chip.replace(clock_hertz=chip.clock_hertz * 1.0001)
-    assert found.elements == pytest.approx(log(seconds(faster) / seconds(chip)) / log(1.0001), abs=1e-3)
+    assert found.pes == pytest.approx(log(seconds(faster) / seconds(chip)) / log(1.0001), abs=1e-3)
     wider = chip.replace(dram_bandwidth=bandwidth * 1.0001)
     assert found.bandwidth == pytest.approx(log(seconds(wider) / seconds(chip)) / log(1.0001), abs=1e-3)
     more, less = (chip.replace(buffer_bytes=int(chip.buffer_bytes * step)) for step in (STEP, 1 / STEP))
@@ -69,27 +69,27 @@ def test_they_do_for_batches_mixes_and_repeated_layers(networks, weights, bandwi
     found = elasticities(networks, chip, weights)
     faster = chip.replace(clock_hertz=chip.clock_hertz * 1.0001)
     wider = chip.replace(dram_bandwidth=bandwidth * 1.0001)
-    assert found.elements == pytest.approx(log(time(faster) / time(chip)) / log(1.0001), abs=1e-3)
+    assert found.pes == pytest.approx(log(time(faster) / time(chip)) / log(1.0001), abs=1e-3)
     assert found.bandwidth == pytest.approx(log(time(wider) / time(chip)) / log(1.0001), abs=1e-3)
-    assert found.elements + found.bandwidth == pytest.approx(-1)
-    assert -1 < found.elements < 0
+    assert found.pes + found.bandwidth == pytest.approx(-1)
+    assert -1 < found.pes < 0
 
 
 @pytest.mark.parametrize("flow", ["ideal", "weight_stationary", "output_stationary", "channel_parallel"])
 def test_twice_the_elements_and_the_bandwidth_is_twice_as_fast(flow: str) -> None:
     for bandwidth in (1e9, 3e9, 10e9):
         found = elasticities(NET, CHIP.replace(dataflow=flow, dram_bandwidth=bandwidth))
-        assert found.elements + found.bandwidth == pytest.approx(-1)
-        assert -1 <= found.elements <= 0 and -1 <= found.bandwidth <= 0 and found.sram <= 0
+        assert found.pes + found.bandwidth == pytest.approx(-1)
+        assert -1 <= found.pes <= 0 and -1 <= found.bandwidth <= 0 and found.sram <= 0
 
 
 def test_worth_is_what_the_elasticities_say() -> None:
     chip = CHIP.replace(dram_bandwidth=4e9)
-    found, change = worth(NET, chip), elasticities(NET, chip)
+    found, change = marginals(NET, chip), elasticities(NET, chip)
     rate = 1 / seconds(chip)
     technology = chip.find_technology()
-    elements_mm2 = chip.elements * technology.element_mm2("int8")
-    assert found.elements_mm2 == pytest.approx(-change.elements * rate / elements_mm2, rel=1e-3)
+    pes_mm2 = chip.pes * technology.pe_mm2("int8")
+    assert found.pes_mm2 == pytest.approx(-change.pes * rate / pes_mm2, rel=1e-3)
     assert found.bandwidth == pytest.approx(-change.bandwidth * rate / 4, rel=1e-3)  # 4 GB/s
     assert found.interface_mm2 == pytest.approx(-change.bandwidth * rate / technology.interface_mm2(4e9), rel=1e-3)
     more = chip.replace(buffer_bytes=int(chip.buffer_bytes * STEP))
@@ -106,9 +106,9 @@ def test_a_balance_is_no_worse_than_any_division_that_is_tried() -> None:
     for size in (1 << 13, 1 << 15, 1 << 17, found.buffer_bytes):
         rest = area - technology.sram_mm2(size)
         shares = np.linspace(0.01, 0.99, 99)
-        elements = rest * shares / technology.element_mm2("int8")
+        pes = rest * shares / technology.pe_mm2("int8")
         bandwidth = rest * (1 - shares) / technology.interface_mm2(1.0)
-        rates = 1 / frame_seconds(NET, CHIP, elements, size, bandwidth)
+        rates = 1 / frame_seconds(NET, CHIP, pes, size, bandwidth)
         assert rates.max() <= found.frames_per_second * 1.001
 
 
@@ -116,12 +116,12 @@ def test_at_a_balance_no_square_millimetre_does_more_elsewhere() -> None:
     found = balance(NET, CHIP, 20.0)
     technology = CHIP.find_technology()
 
-    def rate(elements_mm2: float, sram_mm2: float, interface_mm2: float) -> float:
-        elements = np.array([elements_mm2 / technology.element_mm2("int8")])
+    def rate(pes_mm2: float, sram_mm2: float, interface_mm2: float) -> float:
+        pes = np.array([pes_mm2 / technology.pe_mm2("int8")])
         bandwidth = np.array([interface_mm2 / technology.interface_mm2(1.0)])
-        return 1 / float(frame_seconds(NET, CHIP, elements, int(sram_mm2 / technology.sram_mm2(1)), bandwidth)[0])
+        return 1 / float(frame_seconds(NET, CHIP, pes, int(sram_mm2 / technology.sram_mm2(1)), bandwidth)[0])
 
-    parts = [found.elements_mm2, found.sram_mm2 * 1.00001, found.interface_mm2]
+    parts = [found.pes_mm2, found.sram_mm2 * 1.00001, found.interface_mm2]
     assert rate(*parts) == pytest.approx(found.frames_per_second, rel=1e-3)
     for giver in range(3):
         for taker in range(3):
@@ -139,7 +139,7 @@ def test_a_balance_of_one_layer_by_hand() -> None:
     found = balance(layer, CHIP, 10.0)
     technology = CHIP.find_technology()
     macs, traffic = FC.macs, 1024 + 256 + FC.macs
-    per_rate = technology.element_mm2("int8") * macs / CHIP.clock_hertz + technology.interface_mm2(traffic)
+    per_rate = technology.pe_mm2("int8") * macs / CHIP.clock_hertz + technology.interface_mm2(traffic)
     rest = 10.0 - technology.sram_mm2(found.buffer_bytes)
     assert found.frames_per_second == pytest.approx(rest / per_rate, rel=2e-3)
     assert found.ridge_point == pytest.approx(macs / traffic, rel=0.05)
@@ -161,7 +161,7 @@ def test_a_mix_lies_between_its_networks() -> None:
 
 def test_the_ridge_against_the_layers() -> None:
     found = ridge_and_mix(Nests("both", (CONV, FC)), CHIP.replace(buffer_bytes=1 << 20))
-    assert found.ridge_point == CHIP.elements * CHIP.clock_hertz / CHIP.dram_bandwidth
+    assert found.ridge_point == CHIP.pes * CHIP.clock_hertz / CHIP.dram_bandwidth
     traffic = 28 * 28 * (64 + 128) + 9 * 64 * 128, 1024 + 256 + 1024 * 256
     assert found.intensity == pytest.approx((CONV.macs + FC.macs) / sum(traffic))
     assert found.macs_below == pytest.approx(FC.macs / (CONV.macs + FC.macs))
@@ -170,7 +170,7 @@ def test_the_ridge_against_the_layers() -> None:
 
 def test_a_chip_may_be_named() -> None:
     named, chip = "edge-npu", accelerator("edge-npu")
-    assert elasticities(NET, named) == elasticities(NET, chip) and worth(NET, named) == worth(NET, chip)
+    assert elasticities(NET, named) == elasticities(NET, chip) and marginals(NET, named) == marginals(NET, chip)
     assert balance(NET, named, 10.0) == balance(NET, chip, 10.0)
     assert ridge_and_mix(NET, named) == ridge_and_mix(NET, chip)
     with pytest.raises(InputError, match="Did you mean edge-npu"):
@@ -188,18 +188,18 @@ def test_an_area_that_holds_nothing() -> None:
 def test_a_chip_without_a_memory_interface_divides_no_area_for_bandwidth(area: float) -> None:
     chip = CHIP.replace(memory_interface=False, dram_bandwidth=2e9)
     found = balance(NET, chip, area)
-    assert (found.dram_bandwidth, found.interface_mm2, found.worth.interface_mm2) == (2e9, 0.0, None)
-    assert found.elements_mm2 + found.sram_mm2 == pytest.approx(area)
+    assert (found.dram_bandwidth, found.interface_mm2, found.marginals.interface_mm2) == (2e9, 0.0, None)
+    assert found.pes_mm2 + found.sram_mm2 == pytest.approx(area)
     technology = chip.find_technology()
     for size in (1 << 13, 1 << 15, 1 << 17, 1 << 19, found.buffer_bytes):
-        elements = (area - technology.sram_mm2(size)) / technology.element_mm2("int8")
-        rate = 1 / frame_seconds(NET, chip, np.array([elements]), size, np.array([2e9]))
+        pes = (area - technology.sram_mm2(size)) / technology.pe_mm2("int8")
+        rate = 1 / frame_seconds(NET, chip, np.array([pes]), size, np.array([2e9]))
         assert rate[0] <= found.frames_per_second * 1.001
-    assert worth(NET, chip).interface_mm2 is None and worth(NET, chip).bandwidth > 0
+    assert marginals(NET, chip).interface_mm2 is None and marginals(NET, chip).bandwidth > 0
     assert "of the area" in found._repr_html_()
 
 
 def test_how_it_shows_itself() -> None:
     found = balance(NET, CHIP, 6.0)
     assert "Balance of 6 mm²" in repr(found)
-    assert "elements" in found._repr_html_() and "of the area" in found._repr_html_()
+    assert "pes" in found._repr_html_() and "of the area" in found._repr_html_()

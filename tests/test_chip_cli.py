@@ -114,7 +114,7 @@ class TestChip:
         assert [float(row["joules"]) for row in rows] == [own["joules"] for own in layers]
         assert "buffer_bytes" not in rows[0] and int(rows[0]["delivered_bytes"]) == layers[0]["delivered_bytes"]
         for row in rows:  # energy by part and traffic by what moves are there, and add up
-            parts = [float(row[f"{part}_joules"]) for part in ("mac", "element", "buffer", "dram")]
+            parts = [float(row[f"{part}_joules"]) for part in ("mac", "pe", "buffer", "dram")]
             assert sum(parts) == pytest.approx(float(row["joules"]))
             moved = [int(row[f"{what}_dram_bytes"]) for what in ("input", "weight", "output", "partial")]
             assert sum(moved) == int(row["dram_bytes"])
@@ -134,7 +134,7 @@ class TestChip:
             json.loads(cli("chip", "lenet", "-a", "edge-npu", "--technology", name, "-f", "json").out)["totals"]
             for name in ("28nm+derived", "7nm+derived")
         )
-        assert new["watts"] < old["watts"] and new["area_mm2"]["elements"] < old["area_mm2"]["elements"]
+        assert new["watts"] < old["watts"] and new["area_mm2"]["pes"] < old["area_mm2"]["pes"]
 
     def test_hostile_names_and_a_file_of_ones_own(self, cli, file: Path) -> None:
         network, chip = f"{file}:Hostile", file.with_name("toy.toml")
@@ -192,7 +192,7 @@ class TestExplore:
         answer = document["networks"]["lenet"]
         assert answer["best"]["area_mm2"] <= 8 and answer["best"]["watts"] <= 2
         assert document["within"] < document["tried"] and document["budgets"] == {"area_mm2": 8.0, "watts": 2.0}
-        assert answer["elasticities"]["elements"] + answer["elasticities"]["bandwidth"] == pytest.approx(-1)
+        assert answer["elasticities"]["pes"] + answer["elasticities"]["bandwidth"] == pytest.approx(-1)
         rates = [row["frames_per_second"] for row in answer["front"]]
         assert rates == sorted(rates) and answer["knee"]["buffer_bytes"] > 0
 
@@ -238,7 +238,7 @@ class TestExplore:
             (("--budget-area", 0), "a budget of 0.0 mm² is not positive"),
             (("--budget-power", "inf"), "a budget of inf W is not positive and finite"),
             (("--array", "0x32"), "a design's rows: 0 is not a positive"),
-            (("--array", "100000x8"), "a design's rows: 100,000 elements cannot be: give 1 to 65,536"),
+            (("--array", "100000x8"), "a design's rows: 100,000 PEs cannot be: give 1 to 65,536"),
             (("--clock", 800), "a design's clock_hertz: 800 cannot be in Hz: give 100e3 to 100e9; was 800e6 meant?"),
             (("--operand", "fp8"), "unknown operand 'fp8'"),
             (("--operand", "fp32", "--technology", "28nm"), "no number for"),
@@ -288,7 +288,7 @@ class TestExplore:
         for name, budget in (("nvdla-64", 1), ("eyeriss", 10)):
             answer = json.loads(cli("explore", "lenet", "-a", name, "--budget-area", budget, "-f", "json").out)
             answer = answer["networks"]["lenet"]
-            assert answer["worth_frames_per_second"]["interface_mm2"] is None
+            assert answer["marginal_frames_per_second"]["interface_mm2"] is None
             # what wastes nothing is no slower than what was found, on the same area
             assert answer["balanced"]["frames_per_second"] >= answer["best"]["frames_per_second"] * 0.999
 

@@ -17,7 +17,7 @@ from costmodel.chip.lowering import lower
 from costmodel.chip.nests import Nest, Nests
 from costmodel.chip.space import Space
 from costmodel.chip.technology import technology
-from costmodel.chip.unfused import unfused_elements
+from costmodel.chip.unfused import unfused_numel
 from costmodel.errors import InputError
 
 DATA = Path(__file__).with_name("data")
@@ -36,9 +36,7 @@ CONV = Nest(
     "conv", "aten.convolution", "conv", in_channels=16, out_channels=16, out_rows=8, out_columns=8, filter_rows=3,
     filter_columns=3, in_rows=10, in_columns=10,
 )  # fmt: skip
-TOY = Accelerator(
-    "toy", "Toy", "ideal", 8, 8, 1e9, "int8", "int32", 1 << 20, 1e9, "ddr3", "45nm+derived", element_bytes=8
-)
+TOY = Accelerator("toy", "Toy", "ideal", 8, 8, 1e9, "int8", "int32", 1 << 20, 1e9, "ddr3", "45nm+derived", pe_bytes=8)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +70,7 @@ def test_two_layers_by_hand() -> None:
     macs = 2048 + 147_456
     moved = 2144 + 3 * 32 + 4928 + 3 * 1024
     assert found.energy.mac == pytest.approx(macs * 0.3e-12)
-    assert found.energy.element == pytest.approx(macs * 10e-12 * (8 / 8192) ** 0.5 * 10 / 8)
+    assert found.energy.pe == pytest.approx(macs * 10e-12 * (8 / 8192) ** 0.5 * 10 / 8)
     assert found.energy.buffer == pytest.approx((moved + 7072) * 100e-12 / 8)
     assert found.energy.dram == pytest.approx(7072 * 1.95e-9 / 8)
     assert found.watts == pytest.approx(found.energy.total / found.overlapped_seconds)
@@ -96,7 +94,7 @@ def test_what_binds() -> None:
 def test_area_by_part() -> None:
     chip = TOY.replace(technology="28nm+derived", other_sram_bytes=1 << 20, other_mm2=2.0)
     area = area_of(chip, technology("28nm"))
-    assert area.elements == pytest.approx(64 * 1515e-6)
+    assert area.pes == pytest.approx(64 * 1515e-6)
     assert area.sram == pytest.approx(2 * 8 * 2**20 * 0.517e-6)
     assert area.interface == pytest.approx(0.584, rel=1e-3) and area.other == 2.0
     assert area_of(chip.replace(memory_interface=False), technology("28nm")).interface == 0
@@ -133,7 +131,7 @@ def test_unfused_operations_of_resnet50(resnet50: cm.Trace) -> None:
     # them again; pooling reads 64 x 112², writes 64 x 56²; the average reads 2048 x 7² and writes 2048
     maps = 3 * 256 * 56**2 + 4 * 512 * 28**2 + 6 * 1024 * 14**2 + 3 * 2048 * 7**2
     expected = 5 * maps + 64 * (112**2 + 56**2) + 2048 * (49 + 1)
-    assert unfused_elements(cm.count(resnet50)) == lower(resnet50).unfused_elements == expected
+    assert unfused_numel(cm.count(resnet50)) == lower(resnet50).unfused_numel == expected
     assert evaluate(resnet50, TOY).unfused_bytes == expected
     assert evaluate(lower(resnet50), TOY.replace(operand="int16"), energy=False).unfused_bytes == 2 * expected
     assert evaluate(lower(resnet50).only("conv"), TOY).unfused_bytes == 0
@@ -152,7 +150,7 @@ class Positions(nn.Module):
 
 def test_parameters_between_contractions_are_not_counted() -> None:
     # the addition reads 2 x 3 x 5 elements and writes as many; the 3 x 5 of its parameter are left out
-    assert unfused_elements(cm.count(cm.trace(Positions(), (2, 3, 8)))) == 2 * 30
+    assert unfused_numel(cm.count(cm.trace(Positions(), (2, 3, 8)))) == 2 * 30
 
 
 def test_batch_is_the_samples_of_a_run() -> None:

@@ -133,15 +133,15 @@ def test_without_scratchpads_an_element_has_registers() -> None:
     technology = base.find_technology()
     own, other = variant(base, "int16", "row_stationary"), variant(base, "int16", "output_stationary")
     assert own == base
-    assert (other.scratchpads, other.element_bytes) == (None, 6)
-    assert area_of(own, technology).elements - area_of(other, technology).elements == pytest.approx(
+    assert (other.scratchpads, other.pe_bytes) == (None, 6)
+    assert area_of(own, technology).pes - area_of(other, technology).pes == pytest.approx(
         168 * technology.sram_mm2(520)
     )
-    pads, registers = (energy_of(chip, technology)(1, 0, 0).element for chip in (own, other))
+    pads, registers = (energy_of(chip, technology)(1, 0, 0).pe for chip in (own, other))
     # 8 bytes move for a MAC; an access takes the square root of the size below the smallest array that has a number
     assert registers == pytest.approx(pads * (6 / 520) ** 0.5)
-    assert variant(base, "int8", "row_stationary").element_bytes == 224 + 12 + 2 * 24
-    assert variant(BASE, "int16", "output_stationary").element_bytes == BASE.element_bytes
+    assert variant(base, "int8", "row_stationary").pe_bytes == 224 + 12 + 2 * 24
+    assert variant(BASE, "int16", "output_stationary").pe_bytes == BASE.pe_bytes
 
 
 def test_small_buffers_have_fewer_banks() -> None:

@@ -15,15 +15,15 @@ from test_cli import Cli, cli  # noqa: F401
 from torch import nn
 
 import costmodel as cm
-from costmodel.chip import fused_layer_paper
 from costmodel.chip.chains import Chain, Stage, chains
-from costmodel.chip.fusion import AGAIN, KEPT, Group, _Cutter, _subset_sums
+from costmodel.chip.fusion import KEPT, RECOMPUTED, Group, _Cutter, _subset_sums
 from costmodel.chip.nests import Nest
 from costmodel.chip.pyramids import levels, of_run, pyramids
 from costmodel.chip.tiling import least_traffic
 from costmodel.chip.widths import Widths
 from costmodel.chip.windows import Window
 from costmodel.errors import InputError
+from costmodel.validation.chips import fused_layer_paper
 
 
 @st.composite
@@ -104,7 +104,7 @@ def test_vggs_early_convolutions_as_the_fused_layer_paper_has_them() -> None:
     rows, columns = (levels([getattr(stage, axis) for stage in stages], one) for axis in ("rows", "columns"))
     kept = pyramids(stages, rows, columns, True, Widths.of(32))
     assert round(4 * (kept.input_words.item() + kept.output_words) / 2**20, 2) == 3.64
-    assert kept.macs.item() == sum(stage.macs for stage in stages)  # nothing is made again
+    assert kept.macs.item() == sum(stage.macs for stage in stages)  # nothing is recomputed
     heights = [rows.reach[tensor, 0] for tensor, stage in enumerate(stages) if stage.nest]
     assert heights == [14, 13, 6, 5, 3]
     widths = [stage.columns.inputs * stage.in_channels for stage in convolutions]
@@ -203,8 +203,8 @@ def test_every_contraction_is_in_one_group() -> None:
     fusion = cm.fuse(run, 256 * 1024)
     nests = cm.lower(run)
     assert sum(group.macs for group in fusion.groups) == nests.macs
-    assert fusion.alone_bytes == cm.traffic_curves(nests).dram_bytes(256 * 1024)
-    assert fusion.dram_bytes <= fusion.alone_bytes
+    assert fusion.layer_by_layer_bytes == cm.traffic_curves(nests).dram_bytes(256 * 1024)
+    assert fusion.dram_bytes <= fusion.layer_by_layer_bytes
 
 
 def all_cuts(cutter: _Cutter, chain: Chain) -> int:
@@ -242,7 +242,7 @@ def test_more_buffer_never_moves_more_and_enough_moves_the_ends_only() -> None:
     (group,) = everything.groups
     weights = 8 * 27 + 12 * 72 + 16 * 108 + 400 * 20 + 200
     assert group.dram_bytes == 2 * (3 * 16 * 16 + weights + 10)
-    assert group.kind == "fused" and group.schedule in (KEPT, AGAIN)
+    assert group.kind == "fused" and group.schedule in (KEPT, RECOMPUTED)
     assert everything.on_chip == ("0", "2", "3", "6", "8")
 
 
@@ -251,9 +251,9 @@ def test_without_fusing_contractions_only_poolings_go_along() -> None:
     run = trace(network(), 1, 3, 16, 16)
     fusion = cm.fuse(run, 10**6, contractions=False)
     assert [group.layers for group in fusion.groups] == [("0", "2"), ("3",), ("6",), ("8",), ("10",)]
-    assert fusion.alone_bytes - fusion.dram_bytes == 2 * (8 * 16 * 16 - 8 * 7 * 7)
+    assert fusion.layer_by_layer_bytes - fusion.dram_bytes == 2 * (8 * 16 * 16 - 8 * 7 * 7)
     # ReLU 2 x 2048 words, pooling 2048 + 392, batch normalization and ReLU 2 x 2 x 588 (12 x 7 x 7)
-    assert fusion.apart_bytes == 2 * (2 * 2048 + 2048 + 392 + 4 * 588)
+    assert fusion.pooling_bytes == 2 * (2 * 2048 + 2048 + 392 + 4 * 588)
 
 
 def test_overlapping_poolings_make_rows_again() -> None:
@@ -262,7 +262,7 @@ def test_overlapping_poolings_make_rows_again() -> None:
     (chain,) = chains(run)
     cutter = _Cutter(10**6, Widths(), False, False)
     (plain, pooled) = cutter.unit(chain, 0)
-    assert plain.extra_macs == pooled.extra_macs == 0
+    assert plain.recomputed_macs == pooled.recomputed_macs == 0
     assert plain.schedule.endswith("pooled apart") and not pooled.schedule.endswith("pooled apart")
     assert plain.dram_bytes - pooled.dram_bytes == 2 * (2 * 4 * 81 + 4 * 16) - 2 * 4 * 16
     pool = (chain.stages[1].rows, chain.stages[1].columns)
@@ -274,7 +274,7 @@ def test_overlapping_poolings_make_rows_again() -> None:
     tile = groups[-1].tile
     assert tile[3:] == (1, 1)
     # 4 x 4 tiles of 3 x 3 outputs instead of 9 x 9: 144 x 4 channels x 9 products
-    assert groups[-1].macs == 144 * 36 and groups[-1].extra_macs == (144 - 81) * 36
+    assert groups[-1].macs == 144 * 36 and groups[-1].recomputed_macs == (144 - 81) * 36
 
 
 def test_subset_sums() -> None:
@@ -310,9 +310,9 @@ def test_the_command(cli: Cli) -> None:  # noqa: F811
     assert (document["schema"], document["fused"]) == ("costmodel/traffic/1", True)
     for total in document["totals"]:
         rows = [row for row in document["rows"] if row["buffer_bytes"] == total["buffer_bytes"]]
-        for name in ("dram_bytes", "bound_bytes", "alone_bytes", "apart_bytes", "extra_macs"):
+        for name in ("dram_bytes", "bound_bytes", "layer_by_layer_bytes", "pooling_bytes", "recomputed_macs"):
             assert sum(row[name] for row in rows) == total[name]
-        assert total["bound_bytes"] <= total["dram_bytes"] < total["alone_bytes"]
+        assert total["bound_bytes"] <= total["dram_bytes"] < total["layer_by_layer_bytes"]
     assert document["rows"][0]["layers"][0] == "net.0.0"
     code, out, err = cli(*options)
     assert (code, err) == (0, "") and "instead of" in out
@@ -341,9 +341,7 @@ def chains_of_stages(draw: st.DrawFn) -> Chain:
                 rows.taps, columns.taps, (rows.stride, columns.stride), (1, 1),
                 ((rows.before, rows.before), (columns.before, columns.before)), rows.inputs, columns.inputs,
             )  # fmt: skip
-            stages.append(
-                Stage(nest.layer, "conv", 2, channels, out, nest.rows, nest.columns, nest.weight_elements, nest)
-            )
+            stages.append(Stage(nest.layer, "conv", 2, channels, out, nest.rows, nest.columns, nest.weight_numel, nest))
             channels = out
         sizes = (rows.outputs, columns.outputs)
     return Chain(tuple(stages))

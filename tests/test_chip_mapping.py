@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from costmodel.chip.accelerator import accelerator
-from costmodel.chip.mapping import DATAFLOWS, Array, Scratchpads, place, systolic_cycles
+from costmodel.chip.mapping import DATAFLOWS, Array, Scratchpads, map_nest, systolic_cycles
 from costmodel.chip.nests import Nest
 from costmodel.errors import InputError
 
@@ -56,7 +56,7 @@ def test_systolic_arrays_by_hand() -> None:
     # 10x10x5 image, 3x3 window, 7 filters: 64 pixels, 45 products each, on 16 x 24 elements.
     # Output-stationary: 4 x 1 folds of 2 x 16 + 24 + 45 - 2 = 99 cycles. Weight-stationary: 3 x 1 of 32 + 24 + 64 - 2.
     nest = conv(10, 5, 3, 7)
-    out, weight = (place(nest, Array(f"{what}_stationary", 16, 24)) for what in ("output", "weight"))
+    out, weight = (map_nest(nest, Array(f"{what}_stationary", 16, 24)) for what in ("output", "weight"))
     assert (out.cycles, weight.cycles) == (4 * 99, 3 * 118)
     assert (out.multiply_cycles, weight.multiply_cycles) == (4 * 45, 3 * 64)
     # words: inputs 64 x 45 once a column fold; outputs once, or read and written for all but the first of 3 row folds
@@ -68,11 +68,11 @@ def test_weights_that_come_ahead() -> None:
     """The nest above: 16 cycles bring the first weights, then 3 folds of 16 + 24 + 64 - 2; groups follow at once."""
     array = Array("weight_stationary", 16, 24, weights_ahead=True)
     nest = conv(10, 5, 3, 7)
-    assert place(nest, array).cycles == 16 + 3 * 102
-    assert place(replace(nest, groups=4), array).cycles == 16 + 4 * 3 * 102
+    assert map_nest(nest, array).cycles == 16 + 3 * 102
+    assert map_nest(replace(nest, groups=4), array).cycles == 16 + 4 * 3 * 102
     alone = conv(10, 1, 3, 7)  # a single fold has no other's weights to wait for
-    assert place(alone, array).cycles == place(alone, array._replace(weights_ahead=False)).cycles
-    assert place(nest, array)[1:] == place(nest, array._replace(weights_ahead=False))[1:]
+    assert map_nest(alone, array).cycles == map_nest(alone, array._replace(weights_ahead=False)).cycles
+    assert map_nest(nest, array)[1:] == map_nest(nest, array._replace(weights_ahead=False))[1:]
 
 
 @pytest.mark.parametrize(
@@ -85,10 +85,10 @@ def test_weights_that_come_ahead() -> None:
     ],
 )
 def test_scale_sims_own_output(nest: Nest, output_stationary: int, weight_stationary: int) -> None:
-    assert place(nest, Array("weight_stationary", 16, 24)).cycles == weight_stationary + 1
+    assert map_nest(nest, Array("weight_stationary", 16, 24)).cycles == weight_stationary + 1
     # Its output-stationary simulation leaves out the drain of each fold, `rows` cycles that its published formula has.
     folds = ceil(nest.out_rows * nest.out_columns / 16) * ceil(nest.out_channels / 24)
-    assert place(nest, Array("output_stationary", 16, 24)).cycles == output_stationary + 1 + 16 * folds
+    assert map_nest(nest, Array("output_stationary", 16, 24)).cycles == output_stationary + 1 + 16 * folds
 
 
 @given(
@@ -97,49 +97,49 @@ def test_scale_sims_own_output(nest: Nest, output_stationary: int, weight_statio
 def test_scale_sims_formula(rows: int, columns: int, down: int, across: int, steps: int) -> None:
     expected = (2 * rows + columns + steps - 2) * ceil(down / rows) * ceil(across / columns)
     assert systolic_cycles(rows, columns, down, across, steps) == expected
-    assert place(fc(down, across, steps), Array("weight_stationary", rows, columns)).cycles == expected
-    assert place(fc(steps, across, down), Array("output_stationary", rows, columns)).cycles == expected
+    assert map_nest(fc(down, across, steps), Array("weight_stationary", rows, columns)).cycles == expected
+    assert map_nest(fc(steps, across, down), Array("output_stationary", rows, columns)).cycles == expected
 
 
 def test_groups_run_one_after_another() -> None:
     nest = conv(12, 8, 3, 16)
     for flow in ("weight_stationary", "output_stationary", "channel_parallel"):
-        one, four = (place(replace(nest, groups=groups), Array(flow, 8, 8)) for groups in (1, 4))
+        one, four = (map_nest(replace(nest, groups=groups), Array(flow, 8, 8)) for groups in (1, 4))
         assert four.cycles == 4 * one.cycles
 
 
 def test_channel_parallel_by_hand() -> None:
     # 56x56 pixels, 3x3 window, 64 -> 128 channels on Atomic-C 64 x Atomic-K 32: 3136 x 9 x 1 x 4
-    assert place(conv(58, 64, 3, 128), Array("channel_parallel", 64, 32)).cycles == 3136 * 9 * 4
+    assert map_nest(conv(58, 64, 3, 128), Array("channel_parallel", 64, 32)).cycles == 3136 * 9 * 4
     # an image's 3 channels lie beside the window's 7 columns: 21 of 64 lanes, 7 taps; 64 filters on 32 columns
-    assert place(conv(229, 3, 7, 64, 2), Array("channel_parallel", 64, 32)).cycles == 112 * 112 * 7 * 2
+    assert map_nest(conv(229, 3, 7, 64, 2), Array("channel_parallel", 64, 32)).cycles == 112 * 112 * 7 * 2
     # on 8 lanes, 21 products take 3 steps
-    assert place(conv(229, 3, 7, 64, 2), Array("channel_parallel", 8, 8)).cycles == 112 * 112 * 7 * 3 * 8
+    assert map_nest(conv(229, 3, 7, 64, 2), Array("channel_parallel", 8, 8)).cycles == 112 * 112 * 7 * 3 * 8
 
 
 def test_channel_parallel_keeps_its_weights_for_a_stripe_of_16_pixels() -> None:
     # 3136 pixels are 196 stripes, each of which reads all 9 x 64 x 128 weights; a pixel's 576 inputs are read for each
     # of the 4 sets of 32 filters, and its 128 sums are written once
-    found = place(conv(58, 64, 3, 128), Array("channel_parallel", 64, 32))
+    found = map_nest(conv(58, 64, 3, 128), Array("channel_parallel", 64, 32))
     assert found[2:5] == (3136 * 576 * 4, 196 * 73_728, 3136 * 128)
     # 5 x 5 pixels take two stripes, the second of 9
-    assert place(conv(7, 64, 3, 32), Array("channel_parallel", 64, 32)).weight_words == 2 * 9 * 64 * 32
+    assert map_nest(conv(7, 64, 3, 32), Array("channel_parallel", 64, 32)).weight_words == 2 * 9 * 64 * 32
 
 
 def test_ideal_wastes_nothing() -> None:
     nest = conv(12, 8, 3, 16)
-    found = place(nest, Array("ideal", 10, 10))
+    found = map_nest(nest, Array("ideal", 10, 10))
     assert found.cycles == ceil(nest.macs / 100)
-    assert found[2:5] == (nest.input_elements, nest.weight_elements, nest.output_elements)
+    assert found[2:5] == (nest.input_numel, nest.weight_numel, nest.output_numel)
 
 
 @pytest.mark.parametrize("flow", [flow for flow in DATAFLOWS if flow != "row_stationary"])
 def test_arrays_of_arrays(flow: str) -> None:
     rows, columns = np.array([4, 8, 16]), np.array([16, 8, 4])
     for nest in (conv(12, 8, 3, 16), fc(40, 30, 5)):
-        together = place(nest, Array(flow, rows, columns))
+        together = map_nest(nest, Array(flow, rows, columns))
         for index in range(3):
-            alone = place(nest, Array(flow, int(rows[index]), int(columns[index])))
+            alone = map_nest(nest, Array(flow, int(rows[index]), int(columns[index])))
             for name in ("cycles", "multiply_cycles", "input_words", "weight_words", "partial_sum_words"):
                 values = np.broadcast_to(getattr(together, name), (3,))
                 assert values[index] == getattr(alone, name), name
@@ -153,10 +153,10 @@ nests = st.builds(
 
 @given(nests, st.sampled_from(DATAFLOWS), st.integers(2, 20), st.integers(2, 20))
 def test_no_array_does_more_than_its_elements_can(nest: Nest, flow: str, rows: int, columns: int) -> None:
-    found = place(nest, Array(flow, rows, columns, PADS if flow == "row_stationary" else None))
+    found = map_nest(nest, Array(flow, rows, columns, PADS if flow == "row_stationary" else None))
     assert found.cycles >= found.multiply_cycles
     assert 0 < found.active(nest) <= rows * columns
-    assert found.weight_words >= nest.weight_elements and found.partial_sum_words >= nest.output_elements
+    assert found.weight_words >= nest.weight_numel and found.partial_sum_words >= nest.output_numel
 
 
 def published() -> list[dict[str, str]]:
@@ -167,7 +167,7 @@ def published() -> list[dict[str, str]]:
 @pytest.mark.parametrize(("nest", "row"), list(zip(alexnet(), published(), strict=True)))
 def test_eyeriss_as_it_was_measured(nest: Nest, row: dict[str, str]) -> None:
     eyeriss = accelerator("eyeriss")
-    found = place(nest, eyeriss.array)
+    found = map_nest(nest, eyeriss.array)
     assert nest.macs == pytest.approx(float(row["giga_macs"]) * 1e9, rel=2e-4)  # printed in five digits
     assert found.active(nest) == pytest.approx(float(row["active_pes"]), rel=0.05)
     assert found.cycles / eyeriss.clock_hertz == pytest.approx(float(row["processing_milliseconds"]) / 1e3, rel=0.15)
@@ -177,7 +177,7 @@ def test_eyeriss_by_hand() -> None:
     # conv3, batch 4: 12 x 14 elements hold 4 sets of 3 x 13. With r = 2, t = 2, p = 18, q = 4, n = 4:
     # multiply 4 x 13 x ceil(384 / 2) x 3 x ceil(256 / 2) = 3,833,856, a neighbour's sum 4 x 13 x 192 x ceil(256 / 8)
     # more, and 884,736 weights, once for all images, 4 a cycle
-    found = place(alexnet()[2], accelerator("eyeriss").array)
+    found = map_nest(alexnet()[2], accelerator("eyeriss").array)
     assert found.multiply_cycles == 4 * 13 * 192 * 3 * 128
     assert found.cycles == found.multiply_cycles + 4 * 13 * 192 * 32 + 884_736 // 4
     assert found.active(alexnet()[2]) == 156
@@ -214,11 +214,11 @@ def literal_row_stationary(nest: Nest, array: Array) -> tuple[int, int] | None:
                           for y in range(0, nest.out_rows, e))  # fmt: skip
             inputs *= sum((min(w, nest.out_columns - x) - 1) * min(across, taps) + taps
                           for x in range(0, nest.out_columns, w))  # fmt: skip
-            weights = nest.weight_elements * tiles * ceil(nest.batch / n)
-            sums = nest.output_elements * ceil(nest.in_channels / (q * r))
+            weights = nest.weight_numel * tiles * ceil(nest.batch / n)
+            sums = nest.output_numel * ceil(nest.in_channels / (q * r))
             arriving = max(ceil(inputs / pads.inputs_per_cycle), ceil(sums / pads.partial_sums_per_cycle))
             cycles = max(multiply, arriving) + ceil(weights / pads.weights_per_cycle)
-            found = (cycles, inputs + weights + 2 * sums - nest.output_elements)
+            found = (cycles, inputs + weights + 2 * sums - nest.output_numel)
             best = min(best or found, found)
     return best
 
@@ -239,9 +239,9 @@ def test_row_stationary_is_the_fastest_of_all_ways(nest: Nest, array: Array) -> 
     expected = literal_row_stationary(nest, array)
     if expected is None:
         with pytest.raises(InputError, match="too small for any row-stationary pass"):
-            place(nest, array)
+            map_nest(nest, array)
     else:
-        found = place(nest, array)
+        found = map_nest(nest, array)
         assert (found.cycles, sum(found[2:5])) == expected
 
 
@@ -250,17 +250,17 @@ def test_row_stationary_is_the_fastest_of_all_ways(nest: Nest, array: Array) -> 
 def test_more_buffer_never_takes_more_cycles(nest: Nest, buffer: int, more: int) -> None:
     array = Array("row_stationary", 12, 14, PADS, buffer, 1, 4)
     try:
-        less = place(nest, array).cycles
+        less = map_nest(nest, array).cycles
     except InputError:
         return
-    assert place(nest, array._replace(buffer_bytes=buffer + more)).cycles <= less
+    assert map_nest(nest, array._replace(buffer_bytes=buffer + more)).cycles <= less
 
 
 def test_more_buffer_never_takes_more_cycles_of_vggs_second_layer() -> None:
     second = replace(conv(226, 64, 3, 64, batch=3), padding=((1, 1), (1, 1)), in_rows=224, in_columns=224)
     eyeriss = accelerator("eyeriss")
     cycles = [
-        place(second, eyeriss.replace(buffer_bytes=kib << 10, buffer_banks=1).array).cycles
+        map_nest(second, eyeriss.replace(buffer_bytes=kib << 10, buffer_banks=1).array).cycles
         for kib in (8, 12, 16, 32, 108, 512)
     ]
     assert cycles == sorted(cycles, reverse=True)
@@ -273,7 +273,9 @@ def test_partial_sums_fill_the_buffer_as_wide_as_they_are() -> None:
     nest = replace(conv(58, 64, 3, 64), padding=((1, 1), (1, 1)), in_rows=56, in_columns=56)
     for operand, accumulator in ((2, 2), (1, 4), (1, 2)):
         array = accelerator("eyeriss").array._replace(operand_bytes=operand, partial_sum_bytes=accumulator)
-        size = {name: int(number) for name, number in (part.split() for part in place(nest, array).how.split(", "))}
+        size = {
+            name: int(number) for name, number in (part.split() for part in map_nest(nest, array).choice.split(", "))
+        }
         e, w = size["e"], size.get("w", 56)
         sums, inputs = size["p"] * size["t"] * e * w, size["q"] * size["r"] * (e + 2) * (w + 2)
         assert size["n"] * (sums * accumulator + 2 * inputs * operand) <= 110_592
@@ -287,8 +289,8 @@ def test_a_transposed_convolution_whose_windows_do_not_overlap_is_a_product(flow
         filter_rows=2, filter_columns=2, stride=(2, 2), in_rows=32, in_columns=32, transposed=True,
     )  # fmt: skip
     array = Array(flow, 16, 8, PADS if flow == "row_stationary" else None)
-    found = place(nest, array)
-    assert found == place(conv(32, 64, 1, 128), array)
+    found = map_nest(nest, array)
+    assert found == map_nest(conv(32, 64, 1, 128), array)
     assert found.multiply_cycles * 128 >= nest.macs == 1024 * 64 * 32 * 4
 
 
@@ -298,7 +300,7 @@ def test_transposed_convolutions_by_hand() -> None:
         filter_rows=2, filter_columns=2, stride=(2, 2), in_rows=32, in_columns=32, transposed=True,
     )  # fmt: skip
     out, weight, rows, ideal = (
-        place(nest, Array(f"{flow}", 16, 8, PADS if flow.startswith("row") else None))
+        map_nest(nest, Array(f"{flow}", 16, 8, PADS if flow.startswith("row") else None))
         for flow in ("output_stationary", "weight_stationary", "row_stationary", "ideal")
     )
     assert out.partial_sum_words == 64 * 64 * 32
@@ -311,23 +313,23 @@ def test_transposed_convolutions_by_hand() -> None:
     full = replace(
         nest, filter_rows=3, filter_columns=3, stride=(1, 1), in_rows=10, in_columns=10, out_rows=12, out_columns=12
     )
-    assert place(full, Array("output_stationary", 16, 8)).partial_sum_words == 32 * (900 + 900 - 144)
+    assert map_nest(full, Array("output_stationary", 16, 8)).partial_sum_words == 32 * (900 + 900 - 144)
     # Window 1, stride 2: outputs between the 10² results are zeros that have to be written.
     apart = replace(nest, filter_rows=1, filter_columns=1, in_rows=10, in_columns=10, out_rows=19, out_columns=19)
-    assert place(apart, Array("output_stationary", 16, 8)).partial_sum_words == 32 * 19**2
+    assert map_nest(apart, Array("output_stationary", 16, 8)).partial_sum_words == 32 * 19**2
 
 
 def test_row_stationary_replicates_depthwise_groups() -> None:
     nest = conv(14, 1, 3, 1, groups=64)
-    found = place(nest, Array("row_stationary", 12, 12, PADS))
+    found = map_nest(nest, Array("row_stationary", 12, 12, PADS))
     assert found.active(nest) > 100  # 4 sets of 3 x 12, side by side
 
 
 def test_what_cannot_be_placed() -> None:
     with pytest.raises(InputError, match="Did you mean weight_stationary"):
-        place(fc(4, 4), Array("weight_stationry", 4, 4))
+        map_nest(fc(4, 4), Array("weight_stationry", 4, 4))
     with pytest.raises(InputError, match="needs scratchpads"):
-        place(fc(4, 4), Array("row_stationary", 4, 4))
+        map_nest(fc(4, 4), Array("row_stationary", 4, 4))
     # two passes of one 11x11 window's inputs take 484 bytes
     with pytest.raises(InputError, match="400 bytes is too small for any row-stationary pass of layer 'layer'"):
-        place(conv(227, 3, 11, 96, 4), Array("row_stationary", 12, 14, PADS, 400))
+        map_nest(conv(227, 3, 11, 96, 4), Array("row_stationary", 12, 14, PADS, 400))

@@ -64,17 +64,17 @@ def test_a_grouped_strided_convolution() -> None:
         "", "aten.convolution", "conv", 2, 4, 3, 2, 5, 10, 3, 2, (2, 1), (1, 1), ((1, 1), (0, 0)), 10, 11
     )
     assert nest.macs == 2 * 4 * 3 * 2 * 50 * 6
-    assert nest.weight_elements == 12 * 2 * 6
-    assert nest.output_elements == 2 * 12 * 50
+    assert nest.weight_numel == 12 * 2 * 6
+    assert nest.output_numel == 2 * 12 * 50
     # The last row's window begins at row 7 = 2 x 4 - 1 and ends at row 9: all 10 rows are touched.
-    assert nest.input_elements == nest.stored_input_elements == 2 * 8 * 110
+    assert nest.input_numel == nest.stored_input_numel == 2 * 8 * 110
 
 
 def test_what_a_stride_skips_is_not_read() -> None:
     """1x1 with stride 2 on 7 x 8 pixels: rows 0, 2, 4, 6 and columns 0, 2, 4, 6."""
     (nest,) = nests(nn.Conv2d(3, 5, 1, stride=2), (1, 3, 7, 8))
-    assert nest.input_elements == 3 * 4 * 4
-    assert nest.stored_input_elements == 3 * 7 * 8
+    assert nest.input_numel == 3 * 4 * 4
+    assert nest.stored_input_numel == 3 * 7 * 8
 
 
 def test_a_depthwise_convolution_has_a_group_for_each_channel() -> None:
@@ -97,7 +97,7 @@ def test_a_transposed_convolution_slides_its_window_over_the_output() -> None:
     assert nest.transposed and sizes(nest) == (1, 2, 2, 4)
     assert (nest.out_rows, nest.in_rows) == (12, 6)
     assert nest.macs == 36 * 16 * 8 * 2
-    assert nest.input_elements == 8 * 36
+    assert nest.input_numel == 8 * 36
 
 
 def test_the_backward_pass_of_a_strided_convolution() -> None:
@@ -117,16 +117,16 @@ def test_the_backward_pass_of_a_strided_convolution() -> None:
     assert (for_weight.stride, for_weight.dilation) == ((1, 1), (2, 2))
     assert for_input.macs == for_weight.macs == second.macs
     # Gradient words: the weight's gradient has as many as the weight; its window is the output's gradient.
-    assert for_weight.output_elements == second.weight_elements
-    assert for_weight.weight_elements == second.output_elements
-    assert for_weight.input_elements == second.input_elements
-    assert for_input.output_elements == second.stored_input_elements
+    assert for_weight.output_numel == second.weight_numel
+    assert for_weight.weight_numel == second.output_numel
+    assert for_weight.input_numel == second.input_numel
+    assert for_input.output_numel == second.stored_input_numel
 
 
 def test_a_linear_layer_is_a_pixel() -> None:
     (nest,) = nests(nn.Linear(7, 5), (2, 3, 7))
     assert nest == Nest("", nest.operator, "linear", 6, 1, 5, 7)
-    assert (nest.input_elements, nest.weight_elements, nest.output_elements, nest.macs) == (42, 35, 30, 210)
+    assert (nest.input_numel, nest.weight_numel, nest.output_numel, nest.macs) == (42, 35, 30, 210)
 
 
 class Product(nn.Module):
@@ -219,7 +219,7 @@ def test_a_transposed_convolution_over_three_dimensions() -> None:
     (nest,) = made = lower(trace)
     assert nest.transposed and sizes(nest) == (2, 1, 10, 6)
     assert made.macs == cm.count(trace).total.macs == 32 * 8 * 5 * 6
-    assert (nest.input_elements, nest.output_elements) == (6 * 32, 5 * 4 * 8 * 8)
+    assert (nest.input_numel, nest.output_numel) == (6 * 32, 5 * 4 * 8 * 8)
 
 
 @settings(max_examples=60, deadline=None)
@@ -247,9 +247,9 @@ def test_three_dimensions_keep_every_word(taps, stride, padding, inputs, train: 
         {p * step + r - before for p in range(out) for r in range(tap)} & set(range(size))
         for size, before, tap, step, out in zip(inputs, padding, taps, stride, outputs, strict=True)
     ]
-    assert nest.input_elements == 2 * 2 * len(read[0]) * len(read[1]) * len(read[2])
-    assert nest.weight_elements == module.weight.numel()
-    assert nest.output_elements == 2 * 4 * outputs[0] * outputs[1] * outputs[2]
+    assert nest.input_numel == 2 * 2 * len(read[0]) * len(read[1]) * len(read[2])
+    assert nest.weight_numel == module.weight.numel()
+    assert nest.output_numel == 2 * 4 * outputs[0] * outputs[1] * outputs[2]
 
 
 @pytest.mark.parametrize("name", ["r2plus1d_18", "swin3d_t", "s3d"])

@@ -38,12 +38,12 @@ def frame(chapter: Section, name: str):
 def test_the_answer_has_the_balances_numbers(chapter: Section, studies: list[Study]) -> None:
     ideal = accelerator(BASE).replace(dataflow="ideal")
     best = balance(lower(studies[1].trace()), ideal, 10.0)
-    assert f"{100 * best.elements_mm2 / best.area_mm2:.0f} % on elements for" in chapter.answer
+    assert f"{100 * best.pes_mm2 / best.area_mm2:.0f} % on elements for" in chapter.answer
     assert "10 mm² (16 nm by derived numbers, int8, 800 MHz)" in chapter.answer
     assert len(chapter.answer) < 450
     table = frame(chapter, "alexnet28-balance")
     assert len(table) == len(AREAS)
-    shares = table[["elements_share", "sram_share", "interface_share"]].sum(axis="columns")
+    shares = table[["pes_share", "sram_share", "interface_share"]].sum(axis="columns")
     assert list(shares) == pytest.approx([1] * len(AREAS))
 
 

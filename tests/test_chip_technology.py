@@ -124,7 +124,7 @@ def test_memories_are_priced_alike_wherever_they_do_not_shrink() -> None:
 def test_areas() -> None:
     found = technology("28nm")
     # 30 % of 331 mm² for 65,536 MACs; 37 % for 24 MiB + 4 MiB + 256 KiB; 6 % for 34 GB/s
-    assert found.element_mm2("int8") == pytest.approx(0.30 * 331 / 65_536, rel=1e-3)
+    assert found.pe_mm2("int8") == pytest.approx(0.30 * 331 / 65_536, rel=1e-3)
     assert found.sram_mm2(1) == pytest.approx(0.37 * 331 / (28.25 * 2**20), rel=2e-3)
     assert found.interface_mm2(34e9) == pytest.approx(0.06 * 331, rel=1e-3)
 
@@ -164,7 +164,7 @@ def test_gaps_are_named_and_never_filled_in_silence() -> None:
     with pytest.raises(InputError, match=r'SRAM.*"28nm\+derived" has a derived one'):
         technology("28nm").sram_joules(1024)
     with pytest.raises(InputError, match="processing element for bf16"):
-        technology("7nm+derived").element_mm2("bf16")
+        technology("7nm+derived").pe_mm2("bf16")
     with pytest.raises(InputError, match="area of SRAM"):
         technology("45nm").sram_mm2(1)
 
@@ -172,7 +172,7 @@ def test_gaps_are_named_and_never_filled_in_silence() -> None:
 def test_a_file_of_ones_own(write) -> None:
     toy = technology(write(GOOD))
     assert isinstance(toy, Technology) and toy.node_nanometres == 28
-    assert toy.element_mm2("int8") == pytest.approx(400e-6) and toy.sram_mm2(1 << 20) == pytest.approx(4.194304)
+    assert toy.pe_mm2("int8") == pytest.approx(400e-6) and toy.sram_mm2(1 << 20) == pytest.approx(4.194304)
     with pytest.raises(InputError, match="int16 multiply"):
         toy.mac_joules("int16", "int32")
     assert technology(write(GOOD) + "+derived").mac_joules("int16", "int32") == pytest.approx(0.9e-12)

@@ -40,7 +40,7 @@ def nests(draw: st.DrawFn, largest: int = 5) -> Nest:
         "layer", "aten.convolution", "conv", draw(size), draw(st.integers(1, 2)), draw(size), draw(size),
         out_rows, out_columns, *taps, strides, gaps, paddings, in_rows, in_columns, transposed,
     )  # fmt: skip
-    assume(nest.input_elements > 0)
+    assume(nest.input_numel > 0)
     return nest
 
 

@@ -125,9 +125,9 @@ def test_sums_keep_their_type_where_they_can() -> None:
     eyeriss = accelerator("eyeriss")
     narrow = with_operand(eyeriss, "int8")
     # 224 weights, 12 inputs of a byte less each, 24 sums as wide as before
-    assert narrow and (narrow.accumulator, narrow.element_bytes) == ("int16", 520 - 236)
+    assert narrow and (narrow.accumulator, narrow.pe_bytes) == ("int16", 520 - 236)
     floating = with_operand(eyeriss, "bf16")
-    assert floating and (floating.accumulator, floating.element_bytes) == ("fp32", 520 + 24 * 2)
+    assert floating and (floating.accumulator, floating.pe_bytes) == ("fp32", 520 + 24 * 2)
     changes = [outcome.change for outcome in what_ifs(Nests("conv", (CONV,)), eyeriss).outcomes]
     assert "int8 in place of int16" in changes and "bf16/fp32 in place of int16" in changes
 
@@ -294,8 +294,8 @@ def test_winograd_does_nothing_elsewhere() -> None:
 def test_depthwise_separable() -> None:
     depthwise, pointwise = separated(CONV)
     assert depthwise.macs == 784 * 9 * 64 and pointwise.macs == 784 * 64 * 96
-    assert depthwise.depthwise and depthwise.output_elements == 784 * 64
-    assert pointwise.input_elements == depthwise.output_elements
+    assert depthwise.depthwise and depthwise.output_numel == 784 * 64
+    assert pointwise.input_numel == depthwise.output_numel
     assert separated(FC) == (FC,)
     first = replace(CONV, in_channels=3)
     assert separated(first) == (first,)

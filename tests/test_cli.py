@@ -20,7 +20,7 @@ import costmodel
 from costmodel.bench import COLUMNS
 from costmodel.cli import run
 from costmodel.errors import HardwareError
-from costmodel.validation import TOTAL, Row, Validation
+from costmodel.validation import TOTAL, ComparisonRow, Validation
 
 ROOT = Path(costmodel.__file__).parents[1]
 
@@ -261,7 +261,9 @@ class TestExitCodes:
         assert "analyse" in err
 
     def test_an_unexplained_difference_is_1(self, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-        wrong = Validation("lenet", (Row("peer", "forward", TOTAL, "macs", 3, 4, 1, "unexplained (+1)", False),), ())
+        wrong = Validation(
+            "lenet", (ComparisonRow("peer", "forward", TOTAL, "macs", 3, 4, 1, "unexplained (+1)", False),), ()
+        )
         monkeypatch.setattr("costmodel.validation.validate", lambda network, **options: wrong)
         code, out, _ = cli("validate", "lenet")
         assert code == 1

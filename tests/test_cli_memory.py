@@ -81,17 +81,17 @@ def test_the_document(cli: Cli) -> None:
     assert found["peak_bytes"] == sum(held["bytes"] for held in found["holders"]) == sum(found["by_role"].values())
     assert set(found["peak"]) == {"operation", "layer", "phase"}
     assert found["saved_bytes"] > 0
-    assert [rung["name"] for rung in found["rungs"]] == ["requested", "allocated", "reserved", "process"]
-    assert found["rungs"][0]["bytes"] == found["peak_bytes"]
-    assert [rung["assumed"] for rung in found["rungs"]] == [False, False, False, True]
-    assert found["rungs"][3]["added_bytes"] == sum(each["bytes"] for each in found["assumptions"])
+    assert [level["name"] for level in found["levels"]] == ["requested", "allocated", "reserved", "process"]
+    assert found["levels"][0]["bytes"] == found["peak_bytes"]
+    assert [level["assumed"] for level in found["levels"]] == [False, False, False, True]
+    assert found["levels"][3]["added_bytes"] == sum(each["bytes"] for each in found["assumptions"])
     assert all(each["source"] for each in found["assumptions"])
-    assert not {"sweep", "fit", "levers"} & set(found)
+    assert not {"sweep", "fit", "what_ifs"} & set(found)
 
 
 def test_on_a_cpu_only_the_tensors_are_known(cli: Cli) -> None:
     found = document(cli("lenet", "--target", "cpu", "-f", "json"))
-    assert [rung["name"] for rung in found["rungs"]] == ["requested"]
+    assert [level["name"] for level in found["levels"]] == ["requested"]
     assert found["assumptions"] == []
     assert "process" not in cli("lenet", "--target", "cpu").out
 
@@ -117,10 +117,10 @@ def test_a_sweep(cli: Cli) -> None:
 
 def test_the_largest_batch(cli: Cli) -> None:
     found = document(cli("lenet", "--train", "-d", "small.toml", "--fit", "-f", "json"))["fit"]
-    assert found["proven"]
-    assert found["inverted"]
-    assert found["easy_batch"] <= found["largest_batch"] <= found["bound_batch"]
-    assert found["process_bytes"] <= found["room_bytes"] == 1 << 30
+    assert found["exhaustive"]
+    assert found["extrapolated"]
+    assert found["batch_without_retries"] <= found["largest_batch"] <= found["bound_batch"]
+    assert found["process_bytes"] <= found["available_bytes"] == 1 << 30
     out = cli("lenet", "--train", "-d", "small.toml", "--fit").out
     assert f"The Small (1.00 GiB) runs a training step of up to {found['largest_batch']:,} samples." in out
     assert "Assumed for the process" in out
@@ -172,7 +172,7 @@ def test_a_sweep_on_a_device_says_what_fits(cli: Cli) -> None:
 
 def test_what_fits_only_with_retries_says_so(cli: Cli) -> None:
     found = document(cli("alexnet", "--train", "-d", "small.toml", "--fit", "-f", "json"))["fit"]
-    easy, largest = found["easy_batch"], found["largest_batch"]
+    easy, largest = found["batch_without_retries"], found["largest_batch"]
     assert easy < largest
     assert "It fits the Small: " in cli("alexnet", "--train", "-d", "small.toml", "--batch", easy).out
     out = " ".join(cli("alexnet", "--train", "-d", "small.toml", "--batch", largest).out.split())
@@ -183,16 +183,16 @@ def test_what_fits_only_with_retries_says_so(cli: Cli) -> None:
 
 
 def test_levers(cli: Cli) -> None:
-    found = document(cli("lenet", "--train", "--batch", 8, "--momentum", 0.9, "--levers", "-f", "json"))
-    levers = {row["lever"]: row for row in found["levers"]}
-    assert levers["no momentum"]["saving_bytes"] == found["by_role"]["parameter"]
-    assert levers["no momentum"]["peak_bytes"] == found["peak_bytes"] - found["by_role"]["parameter"]
-    assert all(row["why"] for row in found["levers"])
-    assert levers["no momentum"]["how"] == "optim.SGD(..., momentum=0)"
-    out = cli("lenet", "--train", "--momentum", 0.9, "--levers").out
+    found = document(cli("lenet", "--train", "--batch", 8, "--momentum", 0.9, "--what-ifs", "-f", "json"))
+    what_ifs = {row["what_if"]: row for row in found["what_ifs"]}
+    assert what_ifs["no momentum"]["saving_bytes"] == found["by_role"]["parameter"]
+    assert what_ifs["no momentum"]["peak_bytes"] == found["peak_bytes"] - found["by_role"]["parameter"]
+    assert all(row["why"] for row in found["what_ifs"])
+    assert what_ifs["no momentum"]["how"] == "optim.SGD(..., momentum=0)"
+    out = cli("lenet", "--train", "--momentum", 0.9, "--what-ifs").out
     for how in ("optim.SGD(..., momentum=0)", "optim.SGD(..., foreach=False)", "checkpoint(block, x) of net"):
         assert how in out
-    assert "set_to_none=False" not in out  # keeps gradients: no lever
+    assert "set_to_none=False" not in out  # keeps gradients: no what-if
 
 
 @pytest.mark.parametrize(("suffix", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml")])
@@ -218,7 +218,7 @@ def test_exports(cli: Cli, tmp_path: Path) -> None:
 
 def test_hostile_names(cli: Cli) -> None:
     for form in ("table", "md", "csv", "json"):
-        assert cli("net.py:Looks", "--input", "256", "--train", "--levers", "-f", form).code == 0
+        assert cli("net.py:Looks", "--input", "256", "--train", "--what-ifs", "-f", form).code == 0
     assert r"<b>\|a" in cli("net.py:Looks", "--input", "256", "-f", "md").out.replace("&lt;", "<").replace("&gt;", ">")
 
 
@@ -229,7 +229,7 @@ def test_hostile_names(cli: Cli) -> None:
         (("lenet", "--fit", "-d", "unknown.toml"), "Small has no memory size"),
         (("vgg16", "--fit", "-d", "tiny.toml"), "nothing fits the Small: an inference of one sample takes"),
         (("lenet", "--fit", "-d", "cpu.toml", "--run"), "--run would really run them"),
-        (("lenet", "--levers"), "give --train"),
+        (("lenet", "--what-ifs"), "give --train"),
         (("lenet", "--sweep", "1,two"), "cannot read batches from '1,two'"),
         (("lenet", "--sweep", "0"), "whole numbers from 1"),
         (("lenet", "--batch", "0"), "batch"),
@@ -245,7 +245,7 @@ def test_hostile_names(cli: Cli) -> None:
         (("lenet", "--fit", "-d", "cpu.toml", "--target", "cuda"), "leave --target out, and cpu is taken"),
         (("lenet", "-d", "small.toml", "--run"), "the Small is a GPU: leave one of them out"),
         (("lenet", "--depth", "1"), "give --by block with it"),
-        (("lenet", "--by", "role", "--sweep", "1,2"), "leave --sweep, --fit and --levers out with it"),
+        (("lenet", "--by", "role", "--sweep", "1,2"), "leave --sweep, --fit and --what-ifs out with it"),
         (("lenet", "--batch", "99999999999999999999"), "is too large for a tensor's size: give at most"),
         (("lenet", "--sweep", "1,99999999999999999999"), "is too large for a tensor's size: give at most"),
         (("lenet", "--batch", "999999999999999"), "is too large for a tensor's size: give at most"),

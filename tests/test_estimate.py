@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from costmodel.cost import Cost, Costs, OperationCost, count
-from costmodel.devices import Calibration, Ceilings, Device, device
+from costmodel.devices import Calibration, Device, FittedRates, device
 from costmodel.errors import InputError
 from costmodel.estimate import Demand, Estimate, class_of, demands, estimate_operations, seconds, total
 from costmodel.graph import Module, Operation, Storage, TensorSpec, Trace
 from costmodel.roofline import predict
 
-CEILINGS = Ceilings(
+FITTED_RATES = FittedRates(
     fixed_seconds=10e-6,
     cold_seconds=5e-6,
     flops_per_second=1e9,
@@ -32,19 +32,19 @@ CEILINGS = Ceilings(
 )
 
 
-def calibration(**classes: Ceilings) -> Calibration:
+def calibration(**classes: FittedRates) -> Calibration:
     return Calibration(1000, 500, 0.9, {name: {"fp32": each} for name, each in classes.items()})
 
 
 def test_a_time_by_hand() -> None:
     # 2e6 / 1e9 = 2 ms of arithmetic; 1e6 / 1e9 + 1e5 / 1e8 + 1e4 / 1e7 = 3 ms of traffic; 10 us fixed, 5 us if cold
     demand = Demand(2_000_000, 1e6, 1e5, 1e4)
-    assert seconds(CEILINGS, demand) == pytest.approx(5.010e-3)
-    assert seconds(CEILINGS, demand._replace(cold=True)) == pytest.approx(5.015e-3)
+    assert seconds(FITTED_RATES, demand) == pytest.approx(5.010e-3)
+    assert seconds(FITTED_RATES, demand._replace(cold=True)) == pytest.approx(5.015e-3)
     # overlapped: the longer of the two; with p = 2 the hypotenuse, sqrt(2^2 + 3^2) = 3.6056 ms
-    overlapped = dataclasses.replace(CEILINGS, overlap=math.inf)
+    overlapped = dataclasses.replace(FITTED_RATES, overlap=math.inf)
     assert seconds(overlapped, demand) == pytest.approx(3.010e-3)
-    assert seconds(dataclasses.replace(CEILINGS, overlap=2.0), demand) == pytest.approx(3.6156e-3, rel=1e-4)
+    assert seconds(dataclasses.replace(FITTED_RATES, overlap=2.0), demand) == pytest.approx(3.6156e-3, rel=1e-4)
 
 
 def test_an_interval_of_a_sum() -> None:
@@ -170,7 +170,7 @@ def test_one_phase_alone_demands_what_it_does_in_the_whole() -> None:
 
 TOY = Device(
     "toy", "Toy", "cpu", {"fp32": 1e9}, memory_bandwidth=1e8,
-    calibration=calibration(elementwise=CEILINGS, view=CEILINGS),
+    calibration=calibration(elementwise=FITTED_RATES, view=FITTED_RATES),
 )  # fmt: skip
 
 
@@ -196,7 +196,7 @@ def test_an_operation_without_ceilings_leaves_the_sum_unknown() -> None:
     prediction = predict(both, TOY)
     assert prediction.operations[0].estimate is not None and prediction.operations[1].estimate is None
     assert prediction.estimate is None and prediction.basis == "bound" and prediction.uncovered == ("aten.gelu",)
-    with pytest.raises(InputError, match=r"no ceilings for aten\.gelu in float32"):
+    with pytest.raises(InputError, match=r"no fitted rates for aten\.gelu in float32"):
         predict(both, TOY, estimate=True)
 
 
@@ -208,7 +208,7 @@ def test_an_estimate_that_was_demanded_of_a_device_without_calibration() -> None
 
 rates = st.floats(1e6, 1e12)
 ceilings_ = st.builds(
-    Ceilings,
+    FittedRates,
     fixed_seconds=st.floats(0, 1e-3),
     cold_seconds=st.floats(0, 1e-3),
     flops_per_second=rates,
@@ -228,7 +228,7 @@ demands_ = st.builds(
 
 
 @given(ceilings_, demands_, st.floats(1.0, 100.0))
-def test_more_of_anything_is_never_slower(each: Ceilings, demand: Demand, times: float) -> None:
+def test_more_of_anything_is_never_slower(each: FittedRates, demand: Demand, times: float) -> None:
     before = seconds(each, demand)
     for name in ("flops", "near_bytes", "far_bytes", "fresh_bytes"):
         rate = f"{name}_per_second"
@@ -240,9 +240,9 @@ def test_more_of_anything_is_never_slower(each: Ceilings, demand: Demand, times:
 
 @given(ceilings_, st.lists(st.integers(1, 500), min_size=2, max_size=6))
 def test_an_estimate_is_not_below_the_bound_where_ceilings_are_not_above_peaks(
-    each: Ceilings, sizes: Sequence[int]
+    each: FittedRates, sizes: Sequence[int]
 ) -> None:
-    """Caches and Winograd's convolution beat the bound by ceilings above the peaks; here there are none."""
+    """Caches and Winograd's convolution beat the bound by fitted rates above the peaks; here there are none."""
     peak = each.flops_per_second
     bandwidth = max(each.near_bytes_per_second, each.far_bytes_per_second, each.fresh_bytes_per_second)
     on = Device(
@@ -259,7 +259,7 @@ def test_an_estimate_is_not_below_the_bound_where_ceilings_are_not_above_peaks(
 
 
 def test_estimates_by_path() -> None:
-    both = Calibration(1000, 500, 0.9, {"elementwise": {"fp32": CEILINGS, "bf16": CEILINGS}})
+    both = Calibration(1000, 500, 0.9, {"elementwise": {"fp32": FITTED_RATES, "bf16": FITTED_RATES}})
     costs = chain(200, 200)
     assert estimate_operations(costs, ["bf16"], both)[0] is not None
     assert estimate_operations(costs, [""], both)[0] is not None  # what computes nothing is fp32's

@@ -74,7 +74,7 @@ def test_a_damaged_trace_is_refused() -> None:
 
 def test_bytes_of_an_expanded_tensor_are_those_of_its_elements() -> None:
     expanded = TensorSpec((8, 5, 3), "float32", (0, 3, 1), 0)
-    assert expanded.elements == 120
+    assert expanded.numel == 120
     assert expanded.nbytes == 4 * 15
     assert TensorSpec((), "float64", (), 0).nbytes == 8
     assert TensorSpec((0, 4), "int64", (0, 1), 0).nbytes == 0

@@ -20,7 +20,7 @@ from costmodel.hardware import measure as measuring
 from costmodel.hardware.clock import Clock, Timing
 from costmodel.hardware.estimator import _estimated, torch_estimate
 from costmodel.hardware.measure import measure, measurement
-from costmodel.hardware.record import MemoryPeaks, Run, Said, Switches, read
+from costmodel.hardware.record import MemoryPeaks, PeerEstimate, Run, Switches, read
 from costmodel.hardware.stage import Stage, switched
 from costmodel.tracer import Training
 from costmodel.tracer.meta_copy import copy_to_meta
@@ -296,7 +296,7 @@ def stand_in(monkeypatch):
         def graphsafe_set_state(self, state) -> None:
             pass
 
-    stats = {f"{rung}_bytes.all.peak": size for rung, size in (("requested", 5), ("allocated", 6), ("reserved", 7))}
+    stats = {f"{level}_bytes.all.peak": size for level, size in (("requested", 5), ("allocated", 6), ("reserved", 7))}
     monkeypatch.setattr(measuring, "Clock", OnlyCalledCuda)
     monkeypatch.setattr(measuring, "ON_DEVICE", ("cpu_op",))
     for name, value in {
@@ -376,7 +376,7 @@ def test_torchs_estimator_fails_before_autograd_runs(monkeypatch) -> None:
     monkeypatch.setattr("torch._inductor.utils.get_device_tflops", unknown)
     run = Run("net", ((2, 3, 16, 16),), 2, "float32", True)
     said = torch_estimate(Net(), run, Training.asked(True, {}), torch.device("cuda", 0))
-    assert said == Said(problem="ModuleNotFoundError: No module named 'pynvml'")
+    assert said == PeerEstimate(problem="ModuleNotFoundError: No module named 'pynvml'")
 
 
 def test_torchs_estimator_says_no_number_that_is_none(monkeypatch) -> None:
@@ -384,4 +384,4 @@ def test_torchs_estimator_says_no_number_that_is_none(monkeypatch) -> None:
     monkeypatch.setattr("costmodel.hardware.estimator._look_up_peaks", lambda dtype: None)
     monkeypatch.setattr("costmodel.hardware.estimator._estimated", lambda *args: float("inf"))
     run = Run("net", ((2, 3, 16, 16),), 2, "float32", False)
-    assert torch_estimate(Net(), run, None, torch.device("cuda", 0)) == Said(problem="it says inf seconds")
+    assert torch_estimate(Net(), run, None, torch.device("cuda", 0)) == PeerEstimate(problem="it says inf seconds")

@@ -18,8 +18,8 @@ from costmodel.hardware.record import (
     LayerTime,
     Measurement,
     MemoryPeaks,
+    PeerEstimate,
     Run,
-    Said,
     Spread,
     read,
 )
@@ -46,7 +46,7 @@ RUN = Run(
     profiled=Spread(4e-3, 4e-3, 4e-3, 5),
     layers=(LayerTime("conv", "forward", 6e-4, 5e-4, 7e-4, (Kernel("winograd", 5e-4, 1), Kernel("copy", 1e-4, 2))),),
     memory=MemoryPeaks(1000, 1024, 2048, 4096, 512),
-    peers={"torch runtime estimator": Said(3e-3)},
+    peers={"torch runtime estimator": PeerEstimate(3e-3)},
 )
 RECORD = Measurement(CIRCUMSTANCES, DEFAULTS, (RUN, replace(RUN, batch=1, inputs=((1, 3, 8, 8),))))
 

@@ -14,7 +14,7 @@ import pytest
 
 import costmodel as cm
 from costmodel.cli import run
-from costmodel.devices import Calibration, Ceilings, Device, Fact, Source, to_toml
+from costmodel.devices import Calibration, Device, Fact, FittedRates, Source, to_toml
 from costmodel.errors import HardwareError, InputError
 from costmodel.hardware import suite as suites
 from costmodel.hardware.clock import circumstances, device_title, threads
@@ -118,7 +118,7 @@ def calibrated(path: Path, threads_: int) -> Device:
     with threads(threads_):
         now = circumstances("cpu")
     run = Source("A test", "2026-11-26", via=f"python 3, torch {now['versions']['torch']}, AVX512")
-    view = Ceilings(0.0, 0.0, 1e9, 1e9, 1e9, 1e9, 1.0, 1.0, 1.0, 0.0, 2)
+    view = FittedRates(0.0, 0.0, 1e9, 1e9, 1e9, 1e9, 1.0, 1.0, 1.0, 0.0, 2)
     made = Device(
         "device", f"{device_title(now)}, calibrated", "cpu", {"fp32": 1e11}, 1e10,
         calibration=Calibration(2**25, 2**25, 0.9, {"view": {"fp32": view}}),

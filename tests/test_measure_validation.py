@@ -9,10 +9,10 @@ from msgspec import structs
 from torch import nn
 
 import costmodel as cm
-from costmodel.devices import Calibration, Ceilings, Device, Fact, Source
+from costmodel.devices import Calibration, Device, Fact, FittedRates, Source
 from costmodel.errors import InputError
 from costmodel.estimate import Estimate
-from costmodel.hardware.record import DEFAULTS, Kernel, LayerTime, Measurement, Run, Said, Spread, Switches
+from costmodel.hardware.record import DEFAULTS, Kernel, LayerTime, Measurement, PeerEstimate, Run, Spread, Switches
 from costmodel.report import documents
 from costmodel.report.measured import comparison_table, comparison_title, record_notes, runs_table, totals_table
 from costmodel.report.render import render
@@ -111,7 +111,7 @@ def test_three_totals_and_a_peer(perceptron) -> None:
         layer("0", 145 * NS),
         layer("1", 96 * NS),
         graph=Spread(328 * NS, 328 * NS, 328 * NS, 3),
-        peers={"a peer": Said(482 * NS), "another": Said(problem="not installed")},
+        peers={"a peer": PeerEstimate(482 * NS), "another": PeerEstimate(problem="not installed")},
     )
     bound, peer, silent = compare(prediction, run, "toy").totals
     assert (bound.work_error, bound.graph_error, bound.eager_error) == pytest.approx(
@@ -156,7 +156,7 @@ def test_a_cache_may_beat_the_memory(perceptron) -> None:
     found = compare(prediction, run_of(perceptron, layer("0", 100 * NS), layer("1", 96 * NS)), "toy")
     assert found.ok
     assert found.rows[0].explanation == "cache-resident"
-    assert found.rows[0].roof_seconds == pytest.approx(54e-12)
+    assert found.rows[0].executed_bound_seconds == pytest.approx(54e-12)
 
 
 def test_a_cache_holds_no_more_than_its_size() -> None:
@@ -167,7 +167,7 @@ def test_a_cache_holds_no_more_than_its_size() -> None:
     above, below = (
         compare(prediction, run_of(trace, layer("0", seconds)), "toy").rows[0] for seconds in (43 * US, 42 * US)
     )
-    assert (above.ok, above.explanation, above.roof_seconds) == (True, "cache-resident", pytest.approx(roof))
+    assert (above.ok, above.explanation, above.executed_bound_seconds) == (True, "cache-resident", pytest.approx(roof))
     assert (below.ok, below.explanation) == (False, "beats the bound, unexplained")
 
 
@@ -225,21 +225,21 @@ def test_winograd_has_a_roof_of_its_own(convolution) -> None:
 
     fast = row(8 * US, "maxwell_scudnn_winograd_128x128_ldg1_ldg4_tile148n_nt")
     assert (fast.ok, fast.explanation) == (True, "Winograd's fewer multiplications")
-    assert fast.roof_seconds == pytest.approx(4.608 * US)
+    assert fast.executed_bound_seconds == pytest.approx(4.608 * US)
     assert not row(4 * US, "winograd_nonfused").ok, "it multiplies a quarter as often, and no less"
     assert not row(8 * US, "implicit_convolve_sgemm").ok, "and this does not at all"
     # Along a row of 8 with a pixel of padding at both ends 22 of 24 products are with the image: (22 / 24)^2.
     without = row(16 * US, "implicit_convolve_sgemm")
     assert (without.ok, without.explanation) == (True, "products with padding left out")
-    assert without.roof_seconds == pytest.approx(18.432 * US * (22 / 24) ** 2)
+    assert without.executed_bound_seconds == pytest.approx(18.432 * US * (22 / 24) ** 2)
     assert row(1 * US, "fft2d_r2c_32x32").explanation == "Fourier transform's fewer multiplications"
 
 
 def test_a_measured_peak_is_no_datasheets(convolution) -> None:
     """Held-out shapes of its class reached 1.2 / 0.8 = 1.5 times the peak: 18.432 us become 12.288, and no less."""
     run_there, datasheet = Source("a calibration", "2026"), Source("a datasheet", "2026")
-    ceilings = Ceilings(0.0, 0.0, 1.2e9, 1e14, 1e14, 1e14, 1.0, 0.8, 1.2, 0.1, 10)
-    calibration = Calibration(1, 1, 0.9, {"conv_stem": {"fp32": ceilings}})
+    fitted_rates = FittedRates(0.0, 0.0, 1.2e9, 1e14, 1e14, 1e14, 1.0, 0.8, 1.2, 0.1, 10)
+    calibration = Calibration(1, 1, 0.9, {"conv_stem": {"fp32": fitted_rates}})
 
     def row(seconds: float, source: Source):
         facts = {"peaks.fp32": Fact(1e9, source), "calibration": Fact(1, run_there)}
@@ -248,7 +248,7 @@ def test_a_measured_peak_is_no_datasheets(convolution) -> None:
 
     found = row(13 * US, run_there)
     assert (found.ok, found.explanation) == (True, "faster than the measured peak")
-    assert found.roof_seconds == pytest.approx(12.288 * US)
+    assert found.executed_bound_seconds == pytest.approx(12.288 * US)
     assert row(11 * US, run_there).explanation == "faster than the measured peak and products with padding left out"
     assert not row(9 * US, run_there).ok
     assert not row(13 * US, datasheet).ok, "nothing is faster than a datasheet's peak"
@@ -323,7 +323,7 @@ def test_the_device_of_a_record(perceptron) -> None:
 def test_tables_of_hostile_names(form) -> None:
     trace = cm.trace(nn.Sequential(nn.Linear(4, 3)), (2, 4), name=HOSTILE)
     run = run_of(
-        trace, layer("0", 1e-6, HOSTILE), layer(HOSTILE, 1e-3, HOSTILE), peers={HOSTILE: Said(problem=HOSTILE)}
+        trace, layer("0", 1e-6, HOSTILE), layer(HOSTILE, 1e-3, HOSTILE), peers={HOSTILE: PeerEstimate(problem=HOSTILE)}
     )
     found = compare(cm.predict(cm.count(trace), SLOW_MEMORY), run, HOSTILE)
     for frame in (comparison_table(found), totals_table(found), runs_table(record(run))):

@@ -9,13 +9,13 @@ from torch import nn
 
 from costmodel.errors import InputError
 from costmodel.graph import HOST
-from costmodel.memory import remember
+from costmodel.memory import memory_timeline
 from costmodel.tracer import trace
 
 
 def test_inference_by_hand() -> None:
     # Two layers 10 -> 20 -> 5 on a batch of 4, float32.
-    memory = remember(trace(nn.Sequential(nn.Linear(10, 20), nn.ReLU(), nn.Linear(20, 5)), (4, 10)))
+    memory = memory_timeline(trace(nn.Sequential(nn.Linear(10, 20), nn.ReLU(), nn.Linear(20, 5)), (4, 10)))
     parameters = 4 * (10 * 20 + 20 + 20 * 5 + 5)
     given, hidden, out = 4 * 4 * 10, 4 * 4 * 20, 4 * 4 * 5
     # input and parameters stay; the first activation dies once ReLU has made the second
@@ -27,7 +27,7 @@ def test_inference_by_hand() -> None:
 
 
 def test_in_place_saves_an_activation() -> None:
-    memory = remember(trace(nn.Sequential(nn.Linear(10, 20), nn.ReLU(inplace=True), nn.Linear(20, 5)), (4, 10)))
+    memory = memory_timeline(trace(nn.Sequential(nn.Linear(10, 20), nn.ReLU(inplace=True), nn.Linear(20, 5)), (4, 10)))
     assert memory.peak_bytes == 4 * (325 + 4 * 10 + 4 * 20 + 4 * 5)
     assert memory.peak_operation.layer == "2"
 
@@ -39,7 +39,7 @@ class TestSaved:
 
     def saved(self, *layers: nn.Module, **options: object) -> Mapping[str, int]:
         model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), *layers)
-        memory = remember(trace(model, (2, 3, 8, 8), train=True, loss="sum", **options))
+        memory = memory_timeline(trace(model, (2, 3, 8, 8), train=True, loss="sum", **options))
         assert memory.saved_bytes == sum(memory.saved_by_layer.values())
         return memory.saved_by_layer
 
@@ -68,7 +68,7 @@ class TestSaved:
 
     def test_rows_name_every_layer_that_saves(self) -> None:
         model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 1))
-        memory = remember(trace(model, (1, 3, 5, 5), train=True, loss="sum"))
+        memory = memory_timeline(trace(model, (1, 3, 5, 5), train=True, loss="sum"))
         found = {(row.name, row.role): row.layers for row in memory.saved()}
         assert found == {
             ("input", "input"): ("0",),
@@ -78,11 +78,11 @@ class TestSaved:
         }
 
     def test_inference_saves_nothing(self) -> None:
-        assert remember(trace(nn.Linear(3, 4), (2, 3))).saved_bytes == 0
+        assert memory_timeline(trace(nn.Linear(3, 4), (2, 3))).saved_bytes == 0
 
 
 def test_activations_are_what_the_forward_leaves_to_the_backward() -> None:
-    memory = remember(trace(nn.Sequential(nn.Linear(10, 20), nn.Tanh(), nn.Linear(20, 5)), (4, 10), train=True))
+    memory = memory_timeline(trace(nn.Sequential(nn.Linear(10, 20), nn.Tanh(), nn.Linear(20, 5)), (4, 10), train=True))
     first_backward = next(i for i, o in enumerate(memory.trace.operations) if o.phase == "backward")
     # tanh's output, the logarithm of the softmax (4 x 5), the loss and the sum of its weights
     assert memory.timeline["activation"][first_backward] == 4 * (80 + 20 + 1 + 1)
@@ -90,12 +90,12 @@ def test_activations_are_what_the_forward_leaves_to_the_backward() -> None:
 
 
 def test_holders_add_up_to_the_peak() -> None:
-    memory = remember(
+    memory = memory_timeline(
         trace(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(288, 10)), (2, 3, 8, 8), train=True)
     )
-    holders = memory.holders()
-    assert sum(holder.nbytes for holder in holders) == memory.peak_bytes == sum(memory.by_role.values())
-    assert holders[0].nbytes == max(holder.nbytes for holder in holders) == 4 * 2880
+    peak_tensors = memory.peak_tensors()
+    assert sum(tensor.nbytes for tensor in peak_tensors) == memory.peak_bytes == sum(memory.by_role.values())
+    assert peak_tensors[0].nbytes == max(tensor.nbytes for tensor in peak_tensors) == 4 * 2880
     assert len(memory.to_frame("operation")) == len(memory.trace.operations)
 
 
@@ -104,7 +104,7 @@ def test_sums_by_hand() -> None:
     network = nn.Sequential()
     network.add_module("body", nn.Sequential(nn.Linear(10, 20), nn.ReLU()))
     network.add_module("head", nn.Linear(20, 5))
-    memory = remember(trace(network, (4, 10)))
+    memory = memory_timeline(trace(network, (4, 10)))
     weights, hidden, head, given = 4 * 220, 4 * 4 * 20, 4 * 105, 4 * 4 * 10
     layers = memory.by("layer")
     assert layers == {"body.0": weights + hidden, "body.1": hidden, "head": head, "(input)": given}
@@ -120,7 +120,7 @@ def test_sums_by_hand() -> None:
 
 def test_a_parameters_gradient_and_state_belong_to_its_layer() -> None:
     layer = nn.Sequential(nn.Linear(100, 100, bias=False))
-    memory = remember(trace(layer, (1, 100), train=True, loss="sum", optimizer="adam"))
+    memory = memory_timeline(trace(layer, (1, 100), train=True, loss="sum", optimizer="adam"))
     # at the optimizer: weights, gradient, two states; and a temporary of the optimizer's own
     assert memory.by("layer")["0"] == 4 * 40_000
     assert memory.by("layer")["(optimizer)"] == memory.by_role["temporary"]
@@ -128,17 +128,17 @@ def test_a_parameters_gradient_and_state_belong_to_its_layer() -> None:
 
 def test_what_stands_in_the_hosts_memory_is_not_held_on_the_device() -> None:
     # Adam counts each parameter's steps on the host, in a float32 that lives on: 2 of 4 bytes that no holder is
-    memory = remember(trace(nn.Linear(100, 50), (1, 100), train=True, loss="sum", optimizer="adam"))
+    memory = memory_timeline(trace(nn.Linear(100, 50), (1, 100), train=True, loss="sum", optimizer="adam"))
     on_host = [storage for storage in memory.trace.storages if storage.role == HOST]
     assert [storage.nbytes for storage in on_host] == [4, 4]
     assert all(storage.death is None for storage in on_host)
-    holders = memory.holders()
-    assert sum(holder.nbytes for holder in holders) == memory.peak_bytes
-    assert {holder.role for holder in holders if holder.nbytes == 4} <= {"activation", "gradient"}  # the loss
+    peak_tensors = memory.peak_tensors()
+    assert sum(tensor.nbytes for tensor in peak_tensors) == memory.peak_bytes
+    assert {tensor.role for tensor in peak_tensors if tensor.nbytes == 4} <= {"activation", "gradient"}  # the loss
 
 
 def test_a_notebook_shows_the_largest_holders() -> None:
-    memory = remember(trace(nn.Sequential(*(nn.Linear(5, 5) for _ in range(20))), (1, 5), name="<b>"))
+    memory = memory_timeline(trace(nn.Sequential(*(nn.Linear(5, 5) for _ in range(20))), (1, 5), name="<b>"))
     html = memory._repr_html_()
     assert "&lt;b&gt;: peak of" in html
     assert "more" in html

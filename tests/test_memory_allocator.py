@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from costmodel.graph import Trace
-from costmodel.memory import remember
+from costmodel.memory import memory_timeline
 from costmodel.memory.allocator import Allocator, Block, OutOfMemoryError
-from costmodel.memory.runs import Schedule, replay, replay_schedule
+from costmodel.memory.runs import AllocationSchedule, replay, replay_schedule
 from costmodel.tracer import trace
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -187,12 +187,12 @@ def test_a_forward_by_hand() -> None:
 
 def test_requested_bytes_are_those_of_the_timeline() -> None:
     traced = training_step()
-    assert replay(traced).requested_bytes == remember(traced).live_bytes
+    assert replay(traced).requested_bytes == memory_timeline(traced).live_bytes
 
 
 def test_gradients_are_let_go_between_runs() -> None:
     traced = training_step()
-    schedule = Schedule.of(traced)
+    schedule = AllocationSchedule.of(traced)
     gradients = [index for index, storage in enumerate(traced.storages) if storage.role == "gradient"]
     assert gradients
     assert set(gradients) <= set(schedule.leftover)
@@ -201,7 +201,7 @@ def test_gradients_are_let_go_between_runs() -> None:
 def test_the_first_run_makes_the_optimizers_state() -> None:
     # Adam's two moments are asked for where the backward is over, not before the first operation.
     traced = training_step()
-    schedule = Schedule.of(traced)
+    schedule = AllocationSchedule.of(traced)
     state = [index for index, storage in enumerate(traced.storages) if storage.role == "optimizer state"]
     assert schedule.lasting == tuple(state)
     assert traced.operations[schedule.lasting_from].phase == "optimizer"
@@ -213,7 +213,7 @@ def test_the_first_run_makes_the_optimizers_state() -> None:
 def test_dropout_asks_for_its_mask_first() -> None:
     traced = trace(nn.Sequential(nn.Linear(4, 4), nn.Dropout()), (2, 4), train=True)
     where = next(index for index, o in enumerate(traced.operations) if o.operator == "aten.native_dropout")
-    mask, output = Schedule.of(traced).moments[where].births
+    mask, output = AllocationSchedule.of(traced).moments[where].births
     assert (traced.storages[mask].nbytes, traced.storages[output].nbytes) == (8, 32)
 
 
@@ -301,7 +301,7 @@ def test_every_sum_is_pytorchs(real: Real, seed: int) -> None:
 def test_a_training_step_is_pytorchs(real: Real, name: str) -> None:
     # Three steps of a network on both: every sum after every request and release.
     traced = training_step() if name == "small" else torchvisions(name)
-    schedule, sizes = Schedule.of(traced), [storage.nbytes for storage in traced.storages]
+    schedule, sizes = AllocationSchedule.of(traced), [storage.nbytes for storage in traced.storages]
     lines: list[str] = []
     number: dict[int, int] = {}
     count = 0

@@ -1,4 +1,4 @@
-"""Memory at any batch from two traces, the ladder, and the largest batch that a device runs."""
+"""Memory at any batch from two traces, the levels, and the largest batch that a device runs."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from torch import nn
 from costmodel.devices import Device, device
 from costmodel.errors import InputError
 from costmodel.graph import Trace
-from costmodel.memory import remember
+from costmodel.memory import memory_timeline
 from costmodel.memory.allocator import OutOfMemoryError
 from costmodel.memory.capacity import Scaling, scaling
-from costmodel.memory.ladder import ladder, overheads
+from costmodel.memory.levels import memory_levels, overheads
 from costmodel.memory.runs import replay
 from costmodel.memory.search import largest, last
 from costmodel.tracer import trace
@@ -70,7 +70,7 @@ def test_two_traces_are_enough(train: bool) -> None:
     assert memory.affine
     known = {batch: trace(traced.network, (batch, 3, 32, 32), train=train) for batch in (1000, 1, 2, 5, 64)}
     for batch, there in known.items():
-        assert memory.peak_bytes(batch) == remember(there).peak_bytes
+        assert memory.peak_bytes(batch) == memory_timeline(there).peak_bytes
         assert memory.replay(batch) == replay(there)
     # The largest is checked by a trace, which vouches for those below; one sample alone may be special.
     assert list(dict.fromkeys(traced.batches)) == [2, 3, 1000, 1]
@@ -86,7 +86,7 @@ def test_the_largest_batch_by_hand() -> None:
     # The same layer: input and output of B samples are 4096·B bytes each. On a CPU it fits while
     # 4 MiB + 8192·B <= 64 MiB, so up to B = 60 MiB / 8 KiB = 7680.
     fit = scaling(Traced(nn.Linear(1024, 1024, bias=False), (1024,), target="cpu")).fit(tiny_cpu())
-    assert (fit.batch, fit.rung, fit.point.requested_bytes) == (7680, "requested", 64 * MIB)
+    assert (fit.batch, fit.level, fit.point.requested_bytes) == (7680, "requested", 64 * MIB)
     # On a GPU whose process holds 4 MiB beside its tensors and a cuBLAS workspace (8,519,680 B from a segment of
     # 20 MiB) 40 MiB remain. The weights lie in a segment of 20 MiB, of which 16 MiB are free.
     # With input and output of 16 MiB each, the first lies behind the weights and the second in a segment of its own:
@@ -94,7 +94,7 @@ def test_the_largest_batch_by_hand() -> None:
     # output's are 18 MiB each: 20 + 18 + 18 > 40. At 20 MiB each, none would fit either.
     gpu = scaling(Traced(nn.Linear(1024, 1024, bias=False), (1024,)), context_bytes=4 * MIB).fit(tiny())
     assert gpu.limit_bytes == 40 * MIB
-    assert (gpu.batch, gpu.proven, gpu.easy_batch) == (4096, True, 4096)
+    assert (gpu.batch, gpu.exhaustive, gpu.batch_without_retries) == (4096, True, 4096)
     assert gpu.point.reserved_bytes == 36 * MIB
     assert gpu.point.process_bytes == (36 + 4 + 20) * MIB
     assert gpu.bound == 36 * MIB // 8192  # the tensors alone would fill 40 MiB there
@@ -105,17 +105,17 @@ def test_the_largest_batch_by_hand() -> None:
 def test_no_larger_batch_runs(mebibytes: int) -> None:
     memory = SHARED
     fit = memory.fit(tiny(memory_bytes=mebibytes * MIB))
-    assert fit.proven
-    assert fit.inverted
-    for batch in (fit.batch, fit.easy_batch):
+    assert fit.exhaustive
+    assert fit.extrapolated
+    for batch in (fit.batch, fit.batch_without_retries):
         if batch:
             memory.replay(batch, limit_bytes=fit.limit_bytes)
-    if fit.easy_batch:
-        assert memory.replay(fit.easy_batch).peak_reserved_bytes <= fit.limit_bytes
+    if fit.batch_without_retries:
+        assert memory.replay(fit.batch_without_retries).peak_reserved_bytes <= fit.limit_bytes
     for batch in range(fit.batch + 1, fit.bound + 20):
         with pytest.raises(OutOfMemoryError):
             memory.replay(batch, limit_bytes=fit.limit_bytes)
-    assert fit.easy_batch <= fit.batch <= fit.bound
+    assert fit.batch_without_retries <= fit.batch <= fit.bound
 
 
 SHARED = Scaling(Traced(convolutions(), (3, 32, 32), train=True), context_bytes=0)
@@ -136,10 +136,10 @@ class Looks(nn.Module):
 def test_a_network_that_looks_at_its_batch_is_traced() -> None:
     traced = Traced(Looks(), (256,), target="cpu")
     fit = scaling(traced).fit(tiny_cpu(memory_bytes=MIB))
-    sizes = {batch: remember(traced(batch)).peak_bytes for batch in (fit.batch, fit.batch + 1)}
+    sizes = {batch: memory_timeline(traced(batch)).peak_bytes for batch in (fit.batch, fit.batch + 1)}
     assert sizes[fit.batch] <= MIB < sizes[fit.batch + 1]
     assert fit.batch > 100
-    assert not fit.inverted
+    assert not fit.extrapolated
     assert len(set(traced.batches)) < 40
 
 
@@ -187,7 +187,7 @@ def test_every_question_beyond_what_is_known_is_checked(batches: tuple[int, ...]
     for ask in (
         lambda memory, batch: memory.point(batch).requested_bytes,
         lambda memory, batch: memory.replay(batch).peak_requested_bytes,
-        lambda memory, batch: memory.ladder(batch)[0].nbytes,
+        lambda memory, batch: memory.levels(batch)[0].nbytes,
     ):
         memory = fresh()
         assert [ask(memory, batch) for batch in batches] == expected
@@ -199,7 +199,7 @@ def test_whether_a_device_holds_it_is_checked_too() -> None:
     assert not memory.holds(1100, tiny_cpu(memory_bytes=MIB))
     # (1,048,576 - 16,640) / 1024 = 1007.7
     fit = scaling(Traced(Deeper(), (64,), target="cpu")).fit(tiny_cpu(memory_bytes=MIB))
-    assert (fit.batch, fit.inverted) == (1007, False)
+    assert (fit.batch, fit.extrapolated) == (1007, False)
     assert memory.holds(1007, tiny_cpu(memory_bytes=MIB))
 
 
@@ -217,7 +217,8 @@ def test_a_device_that_does_not_run_the_operators(target: str, there: Device) ->
     memory = scaling(traced)
     asks: list[Callable[[], object]] = [
         lambda: memory.fit(there), lambda: memory.holds(1, there), lambda: memory.sweep([1], there),
-        lambda: memory.ladder(1, there), lambda: memory.point(1, there), lambda: remember(traced(1)).ladder(there),
+        lambda: memory.levels(1, there), lambda: memory.point(1, there),
+        lambda: memory_timeline(traced(1)).levels(there),
     ]  # fmt: skip
     for ask in asks:
         with pytest.raises(InputError, match=f"trace with target='{there.target}'"):
@@ -234,20 +235,20 @@ def test_one_that_changes_from_the_start() -> None:
     assert [memory.peak_bytes(batch) for batch in (3, 4)] == [2 * 3 * 1024, 3 * 4 * 1024]
 
 
-# The ladder
+# The levels
 
 
 def test_the_ladder_by_hand() -> None:
     traced = trace(nn.Linear(1000, 100), (10, 1000), train=True)
     h200 = device("h200")
-    rungs = {rung.name: rung for rung in ladder(replay(traced), overheads(traced, h200))}
-    assert list(rungs) == ["requested", "allocated", "reserved", "process"]
-    assert rungs["requested"].nbytes == remember(traced).peak_bytes
-    assert rungs["reserved"].nbytes == 2 * MIB  # all of it is small
+    levels = {level.name: level for level in memory_levels(replay(traced), overheads(traced, h200))}
+    assert list(levels) == ["requested", "allocated", "reserved", "process"]
+    assert levels["requested"].nbytes == memory_timeline(traced).peak_bytes
+    assert levels["reserved"].nbytes == 2 * MIB  # all of it is small
     # context 300 MB; cuBLAS has 32 MiB in the forward's thread and again in the backward's
-    assert rungs["process"].added_bytes == 300_000_000 + 2 * 32 * MIB
-    assert [rung.assumed for rung in rungs.values()] == [False, False, False, True]
-    for below, above in zip(list(rungs.values()), list(rungs.values())[1:], strict=False):
+    assert levels["process"].added_bytes == 300_000_000 + 2 * 32 * MIB
+    assert [level.assumed for level in levels.values()] == [False, False, False, True]
+    for below, above in zip(list(levels.values()), list(levels.values())[1:], strict=False):
         assert above.nbytes - below.nbytes == above.added_bytes >= 0
 
 
@@ -284,7 +285,7 @@ def test_a_batch_that_cannot_run(batch: int) -> None:
 
 def test_nothing_fits() -> None:
     fit = scaling(Traced(nn.Linear(8192, 8192), (8192,), target="cpu")).fit(tiny_cpu())
-    assert (fit.batch, fit.easy_batch) == (0, 0)
+    assert (fit.batch, fit.batch_without_retries) == (0, 0)
     assert fit.point.batch == 1
     assert fit.point.requested_bytes == 4 * (8192 * 8192 + 8192 + 2 * 8192)
 

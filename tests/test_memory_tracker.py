@@ -19,7 +19,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from costmodel.errors import InputError, TraceError
-from costmodel.memory import remember
+from costmodel.memory import memory_timeline
 from costmodel.peers.mem_tracker import tracked_peak
 from costmodel.tracer import trace
 
@@ -93,7 +93,7 @@ def test_the_peak_is_the_trackers(name: str) -> None:
     model = torchvisions(name)
     for batch, step in itertools.product((1, NETWORKS[name]), STEPS.values()):
         shape = (batch, 3, 224, 224)
-        memory = remember(trace(model, shape, train=True, target="cpu", **step))
+        memory = memory_timeline(trace(model, shape, train=True, target="cpu", **step))
         assert memory.peak_bytes == tracked_peak(model, shape, **step), (batch, step)
 
 
@@ -113,7 +113,7 @@ def test_saved_bytes_are_those_of_the_hooks(name: str, size: int, batches: tuple
     model = torchvision.models.get_model(name, weights=None)
     for batch in batches:
         shape = (batch, 3, size, size)
-        memory = remember(trace(model, shape, train=True, target="cpu", optimizer=None))
+        memory = memory_timeline(trace(model, shape, train=True, target="cpu", optimizer=None))
         assert memory.saved_bytes == saved_bytes(model, torch.rand(shape))
         assert memory.saved_bytes == sum(memory.saved_by_layer.values())
 
@@ -132,7 +132,7 @@ def test_known_figures(name: str, batch: int, peak: int) -> None:
     traced = trace(
         torchvisions(name), (batch, 3, 224, 224), train=True, target="cpu", optimizer_options={"momentum": 0.9}
     )
-    memory = remember(traced)
+    memory = memory_timeline(traced)
     assert memory.peak_bytes == peak
     assert memory.peak_operation.phase == "backward"
 
@@ -159,7 +159,7 @@ def test_every_way_of_training(name: str, size: int, step: str, way: str) -> Non
     traced = trace(model, shape, train=True, target="cpu", **asked)
     # Fake tensors are wrong about batch norm in mixed precision: a real CPU keeps its statistics in float32.
     fake = not ("autocast" in asked and name == "resnet18")
-    assert remember(traced).peak_bytes == tracked_peak(model, shape, fake=fake, **asked)
+    assert memory_timeline(traced).peak_bytes == tracked_peak(model, shape, fake=fake, **asked)
 
 
 KERNELS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -181,7 +181,7 @@ def test_every_kernel_of_an_optimizer(kernel: str, first_step: bool) -> None:
     asked = {"optimizer": optimizer, "optimizer_options": options, "first_step": first_step}
     model, shape = torchvisions("alexnet"), (1, 3, 224, 224)
     traced = trace(model, shape, train=True, target="cpu", **asked)
-    assert remember(traced).peak_bytes == tracked_peak(model, shape, **asked)
+    assert memory_timeline(traced).peak_bytes == tracked_peak(model, shape, **asked)
 
 
 class Checkpoints(nn.Module):
@@ -208,7 +208,7 @@ class Checkpoints(nn.Module):
 def test_a_network_that_checkpoints_itself(reentrant: bool, autocast: str | None) -> None:
     shape, dtype = (4, 3, 8, 8), getattr(torch, autocast) if autocast else None
     model = Checkpoints(reentrant)
-    memory = remember(trace(model, shape, train=True, target="cpu", autocast=autocast))
+    memory = memory_timeline(trace(model, shape, train=True, target="cpu", autocast=autocast))
     assert memory.peak_bytes == tracked_peak(model, shape, autocast=autocast, fake=False)
     assert memory.saved_bytes == saved_bytes(Checkpoints(reentrant), torch.rand(shape), dtype)
     recomputed = [o for o in memory.trace.of_phase("backward") if o.layer == "block.0"]
@@ -230,8 +230,8 @@ def test_a_network_that_checkpoints_itself(reentrant: bool, autocast: str | None
 def test_checkpointed_blocks(name: str, size: int, blocks: tuple[str, ...], autocast: str | None) -> None:
     model, shape = torchvisions(name), (4, 3, size, size)
     dtype = getattr(torch, autocast) if autocast else None
-    memory = remember(trace(model, shape, train=True, target="cpu", checkpoint=blocks, autocast=autocast))
-    plain = remember(trace(model, shape, train=True, target="cpu", autocast=autocast))
+    memory = memory_timeline(trace(model, shape, train=True, target="cpu", checkpoint=blocks, autocast=autocast))
+    plain = memory_timeline(trace(model, shape, train=True, target="cpu", autocast=autocast))
     assert memory.saved_bytes < plain.saved_bytes
     fake = not (name == "resnet18" and autocast)
     assert memory.peak_bytes == tracked_peak(under_checkpoint(model, blocks), shape, autocast=autocast, fake=fake)
@@ -245,14 +245,14 @@ def test_checkpointed_blocks(name: str, size: int, blocks: tuple[str, ...], auto
 )
 def test_saved_bytes_of_mixed_precision(name: str, size: int, autocast: str) -> None:
     model, shape = torchvision.models.get_model(name, weights=None), (2, 3, size, size)
-    memory = remember(trace(model, shape, train=True, target="cpu", autocast=autocast))
+    memory = memory_timeline(trace(model, shape, train=True, target="cpu", autocast=autocast))
     assert memory.saved_bytes == saved_bytes(model, torch.rand(shape), getattr(torch, autocast))
 
 
 @pytest.mark.parametrize(("name", "size"), [("alexnet", 224), ("resnet18", 64), ("mobilenet_v2", 64)])
 def test_saved_bytes_with_channels_last(name: str, size: int) -> None:
     model, shape = torchvision.models.get_model(name, weights=None), (2, 3, size, size)
-    memory = remember(trace(model, shape, train=True, target="cpu", channels_last=True))
+    memory = memory_timeline(trace(model, shape, train=True, target="cpu", channels_last=True))
     images = torch.rand(shape).to(memory_format=torch.channels_last)
     assert memory.saved_bytes == saved_bytes(model.to(memory_format=torch.channels_last), images)
 
@@ -270,7 +270,7 @@ def test_the_tracker_sees_a_tied_weight_once_and_leaves_the_module_alone() -> No
     model = Tied().eval()
     before = {name: (id(p), p.clone()) for name, p in model.named_parameters()}
     for asked in STEPS.values():
-        memory = remember(trace(model, (4, 64), train=True, target="cpu", **asked))
+        memory = memory_timeline(trace(model, (4, 64), train=True, target="cpu", **asked))
         assert memory.peak_bytes == tracked_peak(model, (4, 64), **asked)
     assert not model.training
     for name, parameter in model.named_parameters():

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from costmodel.errors import InputError
-from costmodel.peers import PEERS, Answer, ask
+from costmodel.peers import PEERS, PeerAnswer, ask
 from costmodel.peers.published import published
 
 
@@ -38,7 +38,7 @@ class Tiny(nn.Module):
 SHAPE = (1, 1, 4, 4)
 
 
-def layers(answer: Answer, phase: str) -> dict[str, int]:
+def layers(answer: PeerAnswer, phase: str) -> dict[str, int]:
     return {layer: sum(operators.values()) for layer, operators in answer.amounts(phase).items()}
 
 

@@ -19,7 +19,7 @@ from costmodel.book.study import Study
 from costmodel.cli import run
 from costmodel.errors import InputError
 from costmodel.hardware.record import Measurement, MemoryPeaks, Run, Switches
-from costmodel.memory import Memory, remember, replay, scaling
+from costmodel.memory import MemoryTimeline, memory_timeline, replay, scaling
 from costmodel.tracer import trace
 
 H200 = device("h200")
@@ -81,7 +81,7 @@ def test_the_networks_beside_one_another(chapter: Section, studies: list[Study])
 def test_the_largest_batches_run_and_are_the_searchs(chapter: Section, studies: list[Study]) -> None:
     frame = table(chapter, "memory-largest-batches")
     assert set(frame["device"]) == {"NVIDIA H200 SXM", "NVIDIA GeForce RTX 3090", "NVIDIA GeForce GTX 1080 Ti"}
-    assert (frame["easy_batch"] <= frame["largest_batch"]).all()
+    assert (frame["batch_without_retries"] <= frame["largest_batch"]).all()
     assert (frame["largest_batch"] <= frame["bound_batch"]).all()
     row = frame[(frame["network"] == "AlexNet (book)") & (frame["run"] == "inference")].set_index("device")
     batch = int(row.at["NVIDIA H200 SXM", "largest_batch"])
@@ -93,13 +93,13 @@ def test_the_largest_batches_run_and_are_the_searchs(chapter: Section, studies: 
 def test_what_saves_nothing_is_named(chapter: Section) -> None:
     text = texts(chapter)
     assert "An activation in place saves nothing in training: a ReLU keeps its output" in text
-    frame = table(chapter, "alexnet-memory-levers").set_index("lever")
+    frame = table(chapter, "alexnet-memory-what-ifs").set_index("what_if")
     assert frame.at["activations in place", "saving_bytes"] == 0
     assert frame.at["no momentum", "saving_bytes"] == 4 * 46_764_746
 
 
 def test_each_lever_is_a_setting_and_its_peak_has_a_place(chapter: Section) -> None:
-    frame = table(chapter, "alexnet-memory-levers").set_index("lever")
+    frame = table(chapter, "alexnet-memory-what-ifs").set_index("what_if")
     assert frame.at["optimizer tensor by tensor", "how"] == "optim.SGD(..., foreach=False)"
     assert frame["how"].all()
     # 32 images: the backward's peak falls below the optimizer's, which belongs to no layer
@@ -112,7 +112,7 @@ def test_largest_batches_say_what_they_leave_out(chapter: Section) -> None:
     (shown,) = [block for block in section.blocks if isinstance(block, Table)]
     assert missing in chapter.answer and missing in section.answer and missing in shown.note
     assert "Of the NVIDIA H200 SXM it is what the driver shows." in shown.note
-    assert shown.frame.set_index("device").loc["NVIDIA H200 SXM", "room_bytes"].iloc[0] == 143_771 << 20
+    assert shown.frame.set_index("device").loc["NVIDIA H200 SXM", "available_bytes"].iloc[0] == 143_771 << 20
 
 
 def test_the_command_that_is_printed_gives_the_number_beside_it(
@@ -126,10 +126,10 @@ def test_the_command_that_is_printed_gives_the_number_beside_it(
 
 
 def test_the_ladder_climbs(chapter: Section) -> None:
-    frame = table(chapter, "alexnet-memory-ladder")
-    assert frame["rung"].tolist() == ["requested", "allocated", "reserved", "process"]
-    assert frame["rung_bytes"].is_monotonic_increasing
-    assert frame["added_bytes"].sum() == frame["rung_bytes"].iloc[-1]
+    frame = table(chapter, "alexnet-memory-levels")
+    assert frame["level"].tolist() == ["requested", "allocated", "reserved", "process"]
+    assert frame["level_bytes"].is_monotonic_increasing
+    assert frame["added_bytes"].sum() == frame["level_bytes"].iloc[-1]
     assert "Assumed: CUDA context" in texts(chapter)
 
 
@@ -172,14 +172,14 @@ def record(target: str = "cuda", failure: str = "", **memory: int) -> Measuremen
 def test_measured_peaks_stand_beside_the_predicted() -> None:
     network = networks.find("lenet")
     options = {"optimizer": "sgd", "optimizer_options": {"momentum": 0.9}}
-    ours = remember(trace(network.module, network.inputs(4), train=True, **options)).ladder()
+    ours = memory_timeline(trace(network.module, network.inputs(4), train=True, **options)).levels()
     # a workspace for the forward's thread and one for the backward's: 8,519,680 B each, in a segment of 20 MiB
     workspaces = [2 * 8_519_680, 2 * 8_519_680, 2 * 20 * 2**20]
-    beside = [rung.nbytes + more for rung, more in zip(ours[:3], workspaces, strict=True)]
-    theirs = {f"{rung.name}_bytes": most + 1000 for rung, most in zip(ours[:3], beside, strict=True)}
+    beside = [level.nbytes + more for level, more in zip(ours[:3], workspaces, strict=True)]
+    theirs = {f"{level.name}_bytes": most + 1000 for level, most in zip(ours[:3], beside, strict=True)}
     others = [record(), record("cpu", **theirs), record(failure="out of memory", **theirs)]
     frame = table(measured_section([*others, record(**theirs)]), "memory-measured")
-    assert frame["rung"].tolist() == ["requested", "allocated", "reserved"]
+    assert frame["level"].tolist() == ["requested", "allocated", "reserved"]
     assert frame["predicted_bytes"].tolist() == beside
     assert frame["workspace_bytes"].tolist() == workspaces
     assert frame["more_bytes"].tolist() == [1000] * 3
@@ -210,13 +210,13 @@ def test_without_the_tracker_there_is_a_reason(monkeypatch: pytest.MonkeyPatch, 
 # Plots
 
 
-def hostile(name: str) -> Memory:
+def hostile(name: str) -> MemoryTimeline:
     from torch import nn
 
     network = nn.Sequential()
     for _ in range(3):
         network.add_module(name.replace(".", "") or "x", nn.Linear(8, 8))
-    return remember(trace(network, (2, 8), train=True, loss="sum", name=name))
+    return memory_timeline(trace(network, (2, 8), train=True, loss="sum", name=name))
 
 
 @pytest.mark.parametrize("name", ["<b>&amp;", "$\\frac{1}{", "line\nbreak", "x" * 300, "_^{}%--> ]]>"])

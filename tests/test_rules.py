@@ -482,7 +482,7 @@ class TestRegistry:
     def test_a_rule_of_ones_own(self) -> None:
         @rule("test.scale", kind="elementwise")
         def scale(op: Operation) -> Work:
-            return Work(vector_flops=op.outputs[0].elements)
+            return Work(vector_flops=op.outputs[0].numel)
 
         assert rules()["test.scale"].count is scale
 

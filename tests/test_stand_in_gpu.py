@@ -24,8 +24,8 @@ from torch import nn
 from costmodel import devices
 from costmodel.cost import count
 from costmodel.hardware.record import read
-from costmodel.memory import remember
-from costmodel.memory.ladder import workspaces_by_rung
+from costmodel.memory import memory_timeline
+from costmodel.memory.levels import workspaces_by_level
 from costmodel.networks import find
 from costmodel.tracer import trace
 
@@ -116,9 +116,9 @@ def test_operators_are_those_of_cuda(seen: dict[str, Any], step: str, monkeypatc
 @pytest.mark.parametrize("step", STEPS)
 def test_memory_is_what_the_allocator_counts(seen: dict[str, Any], step: str) -> None:
     found = traced(step)
-    rungs = {rung.name: rung.nbytes for rung in remember(found).ladder()}
-    workspaces = workspaces_by_rung(found, devices.device("h100"))
-    more = {name: seen[step]["peaks"][name] - rungs[name] - workspaces[name] for name in workspaces}
+    levels = {level.name: level.nbytes for level in memory_timeline(found).levels()}
+    workspaces = workspaces_by_level(found, devices.device("h100"))
+    more = {name: seen[step]["peaks"][name] - levels[name] - workspaces[name] for name in workspaces}
     more["requested"] -= sum(WHILE_IT_RUNS.get(step, ()))
     more["allocated"] -= sum(-(-nbytes // 512) * 512 for nbytes in WHILE_IT_RUNS.get(step, ()))
     if SEPARATE_WORKSPACE:

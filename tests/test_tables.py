@@ -29,12 +29,12 @@ from torch import nn
 from costmodel.cost import Costs, count
 from costmodel.devices import Device
 from costmodel.errors import InputError
-from costmodel.memory import remember
+from costmodel.memory import memory_timeline
 from costmodel.report import captions, documents, tables
 from costmodel.report.render import FORMATS, html_table, render
 from costmodel.roofline import Prediction, predict
 from costmodel.tracer import trace
-from costmodel.validation import TOTAL, Row, Validation
+from costmodel.validation import TOTAL, ComparisonRow, Validation
 
 TOTALS = {"parameters": 47, "parameter_bytes": 188, "macs": 96, "flops": 211, "read_bytes": 316, "write_bytes": 76}
 HOSTILE = ["<b>bold</b>", "</script>", "a|b", "[red]x[/red]", "`code`", "very_long_" * 30, "=1+1", "é中"]
@@ -139,7 +139,7 @@ class TestFrames:
         assert frame["bound_seconds"].sum() == pytest.approx(392e-9)
 
     def test_a_network_against_its_training_step(self, costs: Costs, training: Costs) -> None:
-        memories = [remember(costs.trace), remember(training.trace)]
+        memories = [memory_timeline(costs.trace), memory_timeline(training.trace)]
         frame = tables.compare_table([costs, training], memories)
         rows = {(row.part, row.quantity): row for row in frame.itertuples()}
         assert (rows["all", "parameters"].a, rows["all", "parameters"].b, rows["all", "parameters"].ratio) == (
@@ -258,7 +258,7 @@ class TestText:
         assert not re.search(r"<(b|/script)", text)
 
     def test_quantities_are_written_in_their_own_units(self, costs: Costs, training: Costs) -> None:
-        frame = tables.compare_table([costs, training], [remember(costs.trace), remember(training.trace)])
+        frame = tables.compare_table([costs, training], [memory_timeline(costs.trace), memory_timeline(training.trace)])
         text = render(frame, "md", labels={"a": "one|two"})
         assert "| part | quantity | one\\|two | B | B / A |" in text
         assert "| all | weights | 188 B | 188 B | 1.00x |" in text
@@ -303,7 +303,7 @@ class TestText:
 
 class TestDocuments:
     def test_an_analysis_keeps_its_contract(self, costs: Costs) -> None:
-        document = json.loads(documents.to_text(documents.analysis(costs, remember(costs.trace))))
+        document = json.loads(documents.to_text(documents.analysis(costs, memory_timeline(costs.trace))))
         assert document["schema"] == "costmodel/analysis/1"
         assert (document["model"], document["inputs"], document["dtype"]) == ("tiny", [[1, 1, 4, 4]], "float32")
         assert document["phases"] == ["forward"]
@@ -317,7 +317,7 @@ class TestDocuments:
         }  # fmt: skip
 
     def test_layers_add_up_to_totals_in_integers(self, training: Costs) -> None:
-        document = json.loads(documents.to_text(documents.analysis(training, remember(training.trace))))
+        document = json.loads(documents.to_text(documents.analysis(training, memory_timeline(training.trace))))
         assert document["phases"] == ["forward", "backward", "optimizer"]
         for name, total in document["totals"].items():
             assert type(total) is int
@@ -326,12 +326,12 @@ class TestDocuments:
                 assert sum(layer[name] for layer in document["layers"]) == total
 
     def test_other_sums_stand_beside_the_layers(self, costs: Costs) -> None:
-        document = documents.analysis(costs, remember(costs.trace), "kind")
+        document = documents.analysis(costs, memory_timeline(costs.trace), "kind")
         assert [row["kind"] for row in document["groups"]["rows"]] == ["conv", "activation", "reshape", "linear"]
         assert len(document["layers"]) == 4
 
     def test_the_unknown_is_listed(self, unmodelled: Costs) -> None:
-        document = documents.analysis(unmodelled, remember(unmodelled.trace))
+        document = documents.analysis(unmodelled, memory_timeline(unmodelled.trace))
         assert document["unmodelled"] == [{"operator": "my|relu", "count": 1, "layers": ["1"]}]
 
     def test_a_prediction(self, prediction: Prediction) -> None:
@@ -344,7 +344,7 @@ class TestDocuments:
         assert sum(row["bound_seconds"] for row in document["groups"]["rows"]) == pytest.approx(392e-9)
 
     def test_a_comparison(self, costs: Costs, training: Costs, prediction: Prediction) -> None:
-        memories = [remember(costs.trace), remember(training.trace)]
+        memories = [memory_timeline(costs.trace), memory_timeline(training.trace)]
         document = json.loads(documents.to_text(documents.comparison([costs, training], memories, [prediction] * 2)))
         assert document["schema"] == "costmodel/comparison/1"
         assert document["a"]["totals"] == TOTALS | {"peak_bytes": 316}
@@ -358,14 +358,15 @@ class TestDocuments:
         } in (document["rows"])
 
     def test_memory(self, costs: Costs) -> None:
-        document = json.loads(documents.to_text(documents.memory(remember(costs.trace))))
+        document = json.loads(documents.to_text(documents.memory(memory_timeline(costs.trace))))
         assert document["peak_bytes"] == sum(document["by_role"].values()) == 316
         assert document["peak"] == {"operation": "aten.relu", "layer": "1", "phase": "forward"}
         assert sum(held["bytes"] for held in document["holders"]) == 316
 
     def test_a_validation(self) -> None:
         rows = tuple(
-            Row("p", "forward", layer, "macs", 3, 4, 1, "why (+1)", ok) for layer, ok in (("a", True), (TOTAL, False))
+            ComparisonRow("p", "forward", layer, "macs", 3, 4, 1, "why (+1)", ok)
+            for layer, ok in (("a", True), (TOTAL, False))
         )
         result = Validation("m", rows, ("a note",))
         document = json.loads(documents.to_text(documents.validation([result])))

@@ -13,7 +13,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from costmodel.graph import BACKWARD
-from costmodel.memory import remember
+from costmodel.memory import memory_timeline
 from costmodel.tracer import trace
 from costmodel.tracer.accumulation import _is_dense
 
@@ -78,9 +78,9 @@ def test_a_residual_connection_takes_a_tensor_less(monkeypatch: pytest.MonkeyPat
     with torch.device("meta"):
         model = small("resnet18")()
     step: dict[str, Any] = {"train": True, "optimizer_options": {"momentum": 0.9}}
-    in_place = remember(trace(model, (8, 3, 224, 224), **step)).peak_bytes
+    in_place = memory_timeline(trace(model, (8, 3, 224, 224), **step)).peak_bytes
     monkeypatch.setattr("costmodel.tracer.recorder.adds_in_place", lambda first, second: False)
-    assert remember(trace(model, (8, 3, 224, 224), **step)).peak_bytes - in_place == 8 * 512 * 7 * 7 * 4
+    assert memory_timeline(trace(model, (8, 3, 224, 224), **step)).peak_bytes - in_place == 8 * 512 * 7 * 7 * 4
 
 
 @pytest.mark.parametrize(

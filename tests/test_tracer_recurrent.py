@@ -18,7 +18,7 @@ from torch import nn
 
 from costmodel.cost import Costs, count
 from costmodel.graph import BACKWARD, FORWARD, Trace
-from costmodel.memory import remember
+from costmodel.memory import memory_timeline
 from costmodel.tracer import trace
 from costmodel.tracer.meta_kernels import reserve_bytes, workspace_bytes
 from costmodel.tracer.recurrent_cuda import MODES
@@ -57,7 +57,7 @@ class TestOnCpu:
         options = {**SUM, "optimizer": "adam"} if train else {}
         ours, real = (trace(make(), SHAPE, **how, **options) for how in ({"target": "cpu"}, {"run": True}))
         assert written(ours) == written(real)
-        assert remember(ours).peak_bytes == remember(real).peak_bytes
+        assert memory_timeline(ours).peak_bytes == memory_timeline(real).peak_bytes
 
     @pytest.mark.parametrize(
         ("dtype", "autocast"), [("float64", None), ("bfloat16", None), ("float16", None), (None, "bfloat16")]
@@ -67,7 +67,7 @@ class TestOnCpu:
         options = {**SUM, "dtype": dtype, "autocast": autocast}
         ours, real = (trace(kind(8, 16, 2), SHAPE, **how, **options) for how in ({"target": "cpu"}, {"run": True}))
         assert written(ours) == written(real)
-        assert remember(ours).peak_bytes == remember(real).peak_bytes
+        assert memory_timeline(ours).peak_bytes == memory_timeline(real).peak_bytes
 
     def test_a_checkpointed_layer_keeps_nothing_the_first_time(self) -> None:
         options = {**SUM, "checkpoint": "0"}
@@ -155,7 +155,7 @@ class TestOnCuda:
         layer.weight_hh_l0 = layer.weight_ih_l0
         operation = next(o for o in trace(layer, (5, 2, 16)).operations if o.operator == "aten._cudnn_rnn")
         assert "weight_buf" not in operation.inputs
-        assert operation.outputs[4].elements == 2 * 4 * 16 * 16 + 2 * 4 * 16
+        assert operation.outputs[4].numel == 2 * 4 * 16 * 16 + 2 * 4 * 16
 
     def test_outputs_lie_as_cudnns_do_where_the_batch_comes_first(self) -> None:
         assert trace(nn.GRU(8, 16, batch_first=True), (2, 5, 8)).outputs[0].strides == (16, 32, 1)

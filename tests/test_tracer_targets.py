@@ -16,7 +16,7 @@ from torch.nn.functional import dropout, scaled_dot_product_attention
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from costmodel.graph import BACKWARD, FORWARD, Trace
-from costmodel.memory import remember
+from costmodel.memory import memory_timeline
 from costmodel.tracer import autocast, trace
 from costmodel.tracer.targets import is_fused_on_cpu
 
@@ -101,7 +101,7 @@ def test_the_forward_on_cuda(name: str, size: int, lower: str | None, channels_l
     shape = (2, 3, size, size)
     theirs, saved = on_cuda(model, shape, getattr(torch, lower) if lower else None, layout)
     traced = trace(model, shape, train=True, optimizer=None, autocast=lower, channels_last=channels_last)
-    assert remember(traced).saved_bytes == saved
+    assert memory_timeline(traced).saved_bytes == saved
     if not (
         channels_last and lower == "bfloat16"
     ):  # without a GPU torch believes that it has no bfloat16 channels last
@@ -304,7 +304,7 @@ def test_a_mask_on_cuda_is_padded_to_sixteen() -> None:
 
     def made(tokens: int) -> list[tuple[str, int]]:
         traced = trace(Masked(), [(2, 4, tokens, 8), torch.ones(tokens, tokens, dtype=torch.bool)])
-        return [(o.operator, o.outputs[0].elements) for o in traced.operations if not o.view]
+        return [(o.operator, o.outputs[0].numel) for o in traced.operations if not o.view]
 
     attended = ("aten._scaled_dot_product_efficient_attention", 2 * 4 * 32 * 8)
     assert made(32)[2:] == [("aten.where", 32 * 32), attended]
@@ -377,4 +377,4 @@ def test_statistics_have_the_type_that_a_cpu_keeps(make: Any, shape: tuple[int, 
     model = nn.Sequential(nn.Linear(shape[-1], shape[-1]), make())
     ours, real = (trace(model, shape, **how, **options) for how in ({"target": "cpu"}, {"run": True}))
     assert stream_of(ours, (FORWARD, BACKWARD)) == stream_of(real, (FORWARD, BACKWARD))
-    assert remember(ours).peak_bytes == remember(real).peak_bytes
+    assert memory_timeline(ours).peak_bytes == memory_timeline(real).peak_bytes

@@ -12,7 +12,7 @@ from torch import nn
 import costmodel as cm
 from costmodel.errors import CostModelError, InputError
 from costmodel.graph import BACKWARD, FORWARD, HOST, OPTIMIZER, Trace
-from costmodel.memory import remember
+from costmodel.memory import memory_timeline
 from costmodel.tracer import Training, trace
 
 MLP = nn.Sequential(nn.Linear(10, 20), nn.ReLU(), nn.Linear(20, 5))
@@ -160,9 +160,9 @@ class TestGradients:
         linears = [o for o in traced.of_phase(FORWARD) if o.operator == "aten.addmm"]
         assert len(linears) == 3 * 2
         assert of_role(traced, "gradient") == 4 * PARAMETERS
-        assert remember(traced).saved_bytes == remember(one).saved_bytes
+        assert memory_timeline(traced).saved_bytes == memory_timeline(one).saved_bytes
         # the gradients of the first are alive in the forward of the second, when all that one micro-batch saves is too
-        assert remember(traced).peak_bytes > remember(one).peak_bytes
+        assert memory_timeline(traced).peak_bytes > memory_timeline(one).peak_bytes
 
 
 class TestOptimizerState:
@@ -180,10 +180,11 @@ class TestOptimizerState:
         assert of_role(step(optimizer="adam", optimizer_options={"fused": True}), HOST) == 0
         assert of_role(step(optimizer="adam", target="cpu"), "optimizer state") == 2 * 4 * PARAMETERS + 4 * 4
         cuda, cpu = (
-            remember(step(optimizer="adam", optimizer_options={"foreach": True}, target=t)) for t in ("cuda", "cpu")
+            memory_timeline(step(optimizer="adam", optimizer_options={"foreach": True}, target=t))
+            for t in ("cuda", "cpu")
         )
         assert cpu.live_bytes[0] - cuda.live_bytes[0] == 16
-        assert not any(holder.role == HOST for holder in cuda.holders())
+        assert not any(tensor.role == HOST for tensor in cuda.peak_tensors())
 
     @pytest.mark.parametrize(
         ("target", "options", "operator"),
@@ -230,7 +231,7 @@ class TestCheckpoints:
         assert saving.storages[recomputed[0].outputs[0].storage].role == "activation"
 
     def test_a_block_saves_its_input_alone(self) -> None:
-        plain, saving = (remember(self.traced(*names)) for names in ((), ("1",)))
+        plain, saving = (memory_timeline(self.traced(*names)) for names in ((), ("1",)))
         # of each block: its input, and tanh's output, which the second layer has for its input; 4 x 10 float32 each
         assert plain.saved_by_layer == {f"{i}.{j}": 160 for i in range(3) for j in (0, 1)}
         assert saving.saved_by_layer == {"0.0": 160, "0.1": 160, "1": 160, "2.0": 160, "2.1": 160}
@@ -238,7 +239,7 @@ class TestCheckpoints:
 
     def test_patterns(self) -> None:
         every = self.traced("*")
-        assert remember(every).saved_by_layer == {"0": 160, "1": 160, "2": 160}
+        assert memory_timeline(every).saved_by_layer == {"0": 160, "1": 160, "2": 160}
         assert every.operations == self.traced("0", "1", "2").operations == self.traced("0", "*").operations
         with pytest.raises(InputError, match="no module"):
             self.traced("*.*.*")

@@ -21,8 +21,8 @@ prediction = cm.predict(costs, device)
 assert_type(prediction, cm.Prediction)
 assert_type(prediction.bound_seconds, float)
 assert_type(cm.plot.roofline(prediction), Axes)
-memory = cm.remember(trace)
-assert_type(memory, cm.Memory)
+memory = cm.memory_timeline(trace)
+assert_type(memory, cm.MemoryTimeline)
 assert_type(memory.peak_bytes, int)
 assert_type(cm.evaluate(trace, "edge-npu"), cm.Evaluation)
 assert_type(cm.networks.find("vgg16"), cm.Network)
@@ -32,7 +32,7 @@ assert_type(cm.validate(cm.networks.find("vgg16")), cm.Validation)
 @cm.rule("mylib.scale", kind="elementwise")
 def scale(op: cm.Operation) -> cm.Work:
     """One multiplication for each element."""
-    return cm.Work(vector_flops=op.outputs[0].elements)
+    return cm.Work(vector_flops=op.outputs[0].numel)
 
 
 cm.trace(nn.Linear(4, 4), (8, 4), channels_last="yes")  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ from costmodel.cost import CONVENTIONS
 from costmodel.devices import Device
 from costmodel.report.tables import layers_table, prediction_table, total_of
 from costmodel.roofline import CONVENTION
-from costmodel.validation import TOTAL, Row, Validation
+from costmodel.validation import TOTAL, ComparisonRow, Validation
 
 
 def side_by_side(studies: Sequence[Study], device: Device) -> Section:
@@ -193,7 +193,7 @@ def checks(validations: Mapping[Study, Validation]) -> Section:
     )
 
 
-def _check(study: Study, row: Row) -> dict[str, object]:
+def _check(study: Study, row: ComparisonRow) -> dict[str, object]:
     verdict = "agrees" if not row.difference else "explained" if row.ok else "differs"
     where = {} if row.layer == TOTAL else {"layer": row.layer}
     numbers = {"ours": row.ours, "peer": row.peer, "difference": row.difference}

@@ -16,7 +16,7 @@ from costmodel.devices import Device
 from costmodel.errors import InputError
 from costmodel.formulas import CONV, FC, PARTS, REST, Weighted
 from costmodel.graph import Trace
-from costmodel.memory import Memory, remember
+from costmodel.memory import MemoryTimeline, memory_timeline
 from costmodel.parts import Part, parts, share, time_shares, weighted
 from costmodel.roofline import Prediction, predict
 
@@ -104,9 +104,9 @@ class Study:
         """The costs at a batch."""
         return self._once(("costs", batch, train, dtype), lambda: count(self.trace(batch, train, dtype)))
 
-    def memory(self, batch: int = 1, train: bool = False) -> Memory:
+    def memory(self, batch: int = 1, train: bool = False) -> MemoryTimeline:
         """Bytes over time at a batch."""
-        return self._once(("memory", batch, train), lambda: remember(self.trace(batch, train)))
+        return self._once(("memory", batch, train), lambda: memory_timeline(self.trace(batch, train)))
 
     def prediction(self, device: Device, batch: int = 1, train: bool = False, dtype: str | None = None) -> Prediction:
         """The bounds on a device at a batch."""

@@ -13,7 +13,7 @@
     technology = "16nm+derived"               # see `costmodel.chip.technology`; or a TOML file
 
 These are required, except the last two, without which an accelerator has no energy and no area. Optional:
-`element_bytes` (registers or scratchpads of one element), `buffer_banks` (equal arrays of SRAM that the buffer is made
+`pe_bytes` (registers or scratchpads of one element), `buffer_banks` (equal arrays of SRAM that the buffer is made
 of, each of at least 1 KiB: an access takes the energy of one), `buffer_bytes_per_cycle` (what the buffer delivers),
 `other_sram_bytes` (on the chip beside the buffer: its area counts), `other_mm2` (everything else on the chip),
 `weights_ahead = true` (a weight-stationary array that takes in the next weights while it multiplies),
@@ -86,7 +86,7 @@ class Accelerator:
     technology: str = ""
     """Name or file of the technology; "" where energy and area are not asked for."""
 
-    element_bytes: int = 0
+    pe_bytes: int = 0
     """What one element stores."""
 
     buffer_bytes_per_cycle: float | None = None
@@ -119,14 +119,14 @@ class Accelerator:
             raise InputError(f"{self.name}: {problem}.")
 
     @property
-    def elements(self) -> int:
+    def pes(self) -> int:
         """Processing elements: multiply-accumulates a cycle at most."""
         return self.rows * self.columns
 
     @property
     def macs_per_second(self) -> float:
         """Multiply-accumulates a second at most."""
-        return self.elements * self.clock_hertz
+        return self.pes * self.clock_hertz
 
     @property
     def ridge_point(self) -> float:
@@ -259,12 +259,12 @@ def scratchpad_bytes(pads: Scratchpads, operand: str, accumulator: str) -> int:
 _TEXTS = ("title", "dataflow", "operand", "accumulator", "dram", "technology")
 _SWITCHES = ("memory_interface", "weights_ahead")
 LIMITS: Mapping[str, Range] = {
-    "rows": Range(1, 1 << 16, "elements", whole=True),
-    "columns": Range(1, 1 << 16, "elements", whole=True),
+    "rows": Range(1, 1 << 16, "PEs", whole=True),
+    "columns": Range(1, 1 << 16, "PEs", whole=True),
     "clock_hertz": Range(1e5, 1e11, "Hz"),
     "buffer_bytes": Range(1, 1 << 40, "bytes", whole=True),
     "dram_bandwidth": Range(1e5, 1e15, "bytes/s"),
-    "element_bytes": Range(0, 1 << 30, "bytes", whole=True),
+    "pe_bytes": Range(0, 1 << 30, "bytes", whole=True),
     "buffer_banks": Range(1, 1 << 16, "banks", whole=True),
     "buffer_bytes_per_cycle": Range(1e-3, 1e9, "bytes a cycle"),
     "other_sram_bytes": Range(0, 1 << 40, "bytes", whole=True),
@@ -349,8 +349,8 @@ def _inconsistency(chip: Accelerator) -> str:
         return "scratchpads: row_stationary needs them, and no other dataflow has them"
     if chip.scratchpads is not None:
         needed = scratchpad_bytes(chip.scratchpads, chip.operand, chip.accumulator)
-        if chip.element_bytes and needed > chip.element_bytes:
-            return f"element_bytes: the scratchpads alone hold {needed} bytes"
+        if chip.pe_bytes and needed > chip.pe_bytes:
+            return f"pe_bytes: the scratchpads alone hold {needed} bytes"
     if chip.technology and not chip.dram:
         return "dram: missing: give the kind of memory, as energy needs it"
     return ""

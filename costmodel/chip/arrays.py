@@ -44,7 +44,7 @@ class Array(NamedTuple):
     """Whether a weight-stationary array takes in the next fold's weights while it multiplies."""
 
 
-class Mapped(NamedTuple):
+class NestMapping(NamedTuple):
     """A nest on an array."""
 
     cycles: Count
@@ -60,7 +60,7 @@ class Mapped(NamedTuple):
     partial_sum_words: Count
     """Words of partial sums and outputs between array and buffer, both ways."""
 
-    how: str = ""
+    choice: str = ""
     """What the mapping chose, where it has a choice."""
 
     def active(self, nest: Nest) -> Any:

@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from costmodel.chip.accelerator import Accelerator, Which, accelerator
 from costmodel.chip.evaluation import moved_in_buffer_bytes
-from costmodel.chip.mapping import place
+from costmodel.chip.mapping import map_nest
 from costmodel.chip.nests import Nest, Nests, by_name
 from costmodel.chip.shapes import curve_of
 from costmodel.chip.technology import Technology
@@ -81,15 +81,15 @@ def frame_of(networks: Networks, weights: Mapping[str, float] | None = None) -> 
 class Elasticities(NamedTuple):
     """By how many percent a frame's overlapped time changes for one percent more of each."""
 
-    elements: float
+    pes: float
     bandwidth: float
     sram: float
 
 
-class Worth(NamedTuple):
+class Marginals(NamedTuple):
     """Frames a second for each further one of these at the margin, everything else as it is."""
 
-    elements_mm2: float
+    pes_mm2: float
     """A further mm² of processing elements."""
 
     sram_mm2: float
@@ -108,41 +108,41 @@ class Balance:
 
     technology: str
     operand: str
-    elements: float
+    pes: float
     """Processing elements; not a whole number, as the optimum is not."""
 
     buffer_bytes: int
     dram_bandwidth: float
     clock_hertz: float
     frames_per_second: float
-    elements_mm2: float
+    pes_mm2: float
     sram_mm2: float
     interface_mm2: float
     other_mm2: float
-    worth: Worth
+    marginals: Marginals
 
     @property
     def area_mm2(self) -> float:
         """The whole of it."""
-        return self.elements_mm2 + self.sram_mm2 + self.interface_mm2 + self.other_mm2
+        return self.pes_mm2 + self.sram_mm2 + self.interface_mm2 + self.other_mm2
 
     @property
     def ridge_point(self) -> float:
         """MACs a byte at which arithmetic and memory take equally long."""
-        return self.elements * self.clock_hertz / self.dram_bandwidth
+        return self.pes * self.clock_hertz / self.dram_bandwidth
 
     def __repr__(self) -> str:
         return (
-            f"<Balance of {self.area_mm2:.3g} mm²: {self.elements:,.0f} elements, {iec(self.buffer_bytes)}, "
+            f"<Balance of {self.area_mm2:.3g} mm²: {self.pes:,.0f} elements, {iec(self.buffer_bytes)}, "
             f"{si(self.dram_bandwidth, 'B/s')}: {si(self.frames_per_second)} frames a second>"
         )
 
     def _repr_html_(self) -> str:
         area = self.area_mm2
         rows = [
-            ("elements", f"{self.elements:,.0f}", self.elements_mm2 / area, self.worth.elements_mm2),
-            ("buffer", iec(self.buffer_bytes), self.sram_mm2 / area, self.worth.sram_mm2),
-            ("bandwidth", si(self.dram_bandwidth, "B/s"), self.interface_mm2 / area, self.worth.interface_mm2),
+            ("pes", f"{self.pes:,.0f}", self.pes_mm2 / area, self.marginals.pes_mm2),
+            ("buffer", iec(self.buffer_bytes), self.sram_mm2 / area, self.marginals.sram_mm2),
+            ("bandwidth", si(self.dram_bandwidth, "B/s"), self.interface_mm2 / area, self.marginals.interface_mm2),
         ]
         columns = [("part", "text"), ("how much", "text"), ("of the area", "percent"), ("frames/s a mm²", "ratio")]
         return html_table(f"{area:.3g} mm², balanced: {si(self.frames_per_second)} frames a second", columns, rows)
@@ -160,13 +160,13 @@ def elasticities(networks: Networks, chip: Which, weights: Mapping[str, float] |
     return Elasticities(0.0 - share, share - 1, float(np.log(whole[2] / whole[0]) / (2 * np.log(STEP))))
 
 
-def worth(networks: Networks, chip: Which, weights: Mapping[str, float] | None = None) -> Worth:
+def marginals(networks: Networks, chip: Which, weights: Mapping[str, float] | None = None) -> Marginals:
     """What further area or bandwidth brings on a design. Raises InputError where `evaluate` does, or without areas."""
     chip = accelerator(chip)
     technology = chip.find_technology()
     times = _Times(frame_of(networks, weights), chip)
-    per_element = _element_mm2(chip, technology)
-    return _worth(times, chip, technology, chip.elements, per_element, chip.buffer_bytes, chip.dram_bandwidth)
+    per_pe = _pe_mm2(chip, technology)
+    return _marginals(times, chip, technology, chip.pes, per_pe, chip.buffer_bytes, chip.dram_bandwidth)
 
 
 def balance(networks: Networks, base: Which, area_mm2: float, weights: Mapping[str, float] | None = None) -> Balance:
@@ -179,29 +179,29 @@ def balance(networks: Networks, base: Which, area_mm2: float, weights: Mapping[s
     base = accelerator(base)
     technology = base.find_technology()
     times = _Times(frame_of(networks, weights), base)
-    per_element, per_byte = _element_mm2(base, technology), technology.sram_mm2(1)
+    per_pe, per_byte = _pe_mm2(base, technology), technology.sram_mm2(1)
     per_bandwidth = technology.interface_mm2(1.0) if base.memory_interface else 0.0
     fixed = base.other_mm2 + technology.sram_mm2(base.other_sram_bytes)
     smallest = max(curve.smallest_buffer_bytes for curve in times.curves)
     free = area_mm2 - fixed
-    if not free > smallest * per_byte + per_element:
+    if not free > smallest * per_byte + per_pe:
         raise InputError(
             f"{area_mm2:g} mm² hold no design: one element, {smallest:,} bytes of buffer and the rest take "
-            f"{fixed + smallest * per_byte + per_element:.3g} mm²."
+            f"{fixed + smallest * per_byte + per_pe:.3g} mm²."
         )
-    low, high = np.log(smallest), np.log((free - per_element) / per_byte * 0.95)
+    low, high = np.log(smallest), np.log((free - per_pe) / per_byte * 0.95)
     least, most = (1e-4, 1 - 1e-4) if per_bandwidth else (1.0, 1.0)  # of what the buffer leaves, for elements
     left, right = least, most
     for _ in range(4):
         buffers = np.exp(np.linspace(low, max(low, high), 65))
         shares = np.linspace(left, right, 129)
         rest = free - buffers * per_byte
-        elements = rest[:, None] * shares / per_element
-        bandwidth = np.full_like(elements, base.dram_bandwidth)
+        pes = rest[:, None] * shares / per_pe
+        bandwidth = np.full_like(pes, base.dram_bandwidth)
         if per_bandwidth:
             bandwidth = rest[:, None] * (1 - shares) / per_bandwidth
         dram = times.traffic(buffers)
-        scale = base.elements / elements
+        scale = base.pes / pes
         seconds = sum(
             count * np.maximum(array * scale, traffic[:, None] / bandwidth)
             for count, array, traffic in zip(times.times, times.array, dram, strict=True)
@@ -209,30 +209,30 @@ def balance(networks: Networks, base: Which, area_mm2: float, weights: Mapping[s
         i, j = np.unravel_index(np.argmin(seconds), seconds.shape)
         span, width = (max(low, high) - low) / 16, (right - left) / 16
         low, high = np.log(buffers[i]) - span, np.log(buffers[i]) + span
-        low, high = max(low, np.log(smallest)), min(high, np.log((free - per_element) / per_byte * 0.99))
+        low, high = max(low, np.log(smallest)), min(high, np.log((free - per_pe) / per_byte * 0.99))
         left, right = max(shares[j] - width, least), min(shares[j] + width, most)
-        best = float(seconds[i, j]), float(elements[i, j]), int(buffers[i]), float(bandwidth[i, j])
+        best = float(seconds[i, j]), float(pes[i, j]), int(buffers[i]), float(bandwidth[i, j])
     time, count, size, rate = best
     return Balance(
         technology=base.technology,
         operand=base.operand,
-        elements=count,
+        pes=count,
         buffer_bytes=size,
         dram_bandwidth=rate,
         clock_hertz=base.clock_hertz,
         frames_per_second=1 / time,
-        elements_mm2=count * per_element,
+        pes_mm2=count * per_pe,
         sram_mm2=size * per_byte,
         interface_mm2=rate * per_bandwidth,
         other_mm2=fixed,
-        worth=_worth(times, base, technology, count, per_element, size, rate),
+        marginals=_marginals(times, base, technology, count, per_pe, size, rate),
     )
 
 
 def frame_seconds(
     networks: Networks,
     base: Accelerator,
-    elements: Floats,
+    pes: Floats,
     buffer_bytes: int,
     bandwidths: Floats,
     weights: Mapping[str, float] | None = None,
@@ -241,7 +241,7 @@ def frame_seconds(
     times = _Times(frame_of(networks, weights), base)
     dram = times.traffic(np.array([buffer_bytes]))[:, 0]
     total: Floats = sum(
-        count * np.maximum(array * (base.elements / elements), traffic / bandwidths)
+        count * np.maximum(array * (base.pes / pes), traffic / bandwidths)
         for count, array, traffic in zip(times.times, times.array, dram, strict=True)
     )  # type: ignore[assignment]
     return total
@@ -287,10 +287,10 @@ class _Times:
         self.curves: list[Curve] = [curve_of(nest, chip.widths) for nest in frame.nests]
         array = []
         for nest in frame.nests:
-            mapped = place(nest, chip.array)
-            cycles = float(mapped.cycles)
+            mapping = map_nest(nest, chip.array)
+            cycles = float(mapping.cycles)
             if chip.buffer_bytes_per_cycle:
-                cycles = max(cycles, int(moved_in_buffer_bytes(mapped, chip)) / chip.buffer_bytes_per_cycle)
+                cycles = max(cycles, int(moved_in_buffer_bytes(mapping, chip)) / chip.buffer_bytes_per_cycle)
             array.append(cycles / chip.clock_hertz)
         self.array = np.array(array)
 
@@ -306,32 +306,32 @@ class _Times:
         return np.sum(self.times[:, None] * np.maximum(self.array[:, None] * scale, dram), axis=0)
 
 
-def _worth(
+def _marginals(
     times: _Times,
     chip: Accelerator,
     technology: Technology,
-    elements: float,
-    per_element: float,
+    pes: float,
+    per_pe: float,
     buffer_bytes: float,
     bandwidth: float,
-) -> Worth:
+) -> Marginals:
     """Frames/s after a little more of each, less those before, for each mm² or GB/s of that little."""
 
     def rate(count: float, size: float, bytes_per_second: float) -> float:
         dram = times.traffic(np.array([size])) / bytes_per_second
-        return 1 / float(times.overlapped(chip.elements / count, dram)[0])
+        return 1 / float(times.overlapped(chip.pes / count, dram)[0])
 
-    here = rate(elements, buffer_bytes, bandwidth)
-    more_bandwidth = rate(elements, buffer_bytes, bandwidth * (1 + MARGIN)) - here
-    return Worth(
-        (rate(elements * (1 + MARGIN), buffer_bytes, bandwidth) - here) / (elements * MARGIN * per_element),
-        (rate(elements, buffer_bytes * STEP, bandwidth) - here) / technology.sram_mm2(buffer_bytes * (STEP - 1)),
+    here = rate(pes, buffer_bytes, bandwidth)
+    more_bandwidth = rate(pes, buffer_bytes, bandwidth * (1 + MARGIN)) - here
+    return Marginals(
+        (rate(pes * (1 + MARGIN), buffer_bytes, bandwidth) - here) / (pes * MARGIN * per_pe),
+        (rate(pes, buffer_bytes * STEP, bandwidth) - here) / technology.sram_mm2(buffer_bytes * (STEP - 1)),
         more_bandwidth / (bandwidth * MARGIN / 1e9),
         more_bandwidth / technology.interface_mm2(bandwidth * MARGIN) if chip.memory_interface else None,
     )
 
 
-def _element_mm2(chip: Accelerator, technology: Technology) -> float:
+def _pe_mm2(chip: Accelerator, technology: Technology) -> float:
     """Area of an element with its scratchpads."""
-    pads = technology.sram_mm2(chip.element_bytes) if chip.scratchpads else 0.0
-    return technology.element_mm2(chip.operand) + pads
+    pads = technology.sram_mm2(chip.pe_bytes) if chip.scratchpads else 0.0
+    return technology.pe_mm2(chip.operand) + pads

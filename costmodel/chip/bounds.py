@@ -73,7 +73,7 @@ def practical_target_bytes(nest: Nest, buffer_bytes: Any, widths: Widths | None 
     widths = widths or Widths()
     size = 8 * np.asarray(buffer_bytes, dtype=float) / widths.partial_bits
     streamed = math.sqrt(widths.input_bits * widths.weight_bits) * 2 * work(nest)[1] / np.sqrt(size)
-    result = np.ceil((streamed + widths.output_bits * nest.output_elements) / 8).astype(np.int64)
+    result = np.ceil((streamed + widths.output_bits * nest.output_numel) / 8).astype(np.int64)
     return result if result.ndim else int(result)
 
 
@@ -100,7 +100,7 @@ def _shared(window: Window, counts: Integers) -> float:
 
 def _compulsory_bits(nest: Nest, widths: Widths) -> int:
     return (
-        widths.input_bits * nest.input_elements
-        + widths.weight_bits * nest.weight_elements
-        + widths.output_bits * nest.output_elements
+        widths.input_bits * nest.input_numel
+        + widths.weight_bits * nest.weight_numel
+        + widths.output_bits * nest.output_numel
     )

@@ -157,7 +157,7 @@ def _follow(
 def _next(operation: Operation, tensor: TensorSpec, last: Stage) -> Stage | None:
     """The stage that an operation is after `last`: `last` itself if it works element by element, None if none."""
     if operation.operator in _ELEMENTWISE:
-        same = operation.outputs and operation.outputs[0].elements == tensor.elements
+        same = operation.outputs and operation.outputs[0].numel == tensor.numel
         others = [spec for spec in operation.inputs.values() if spec.storage != tensor.storage]
         return last if same and all(len(spec.shape) <= 1 for spec in others) else None
     if operation.operator in _POOLS:
@@ -183,11 +183,11 @@ def _contraction(operation: Operation, nest: Nest, last: Stage | None = None) ->
             rows, columns = (Window(1, size, size) for size in pixels)
             return Stage(
                 nest.layer, "linear", nest.batch, last.out_channels, nest.out_channels, rows, columns,
-                nest.weight_elements, nest,
+                nest.weight_numel, nest,
             )  # fmt: skip
     return Stage(
         nest.layer, nest.kind, nest.batch, nest.groups * nest.in_channels, nest.groups * nest.out_channels,
-        nest.rows, nest.columns, nest.weight_elements, nest,
+        nest.rows, nest.columns, nest.weight_numel, nest,
     )  # fmt: skip
 
 
@@ -195,7 +195,7 @@ def _alone(nest: Nest) -> Stage:
     """A contraction that no chain can hold."""
     return Stage(
         nest.layer, nest.kind, nest.batch, nest.groups * nest.in_channels, nest.groups * nest.out_channels,
-        nest.rows, nest.columns, nest.weight_elements, nest,
+        nest.rows, nest.columns, nest.weight_numel, nest,
     )  # fmt: skip
 
 

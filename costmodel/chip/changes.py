@@ -33,15 +33,15 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from costmodel.chip.accelerator import Accelerator
-from costmodel.chip.asked import Asked, asked
 from costmodel.chip.chains import follows
 from costmodel.chip.evaluation import contractions
 from costmodel.chip.fusion import fuse
+from costmodel.chip.layer_demand import LayerDemand, layer_demand
 from costmodel.chip.lowering import nests_of
 from costmodel.chip.nests import Nest, Nests
 from costmodel.chip.shapes import curve_of
 from costmodel.chip.technology import TYPE_BITS
-from costmodel.chip.unfused import unfused_elements
+from costmodel.chip.unfused import unfused_numel
 from costmodel.chip.winograd import TRANSFORM_ADDITIONS, has_winograd, winograd
 from costmodel.cost import Costs
 from costmodel.devices import device
@@ -53,27 +53,27 @@ INDEX_BITS = 4
 """Of a pruned weight's place, relative to the one before it."""
 
 
-class Run(NamedTuple):
+class WhatIf(NamedTuple):
     """A network on a chip, changed or not."""
 
     change: str
-    layers: Sequence[Asked]
+    layers: Sequence[LayerDemand]
     chip: Accelerator
     images: int
-    between_bytes: int
+    unfused_bytes: int
     """DRAM traffic of what stands between contractions, where it is not fused."""
 
     does_nothing: str = ""
     """When the change does nothing, or harm."""
 
 
-def as_it_is(network: Costs | Nests, chip: Accelerator, name: str = "as it is", why: str = "") -> Run:
+def as_it_is(network: Costs | Nests, chip: Accelerator, name: str = "as it is", why: str = "") -> WhatIf:
     """A network without any change."""
     nests, between, images = contractions(network, chip)
-    return Run(name, [asked(nest, chip) for nest in nests], chip, images, between, why)
+    return WhatIf(name, [layer_demand(nest, chip) for nest in nests], chip, images, between, why)
 
 
-def batches(first: Run, nests: Nests, batch: int) -> Iterator[Run]:
+def batches(first: WhatIf, nests: Nests, batch: int) -> Iterator[WhatIf]:
     """So many times as many samples."""
     chip = first.chip
 
@@ -85,14 +85,14 @@ def batches(first: Run, nests: Nests, batch: int) -> Iterator[Run]:
 
     yield first._replace(
         change=f"{batch} times the batch",
-        layers=[asked(more(nest), chip) for nest in nests],
+        layers=[layer_demand(more(nest), chip) for nest in nests],
         images=first.images * batch,
-        between_bytes=first.between_bytes * batch,
+        unfused_bytes=first.unfused_bytes * batch,
         does_nothing="to layers that arithmetic or activations bind",
     )
 
 
-def types(network: Costs | Nests, chip: Accelerator, operands: Sequence[str]) -> Iterator[Run]:
+def types(network: Costs | Nests, chip: Accelerator, operands: Sequence[str]) -> Iterator[WhatIf]:
     """Other types of operands; those that a GPU's datasheet lacks are left out."""
     for operand in operands:
         changed = None if operand == chip.operand else with_operand(chip, operand)
@@ -125,11 +125,11 @@ def with_operand(chip: Accelerator, operand: str) -> Accelerator | None:
     wider = words[0] * (bits - TYPE_BITS[chip.operand]) + words[1] * (
         TYPE_BITS[accumulator] - TYPE_BITS[chip.accumulator]
     )
-    stored = max(1, chip.element_bytes + wider // 8) if chip.element_bytes else 0
-    return chip.replace(operand=operand, accumulator=accumulator, clock_hertz=clock, element_bytes=stored)
+    stored = max(1, chip.pe_bytes + wider // 8) if chip.pe_bytes else 0
+    return chip.replace(operand=operand, accumulator=accumulator, clock_hertz=clock, pe_bytes=stored)
 
 
-def fused(costs: Costs, chip: Accelerator, images: int) -> Iterator[Run]:
+def fused(costs: Costs, chip: Accelerator, images: int) -> Iterator[WhatIf]:
     """Layers that run as one; nothing for a training step, which keeps what lies between them."""
     if costs.trace.train:
         return
@@ -137,15 +137,15 @@ def fused(costs: Costs, chip: Accelerator, images: int) -> Iterator[Run]:
     groups = fuse(costs, chip.buffer_bytes, word_bits=widths.input_bits, partial_bits=widths.partial_bits).groups
     layers = []
     for group in groups:
-        parts = [asked(nest, chip) for nest in group.nests]
+        parts = [layer_demand(nest, chip) for nest in group.nests]
         macs = sum(part.macs for part in parts)
-        again = (macs + group.extra_macs) / macs
+        again = (macs + group.recomputed_macs) / macs
         moved = round(sum(part.buffer_bytes for part in parts) * again)
         time = sum(part.array_seconds for part in parts) * again
-        layers.append(Asked(macs + group.extra_macs, time, moved, group.dram_bytes))
+        layers.append(LayerDemand(macs + group.recomputed_macs, time, moved, group.dram_bytes))
     apart = replace(costs, operations=tuple(each for each in costs.operations if not follows(each.operation)))
-    between = unfused_elements(apart) * widths.input_bits // 8
-    yield Run(
+    between = unfused_numel(apart) * widths.input_bits // 8
+    yield WhatIf(
         "fused layers",
         layers,
         chip,
@@ -166,7 +166,7 @@ def head(nests: Nests) -> tuple[Nest, ...]:
     return tuple(found)
 
 
-def fc_layers(first: Run, nests: Nests, rank: int, density: float) -> Iterator[Run]:
+def fc_layers(first: WhatIf, nests: Nests, rank: int, density: float) -> Iterator[WhatIf]:
     """Cheaper FC layers."""
     chip, fc = first.chip, head(nests)
     before = list(first.layers[: len(nests) - len(fc)])
@@ -180,11 +180,11 @@ def fc_layers(first: Run, nests: Nests, rank: int, density: float) -> Iterator[R
 
     parts = [part for nest in fc for part in factored(nest)]
     if len(parts) > len(fc):
-        layers = before + [asked(part, chip) for part in parts]
+        layers = before + [layer_demand(part, chip) for part in parts]
         yield first._replace(change=f"FC layers of rank {rank}", layers=layers, does_nothing=at_large)
 
-    def pruned(nest: Nest) -> Asked:
-        own = asked(nest, chip)
+    def pruned(nest: Nest) -> LayerDemand:
+        own = layer_demand(nest, chip)
         weights = curve_of(nest, chip.widths).at(chip.buffer_bytes).weight_bytes
         bits = TYPE_BITS[chip.operand]
         fewer = round(weights * density * (bits + INDEX_BITS) / bits)
@@ -198,7 +198,7 @@ def fc_layers(first: Run, nests: Nests, rank: int, density: float) -> Iterator[R
         )
 
 
-def pooled(first: Run, costs: Costs, nests: Nests) -> Iterator[Run]:
+def pooled(first: WhatIf, costs: Costs, nests: Nests) -> Iterator[WhatIf]:
     """Global average pooling in place of FC layers that take feature maps; nothing where they take pooled ones."""
     chip, fc = first.chip, head(nests)
     channels = _channels_into(costs, nests, fc)
@@ -206,7 +206,7 @@ def pooled(first: Run, costs: Costs, nests: Nests) -> Iterator[Run]:
         scores = replace(fc[-1], in_channels=channels)
         yield first._replace(
             change="global average pooling for FC",
-            layers=[*first.layers[: len(nests) - len(fc)], asked(scores, chip)],
+            layers=[*first.layers[: len(nests) - len(fc)], layer_demand(scores, chip)],
             does_nothing="at a large batch, and to convolutions",
         )
 
@@ -228,7 +228,7 @@ def _channels_into(costs: Costs, nests: Nests, fc: Sequence[Nest]) -> int:
     return channels if flattened and rows * columns > 1 else 0
 
 
-def convolutions(first: Run, nests: Nests) -> Iterator[Run]:
+def convolutions(first: WhatIf, nests: Nests) -> Iterator[WhatIf]:
     """Cheaper convolutions."""
     chip = first.chip
     for m in TRANSFORM_ADDITIONS:
@@ -245,7 +245,7 @@ def convolutions(first: Run, nests: Nests) -> Iterator[Run]:
     if any(len(separated(nest)) > 1 for nest in nests):
         yield first._replace(
             change="depthwise separable convolutions",
-            layers=[asked(part, chip) for nest in nests for part in separated(nest)],
+            layers=[layer_demand(part, chip) for nest in nests for part in separated(nest)],
             does_nothing="to 1x1 and FC layers; where one group's channels fill the rows, rows idle",
         )
 

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from costmodel.chip.accelerator import Accelerator, Which
 from costmodel.chip.accelerator import accelerator as find_accelerator
 from costmodel.chip.lowering import lower
-from costmodel.chip.mapping import Mapped, place
+from costmodel.chip.mapping import NestMapping, map_nest
 from costmodel.chip.nests import Nest, Nests
 from costmodel.chip.shapes import curve_of
 from costmodel.chip.technology import TYPE_BITS, Technology
@@ -59,8 +59,8 @@ class Energy(NamedTuple):
     mac: float
     """Multiplying and adding."""
 
-    element: float
-    """Registers and scratchpads in the elements."""
+    pe: float
+    """Registers and scratchpads in the PEs."""
 
     buffer: float
     dram: float
@@ -74,7 +74,7 @@ class Energy(NamedTuple):
 class Area(NamedTuple):
     """Where the square millimetres are."""
 
-    elements: float
+    pes: float
     """Processing elements, with their scratchpads."""
 
     sram: float
@@ -96,7 +96,7 @@ class LayerOnChip:
     """One nest on an accelerator."""
 
     nest: Nest
-    mapped: Mapped
+    mapping: NestMapping
     tiling: Tiling
     array_seconds: float
     buffer_seconds: float
@@ -289,7 +289,7 @@ def evaluate(network: Trace | Costs | Nests, accelerator: Which, *, energy: bool
 def contractions(network: Trace | Costs | Nests, accelerator: Accelerator) -> tuple[Nests, int, int]:
     """A forward's nests, the DRAM traffic between them where nothing is fused, and the samples of a run."""
     nests = (network if isinstance(network, Nests) else lower(network)).of_phase(FORWARD)
-    return nests, nests.unfused_elements * TYPE_BITS[accelerator.operand] // 8, nests.images
+    return nests, nests.unfused_numel * TYPE_BITS[accelerator.operand] // 8, nests.images
 
 
 def for_share(share: float) -> str:
@@ -303,26 +303,26 @@ def area_of(accelerator: Accelerator, technology: Technology | None) -> Area | N
     """The area of a chip by part; None without a technology. Raises InputError if that has no number for a part."""
     if technology is None:
         return None
-    pads = accelerator.element_bytes if accelerator.scratchpads else 0  # registers are the element's own
+    pads = accelerator.pe_bytes if accelerator.scratchpads else 0  # registers are the element's own
     return Area(
-        accelerator.elements * (technology.element_mm2(accelerator.operand) + technology.sram_mm2(pads)),
+        accelerator.pes * (technology.pe_mm2(accelerator.operand) + technology.sram_mm2(pads)),
         technology.sram_mm2(accelerator.buffer_bytes + accelerator.other_sram_bytes),
         technology.interface_mm2(accelerator.dram_bandwidth) if accelerator.memory_interface else 0.0,
         accelerator.other_mm2,
     )
 
 
-def moved_in_element_bytes(accelerator: Accelerator) -> float:
+def moved_in_pe_bytes(accelerator: Accelerator) -> float:
     """Bytes that a MAC reads and writes in its element: two operands, and a partial sum both ways."""
     columns_share = accelerator.rows if accelerator.dataflow == "channel_parallel" else 1
     operand, accumulator = TYPE_BITS[accelerator.operand] / 8, TYPE_BITS[accelerator.accumulator] / 8
     return 2 * operand + 2 * accumulator / columns_share
 
 
-def moved_in_buffer_bytes(mapped: Mapped, accelerator: Accelerator) -> Any:
+def moved_in_buffer_bytes(mapping: NestMapping, accelerator: Accelerator) -> Any:
     """Bytes between buffer and array: operands at their width, partial sums at the accumulator's."""
     operand, accumulator = TYPE_BITS[accelerator.operand] // 8, TYPE_BITS[accelerator.accumulator] // 8
-    return (mapped.input_words + mapped.weight_words) * operand + mapped.partial_sum_words * accumulator
+    return (mapping.input_words + mapping.weight_words) * operand + mapping.partial_sum_words * accumulator
 
 
 def energy_of(accelerator: Accelerator, technology: Technology) -> Callable[[int, Any, Any], Energy]:
@@ -332,9 +332,7 @@ def energy_of(accelerator: Accelerator, technology: Technology) -> Callable[[int
     """
     mac = technology.mac_joules(accelerator.operand, accelerator.accumulator)
     element = (
-        technology.sram_joules(accelerator.element_bytes, moved_in_element_bytes(accelerator))
-        if accelerator.element_bytes
-        else 0.0
+        technology.sram_joules(accelerator.pe_bytes, moved_in_pe_bytes(accelerator)) if accelerator.pe_bytes else 0.0
     )
     buffer = technology.sram_joules(accelerator.buffer_bytes / accelerator.buffer_banks, 1)
     dram = technology.dram_joules(accelerator.dram, 1)
@@ -344,20 +342,20 @@ def energy_of(accelerator: Accelerator, technology: Technology) -> Callable[[int
 
 
 def _layer(nest: Nest, chip: Accelerator, joules: Callable[[int, Any, Any], Energy] | None) -> LayerOnChip:
-    mapped = place(nest, chip.array)
+    mapping = map_nest(nest, chip.array)
     tiling = curve_of(nest, chip.widths).at(chip.buffer_bytes)
-    moved = int(moved_in_buffer_bytes(mapped, chip))
-    cycles = int(mapped.cycles)
+    moved = int(moved_in_buffer_bytes(mapping, chip))
+    cycles = int(mapping.cycles)
     delivered = chip.buffer_bytes_per_cycle
     return LayerOnChip(
         nest,
-        mapped,
+        mapping,
         tiling,
         cycles / chip.clock_hertz,
         moved / delivered / chip.clock_hertz if delivered else 0.0,
         tiling.dram_bytes / chip.dram_bandwidth,
         moved,
-        nest.macs / (cycles * chip.elements),
+        nest.macs / (cycles * chip.pes),
         joules(nest.macs, moved, tiling.dram_bytes) if joules else None,
     )
 
@@ -369,8 +367,8 @@ def _row(layer: LayerOnChip) -> dict[str, Any]:
         "layer": layer.nest.layer,
         "kind": layer.nest.kind,
         "macs": layer.nest.macs,
-        "cycles": int(layer.mapped.cycles),
-        "active_elements": layer.mapped.active(layer.nest),
+        "cycles": int(layer.mapping.cycles),
+        "active_pes": layer.mapping.active(layer.nest),
         "utilisation": layer.utilisation,
         "array_seconds": layer.array_seconds,
         "buffer_seconds": layer.buffer_seconds,
@@ -383,7 +381,7 @@ def _row(layer: LayerOnChip) -> dict[str, Any]:
         **{name: getattr(layer.tiling, name.replace("_dram", "")) for name in DRAM_PARTS},
         "schedule": layer.tiling.schedule,
         "tile": tuple(layer.tiling.tile),
-        "mapping": layer.mapped.how,
+        "mapping": layer.mapping.choice,
         **joules,
         **({"joules": energy.total} if energy else {}),
     }

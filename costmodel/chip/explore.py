@@ -20,7 +20,7 @@ import numpy as np
 from costmodel.chip.nests import Nests, by_name
 from costmodel.chip.pareto import pareto
 from costmodel.chip.space import Space
-from costmodel.chip.sweep import Found, Piece, run, work_of
+from costmodel.chip.sweep import Piece, SweepResult, run, work_of
 from costmodel.display import html_table
 from costmodel.errors import InputError, nearest
 from costmodel.units import si
@@ -201,7 +201,7 @@ def check_weights(weights: Mapping[str, float] | None, networks: Collection[str]
 
 
 def _frame(
-    space: Space, networks: list[str], found: list[Found], weights: Mapping[str, float] | None
+    space: Space, networks: list[str], found: list[SweepResult], weights: Mapping[str, float] | None
 ) -> tuple[pd.DataFrame, int]:
     """The pieces' arrays as one frame, with the mix, without designs whose buffer is too small."""
     import pandas as pd
@@ -261,7 +261,7 @@ def _frame(
     return pd.DataFrame(data | labels, copy=False), tried
 
 
-def _mixed(parts: list[tuple[Found, float]]) -> Found:
+def _mixed(parts: list[tuple[SweepResult, float]]) -> SweepResult:
     """The average frame of a mix of networks that run one after another."""
 
     def total(name: str) -> Any:
@@ -270,7 +270,7 @@ def _mixed(parts: list[tuple[Found, float]]) -> Found:
             return None
         return sum(value * weight for value, (_, weight) in zip(values, parts, strict=True))
 
-    return Found(total("overlapped"), total("serial"), total("dram_bytes"), total("joules"), parts[0][0].area)
+    return SweepResult(total("overlapped"), total("serial"), total("dram_bytes"), total("joules"), parts[0][0].area)
 
 
 def _nearest_miss(frame: pd.DataFrame, budgets: Mapping[str, float]) -> str:

@@ -3,7 +3,7 @@
 Along a chain (`chains`) a group is some consecutive units, a unit being a contraction with what works on its outputs
 one by one and the poolings that follow. What is inside a group stays on the chip; its input, its weights and its output
 meet DRAM. A group of one unit moves what the best tile moves (`tiling`, pooled at once), or less as a pyramid; a longer
-one is run as pyramids (`pyramids`), with overlaps kept or made again, of whichever tip tile, each layer's weights
+one is run as pyramids (`pyramids`), with overlaps kept or recomputed, of whichever tip tile, each layer's weights
 staying or coming again for each tile. With T(v, u) the least that a group of the units v .. u - 1 moves,
 
     best(u) = min over v < u of best(v) + T(v, u),    best(0) = 0
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 CONVENTION = "least DRAM traffic of groups of layers: what is inside a group never leaves the chip"
 """What the traffic is, in one line for tables."""
 
-KEPT, AGAIN = "fused, overlaps kept", "fused, overlaps made again"
+KEPT, RECOMPUTED = "fused, overlaps kept", "fused, overlaps recomputed"
 APART = ", pooled apart"
 """Behind a schedule: a pooling takes its input from DRAM."""
 
@@ -61,7 +61,7 @@ class Group(NamedTuple):
     """That of its contractions, or "fused" if there are several."""
 
     schedule: str
-    """One of tiling's five for a single contraction (with APART if it is not pooled at once), else KEPT or AGAIN."""
+    """One of tiling's five for a single contraction (with APART if not pooled at once), else KEPT or RECOMPUTED."""
 
     tile: tuple[int, ...]
     """Batch, output channels, input channels, rows and columns of a single contraction; else the tip's channels, rows
@@ -85,13 +85,13 @@ class Group(NamedTuple):
     """What of the buffer it fills."""
 
     macs: int
-    extra_macs: int
-    """What of them is made again."""
+    recomputed_macs: int
+    """What of them is recomputed."""
 
-    alone_bytes: int
+    layer_by_layer_bytes: int
     """What its contractions move one by one, outputs unpooled."""
 
-    apart_bytes: int
+    pooling_bytes: int
     """What its elementwise operations and poolings move one by one."""
 
     nests: tuple[Nest, ...] = ()
@@ -124,19 +124,19 @@ class Fusion:
         return sum(group.bound_bytes for group in self.groups)
 
     @cached_property
-    def alone_bytes(self) -> int:
+    def layer_by_layer_bytes(self) -> int:
         """What the contractions move one by one: `costmodel.traffic`'s sum."""
-        return sum(group.alone_bytes for group in self.groups)
+        return sum(group.layer_by_layer_bytes for group in self.groups)
 
     @cached_property
-    def apart_bytes(self) -> int:
+    def pooling_bytes(self) -> int:
         """What elementwise operations and poolings would move besides if each ran by itself."""
-        return sum(group.apart_bytes for group in self.groups)
+        return sum(group.pooling_bytes for group in self.groups)
 
     @cached_property
-    def extra_macs(self) -> int:
-        """Multiply-accumulates that are made again."""
-        return sum(group.extra_macs for group in self.groups)
+    def recomputed_macs(self) -> int:
+        """Multiply-accumulates that are recomputed."""
+        return sum(group.recomputed_macs for group in self.groups)
 
     @cached_property
     def on_chip(self) -> tuple[str, ...]:
@@ -153,27 +153,27 @@ class Fusion:
     def __repr__(self) -> str:
         return (
             f"<Fusion of {self.model} behind {iec(self.buffer_bytes)}: {plural(len(self.groups), 'group')}, "
-            f"{iec(self.dram_bytes)} instead of {iec(self.alone_bytes + self.apart_bytes)}>"
+            f"{iec(self.dram_bytes)} instead of {iec(self.layer_by_layer_bytes + self.pooling_bytes)}>"
         )
 
     def _repr_html_(self) -> str:
         columns = [
             ("layers", "text"), ("schedule", "term"), ("tile", "shape"), ("DRAM traffic", "bytes"),
             ("compulsory", "bytes"), ("alone", "bytes"), ("apart", "bytes"), ("buffer used", "bytes"),
-            ("MACs made again", "macs"),
+            ("MACs recomputed", "macs"),
         ]  # fmt: skip
         rows = [
             (
                 ", ".join(group.layers), group.schedule, group.tile, group.dram_bytes, group.compulsory_bytes,
-                group.alone_bytes, group.apart_bytes, group.footprint_bytes, group.extra_macs,
+                group.layer_by_layer_bytes, group.pooling_bytes, group.footprint_bytes, group.recomputed_macs,
             )
             for group in self.groups
         ]  # fmt: skip
         footer = (
-            "total", "", None, self.dram_bytes, self.compulsory_bytes, self.alone_bytes, self.apart_bytes, None,
-            self.extra_macs,
+            "total", "", None, self.dram_bytes, self.compulsory_bytes, self.layer_by_layer_bytes, self.pooling_bytes,
+            None, self.recomputed_macs,
         )  # fmt: skip
-        saved = percent(1 - self.dram_bytes / (self.alone_bytes + self.apart_bytes))
+        saved = percent(1 - self.dram_bytes / (self.layer_by_layer_bytes + self.pooling_bytes))
         title = f"{self.model} behind {iec(self.buffer_bytes)}: {saved} of the traffic saved"
         notes = ["Alone: its contractions one by one; apart: its activations and poolings one by one."]
         return html_table(title, columns, rows, footer, notes)
@@ -294,7 +294,7 @@ class _Cutter:
         batch = stages[0].batch
         return self._group(
             stages,
-            KEPT if shape.keep else AGAIN,
+            KEPT if shape.keep else RECOMPUTED,
             (stages[-1].out_channels, int(down.sizes[row]), int(across.sizes[column])),
             self._bytes(batch * int(shape.input_words[row, column]), self.widths.input_bits),
             -(-weight_bits // 8),

@@ -21,7 +21,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from costmodel.chip.nests import Nest, Nests, Unlowered
-from costmodel.chip.unfused import unfused_elements
+from costmodel.chip.unfused import unfused_numel
 from costmodel.cost import Costs, OperationCost, count
 from costmodel.errors import InputError
 from costmodel.graph import Operation, TensorSpec, Trace
@@ -59,7 +59,7 @@ def lower(network: Trace | Costs) -> Nests:
         )
     shape = costs.trace.inputs[0].shape if costs.trace.inputs else ()
     images = shape[0] if shape else 1
-    return Nests(costs.trace.model, tuple(nests), _unlowered(lost), images, unfused_elements(costs))
+    return Nests(costs.trace.model, tuple(nests), _unlowered(lost), images, unfused_numel(costs))
 
 
 def nests_of(operation: Operation) -> tuple[Nest, ...]:

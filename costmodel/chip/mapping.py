@@ -37,12 +37,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from costmodel.chip.arrays import Array, Count, Mapped, Scratchpads, ceil
+from costmodel.chip.arrays import Array, Count, NestMapping, Scratchpads, ceil
 from costmodel.chip.nests import Nest
 from costmodel.chip.row_stationary import row_stationary
 from costmodel.errors import InputError, nearest
 
-__all__ = ["DATAFLOWS", "Array", "Mapped", "Scratchpads", "place", "systolic_cycles"]
+__all__ = ["DATAFLOWS", "Array", "NestMapping", "Scratchpads", "map_nest", "systolic_cycles"]
 
 IMAGE_CHANNELS = 4
 """Up to how many channels `channel_parallel` packs a window's row with them."""
@@ -51,7 +51,7 @@ STRIPE = 16
 """Pixels for which `channel_parallel` keeps its weights: NVDLA's stripe operation, 16 to 32 atomic ones."""
 
 
-def place(nest: Nest, array: Array) -> Mapped:
+def map_nest(nest: Nest, array: Array) -> NestMapping:
     """A nest on an array; with arrays of rows and columns, on each (not row-stationary, which is one array at a time).
 
     Raises InputError for an unknown dataflow, and where a row-stationary buffer is too small for any pass.
@@ -64,9 +64,7 @@ def place(nest: Nest, array: Array) -> Mapped:
         return placed(nest, array)
     product = _product(nest)
     found = placed(product, array)
-    return found._replace(
-        partial_sum_words=found.partial_sum_words + abs(product.output_elements - nest.output_elements)
-    )
+    return found._replace(partial_sum_words=found.partial_sum_words + abs(product.output_numel - nest.output_numel))
 
 
 def systolic_cycles(rows: Count, columns: Count, down: Count, across: Count, steps: Count) -> Count:
@@ -74,56 +72,56 @@ def systolic_cycles(rows: Count, columns: Count, down: Count, across: Count, ste
     return (2 * rows + columns + steps - 2) * ceil(down, rows) * ceil(across, columns)
 
 
-def _weight_stationary(nest: Nest, array: Array) -> Mapped:
+def _weight_stationary(nest: Nest, array: Array) -> NestMapping:
     summed, pixels = _summed(nest), _pixels(nest)
     down, across = ceil(summed, array.rows), ceil(nest.out_channels, array.columns)
     cycles = nest.groups * systolic_cycles(array.rows, array.columns, summed, nest.out_channels, pixels)
     if array.weights_ahead:
         cycles -= array.rows * (nest.groups * down * across - 1)
-    return Mapped(
+    return NestMapping(
         cycles,
         nest.groups * pixels * down * across,
         nest.groups * pixels * summed * across,
-        nest.weight_elements + 0 * across,
+        nest.weight_numel + 0 * across,
         nest.groups * pixels * nest.out_channels * (2 * down - 1),
     )
 
 
-def _output_stationary(nest: Nest, array: Array) -> Mapped:
+def _output_stationary(nest: Nest, array: Array) -> NestMapping:
     summed, pixels = _summed(nest), _pixels(nest)
     down, across = ceil(pixels, array.rows), ceil(nest.out_channels, array.columns)
-    return Mapped(
+    return NestMapping(
         nest.groups * systolic_cycles(array.rows, array.columns, pixels, nest.out_channels, summed),
         nest.groups * summed * down * across,
         nest.groups * pixels * summed * across,
-        nest.weight_elements * down,
+        nest.weight_numel * down,
         nest.groups * pixels * nest.out_channels + 0 * across,
     )
 
 
-def _channel_parallel(nest: Nest, array: Array) -> Mapped:
+def _channel_parallel(nest: Nest, array: Array) -> NestMapping:
     taps, lanes = nest.filter_rows * nest.filter_columns, nest.in_channels
     if nest.groups == 1 and nest.in_channels <= IMAGE_CHANNELS:
         taps, lanes = nest.filter_rows, nest.in_channels * nest.filter_columns
     across = ceil(nest.out_channels, array.columns)
     cycles = nest.groups * _pixels(nest) * taps * ceil(lanes, array.rows) * across
-    return Mapped(
+    return NestMapping(
         cycles,
         cycles,
         nest.groups * _pixels(nest) * _summed(nest) * across,
-        nest.weight_elements * ceil(_pixels(nest), STRIPE) + 0 * across,
-        nest.output_elements + 0 * across,
+        nest.weight_numel * ceil(_pixels(nest), STRIPE) + 0 * across,
+        nest.output_numel + 0 * across,
     )
 
 
-def _ideal(nest: Nest, array: Array) -> Mapped:
+def _ideal(nest: Nest, array: Array) -> NestMapping:
     cycles = ceil(nest.macs, array.rows * array.columns)
     once = 0 * cycles
-    words = (nest.input_elements + once, nest.weight_elements + once, nest.output_elements + once)
-    return Mapped(cycles, cycles, *words)
+    words = (nest.input_numel + once, nest.weight_numel + once, nest.output_numel + once)
+    return NestMapping(cycles, cycles, *words)
 
 
-_DATAFLOWS: Mapping[str, Callable[[Nest, Array], Mapped]] = {
+_DATAFLOWS: Mapping[str, Callable[[Nest, Array], NestMapping]] = {
     "weight_stationary": _weight_stationary,
     "output_stationary": _output_stationary,
     "row_stationary": row_stationary,

@@ -74,25 +74,25 @@ class Nest:
     def macs(self) -> int:
         """Multiply-accumulates of all groups."""
         pixels = self.in_rows * self.in_columns if self.transposed else self.out_rows * self.out_columns
-        return self.batch * pixels * self.weight_elements
+        return self.batch * pixels * self.weight_numel
 
     @property
-    def weight_elements(self) -> int:
+    def weight_numel(self) -> int:
         """Words of all groups' weights."""
         return self.groups * self.out_channels * self.in_channels * self.filter_rows * self.filter_columns
 
     @property
-    def output_elements(self) -> int:
+    def output_numel(self) -> int:
         """Words of all groups' outputs."""
         return self.batch * self.groups * self.out_channels * self.out_rows * self.out_columns
 
     @cached_property
-    def input_elements(self) -> int:
+    def input_numel(self) -> int:
         """Words of all groups' inputs that any output touches: without what a stride skips."""
         return self.batch * self.groups * self.in_channels * touched(self.rows) * touched(self.columns)
 
     @property
-    def stored_input_elements(self) -> int:
+    def stored_input_numel(self) -> int:
         """Words of all groups' inputs, touched or not."""
         return self.batch * self.groups * self.in_channels * self.in_rows * self.in_columns
 
@@ -146,7 +146,7 @@ class Nests:
     images: int = 1
     """Samples of a run. A nest's batch may be more: a linear layer takes the rows of all tokens as its batch."""
 
-    unfused_elements: int = 0
+    unfused_numel: int = 0
     """What the forward moves between its contractions where nothing is fused (`costmodel.chip.unfused`)."""
 
     def __iter__(self) -> Iterator[Nest]:
@@ -174,13 +174,13 @@ class Nests:
         Raises InputError if there are none.
         """
         kept = self._where(lambda nest: nest.kind in kinds, f"contraction of kind {' or '.join(kinds)}")
-        return replace(kept, unfused_elements=0)
+        return replace(kept, unfused_numel=0)
 
     def of_phase(self, phase: str) -> Nests:
         """The nests of one phase. Raises InputError if there are none."""
         kept = self._where(lambda nest: nest.phase == phase, f"contraction in its {phase} phase")
         unlowered = tuple(lost for lost in self.unlowered if lost.phase == phase)
-        return replace(kept, unlowered=unlowered, unfused_elements=self.unfused_elements if phase == FORWARD else 0)
+        return replace(kept, unlowered=unlowered, unfused_numel=self.unfused_numel if phase == FORWARD else 0)
 
     def to_frame(self) -> pd.DataFrame:
         """One row a nest, in elements."""
@@ -201,7 +201,7 @@ class Nests:
             (
                 nest.layer, nest.kind, nest.batch, nest.groups, nest.out_channels, nest.in_channels,
                 (nest.out_rows, nest.out_columns), (nest.filter_rows, nest.filter_columns), nest.stride,
-                nest.macs, nest.input_elements, nest.weight_elements, nest.output_elements,
+                nest.macs, nest.input_numel, nest.weight_numel, nest.output_numel,
             )
             for nest in self.nests
         ]  # fmt: skip
@@ -230,7 +230,7 @@ def _row(nest: Nest) -> dict[str, Any]:
     own = {field.name: getattr(nest, field.name) for field in fields(nest)}
     return own | {
         "macs": nest.macs,
-        "input_elements": nest.input_elements,
-        "weight_elements": nest.weight_elements,
-        "output_elements": nest.output_elements,
+        "input_numel": nest.input_numel,
+        "weight_numel": nest.weight_numel,
+        "output_numel": nest.output_numel,
     }

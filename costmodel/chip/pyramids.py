@@ -66,7 +66,7 @@ class Pyramids:
     """A run of stages over tip tiles of some sizes: arrays of (rows' size, columns' size), words of one image."""
 
     keep: bool
-    """Whether overlaps are kept, or made again."""
+    """Whether overlaps are kept, or recomputed."""
 
     trips: Integers
     """Tiles of one image."""

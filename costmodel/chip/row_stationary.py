@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from costmodel.chip.arrays import Array, Mapped, Scratchpads, ceil
+from costmodel.chip.arrays import Array, NestMapping, Scratchpads, ceil
 from costmodel.chip.nests import Nest
 from costmodel.chip.windows import Window
 from costmodel.errors import InputError
@@ -34,7 +34,7 @@ from costmodel.errors import InputError
 _NEVER = np.iinfo(np.int64).max
 
 
-def row_stationary(nest: Nest, array: Array) -> Mapped:
+def row_stationary(nest: Nest, array: Array) -> NestMapping:
     """The fastest mapping. Raises InputError without scratchpads, and where the buffer is too small for any pass."""
     if array.scratchpads is None:
         raise InputError("a row-stationary array needs scratchpads: say what an element holds.")
@@ -50,9 +50,9 @@ def row_stationary(nest: Nest, array: Array) -> Mapped:
 
 
 @lru_cache(maxsize=4096)
-def _fastest(nest: Nest, array: Array, pads: Scratchpads) -> Mapped | None:
+def _fastest(nest: Nest, array: Array, pads: Scratchpads) -> NestMapping | None:
     """The fastest mapping; None if the buffer holds no pass."""
-    best: Mapped | None = None
+    best: NestMapping | None = None
     least: tuple[int, ...] = (_NEVER,)  # what no buffer holds takes no less
     ways = _ways(nest, array, pads)
     for width in reversed(_sizes(nest.out_columns)):  # strips of columns where the buffer does not hold whole rows
@@ -60,7 +60,7 @@ def _fastest(nest: Nest, array: Array, pads: Scratchpads) -> Mapped | None:
         criteria = (passes.cycles, passes.inputs + passes.weights + 2 * passes.sums, passes.multiply_cycles)
         first = _least(*criteria)
         if (found := tuple(int(each[first]) for each in criteria)) < least:
-            best, least = _mapped(nest, ways, passes, width, first), found
+            best, least = _mapping(nest, ways, passes, width, first), found
         # A narrower strip helps by holding more images, and where that could still be the fastest.
         useful = (passes.images < nest.batch) & (passes.fewest_cycles <= least[0])
         if not useful.any():
@@ -137,10 +137,10 @@ def _passes(nest: Nest, array: Array, pads: Scratchpads, ways: _Ways, width: int
     k_trips, c_trips = ceil(nest.out_channels, p * t), ceil(nest.in_channels, q * r) * folds
     rounds = ceil(nest.groups, g) * nest.batch * e_trips * nest.out_columns * ceil(nest.out_channels, t)
     multiply = rounds * taps * folds * ceil(nest.in_channels, r)
-    load = nest.weight_elements * e_trips
+    load = nest.weight_numel * e_trips
     weights = load * across * ceil(nest.batch, np.maximum(images, 1))
     inputs = nest.groups * nest.batch * nest.in_channels * read * k_trips
-    sums = nest.output_elements * c_trips
+    sums = nest.output_numel * c_trips
     busy = np.maximum(multiply + rounds * c_trips, np.maximum(
         ceil(inputs, pads.inputs_per_cycle), ceil(sums, pads.partial_sums_per_cycle)
     ))  # fmt: skip
@@ -155,17 +155,17 @@ def _passes(nest: Nest, array: Array, pads: Scratchpads, ways: _Ways, width: int
     )
 
 
-def _mapped(nest: Nest, ways: _Ways, passes: _Passes, width: int, index: int) -> Mapped:
+def _mapping(nest: Nest, ways: _Ways, passes: _Passes, width: int, index: int) -> NestMapping:
     chosen = {name: int(each[index]) for name, each in ways._asdict().items()} | {"n": int(passes.images[index])}
     how = {name: size for name, size in chosen.items() if name != "g" or nest.groups > 1}
     if width < nest.out_columns:
         how["w"] = width
-    return Mapped(
+    return NestMapping(
         int(passes.cycles[index]),
         int(passes.multiply_cycles[index]),
         int(passes.inputs[index]),
         int(passes.weights[index]),
-        2 * int(passes.sums[index]) - nest.output_elements,  # the first pass reads none
+        2 * int(passes.sums[index]) - nest.output_numel,  # the first pass reads none
         ", ".join(f"{name} {size}" for name, size in how.items()),
     )
 

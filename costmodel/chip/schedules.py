@@ -183,7 +183,7 @@ def walks(nest: Nest, pixels: int, sizes: Sequence[Any], rows: Tiles, columns: T
     return Walk(
         outputs=made * pixels,
         made=made * rows.made * columns.made,
-        weights=nest.weight_elements // nest.groups,
+        weights=nest.weight_numel // nest.groups,
         read=images * rows.read * columns.read,
         kept=images * np.minimum(rows.kept * columns.read, rows.read * columns.kept),
         out_trips=out_trips,

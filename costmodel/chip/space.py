@@ -133,7 +133,7 @@ def variant(base: Accelerator, operand: str, dataflow: str) -> Accelerator:
         accumulator=accumulator,
         dataflow=dataflow,
         scratchpads=base.scratchpads if dataflow == "row_stationary" else None,
-        element_bytes=_element_bytes(base, operand, accumulator, dataflow),
+        pe_bytes=_pe_bytes(base, operand, accumulator, dataflow),
     )
 
 
@@ -143,11 +143,11 @@ def with_buffer(chip: Accelerator, buffer_bytes: int) -> Accelerator:
     return chip.replace(buffer_bytes=buffer_bytes, buffer_banks=min(chip.buffer_banks, most))
 
 
-def _element_bytes(base: Accelerator, operand: str, accumulator: str, dataflow: str) -> int:
+def _pe_bytes(base: Accelerator, operand: str, accumulator: str, dataflow: str) -> int:
     """What an element stores: scratchpads as many words; without them a weight, an input and a partial sum."""
     same = (operand, accumulator, dataflow) == (base.operand, base.accumulator, base.dataflow)
-    if base.scratchpads is None or not base.element_bytes or same:
-        return base.element_bytes
+    if base.scratchpads is None or not base.pe_bytes or same:
+        return base.pe_bytes
     if dataflow == "row_stationary":
         return scratchpad_bytes(base.scratchpads, operand, accumulator)
     return (2 * TYPE_BITS[operand] + TYPE_BITS[accumulator]) // 8

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from costmodel.chip.accelerator import Accelerator
 from costmodel.chip.evaluation import area_of, energy_of, moved_in_buffer_bytes
-from costmodel.chip.mapping import Mapped, place
+from costmodel.chip.mapping import NestMapping, map_nest
 from costmodel.chip.nests import Nest, Nests
 from costmodel.chip.shapes import curve_of, shape_of
 from costmodel.chip.space import Space, variant, with_buffer
@@ -27,25 +27,25 @@ from costmodel.graph import FORWARD
 Floats = npt.NDArray[np.float64]
 
 
-class Work(NamedTuple):
+class DistinctNests(NamedTuple):
     """A network's distinct nests, how often each occurs, and what it moves between them."""
 
     nests: tuple[Nest, ...]
     counts: tuple[int, ...]
     images: int
-    unfused_elements: int
+    unfused_numel: int
 
 
 class Piece(NamedTuple):
     """A part of a sweep."""
 
-    work: Work
+    work: DistinctNests
     space: Space
     operand: str
     dataflow: str
 
 
-class Found(NamedTuple):
+class SweepResult(NamedTuple):
     """Of a piece, for a frame: arrays of (arrays, buffers, bandwidths, clocks); energy without the last two."""
 
     overlapped: Floats
@@ -55,14 +55,14 @@ class Found(NamedTuple):
     area: Floats | None
 
 
-def work_of(nests: Nests) -> Work:
+def work_of(nests: Nests) -> DistinctNests:
     """The forward of a network, without what occurs twice."""
     forward = nests.of_phase(FORWARD)
     shapes = Counter(map(shape_of, forward))
-    return Work(tuple(shapes), tuple(shapes.values()), forward.images, forward.unfused_elements)
+    return DistinctNests(tuple(shapes), tuple(shapes.values()), forward.images, forward.unfused_numel)
 
 
-def run(piece: Piece) -> Found:
+def run(piece: Piece) -> SweepResult:
     """Work a piece out."""
     work, space, operand, flow = piece
     chip = variant(space.base, operand, flow)
@@ -85,13 +85,13 @@ def run(piece: Piece) -> Found:
         traffic += times * dram
         moved += times * words
     frames = work.images
-    between = work.unfused_elements * TYPE_BITS[operand] // 8
+    between = work.unfused_numel * TYPE_BITS[operand] // 8
     serial = array_time + ((traffic + between)[:, None] / bandwidths)[None, :, :, None]
     joules = None
     area = None
     if technology is not None:
         macs = sum(nest.macs * times for nest, times in zip(work.nests, work.counts, strict=True))
-        elements = [
+        pe_energies = [
             energy_of(chip.replace(rows=rows, columns=columns), technology)(macs, 0, 0).total
             for rows, columns in sides.tolist()
         ]
@@ -99,13 +99,13 @@ def run(piece: Piece) -> Found:
             energy_of(with_buffer(chip, size), technology)(0, moved[:, index], traffic[index]).total
             for index, size in enumerate(buffers.tolist())
         ]
-        joules = (np.array(elements)[:, None] + np.stack(memories, axis=1)) / frames
+        joules = (np.array(pe_energies)[:, None] + np.stack(memories, axis=1)) / frames
         parts = [_area(chip, technology, rows=int(rows), columns=int(columns)) for rows, columns in sides]
         sram = np.array([_area(with_buffer(chip, size), technology) for size in buffers.tolist()])
         interface = np.array([_area(chip, technology, dram_bandwidth=rate) for rate in bandwidths.tolist()])
         own = _area(chip, technology)
         area = np.array(parts)[:, None, None] + (sram - own)[:, None] + (interface - own)
-    return Found(overlapped / frames, serial / frames, traffic / frames, joules, area)
+    return SweepResult(overlapped / frames, serial / frames, traffic / frames, joules, area)
 
 
 def _area(chip: Accelerator, technology: Any, **changes: Any) -> float:
@@ -129,10 +129,10 @@ def _cycles(
     """Cycles, and bytes between buffer and array: (arrays, buffers)."""
     shape = (len(sides), len(buffers))
     if chip.dataflow != "row_stationary":
-        mapped = place(nest, chip.array._replace(rows=sides[:, 0], columns=sides[:, 1]))
-        words = moved_in_buffer_bytes(mapped, chip)
+        mapping = map_nest(nest, chip.array._replace(rows=sides[:, 0], columns=sides[:, 1]))
+        words = moved_in_buffer_bytes(mapping, chip)
         return (
-            np.broadcast_to(np.asarray(mapped.cycles, dtype=float)[:, None], shape),
+            np.broadcast_to(np.asarray(mapping.cycles, dtype=float)[:, None], shape),
             np.broadcast_to(np.asarray(words, dtype=float)[:, None], shape),
         )
     cycles, words = np.full(shape, np.nan), np.full(shape, np.nan)
@@ -145,12 +145,12 @@ def _cycles(
     return cycles, words
 
 
-def _placements(nest: Nest, chip: Accelerator, buffers: list[int]) -> list[Mapped | None]:
+def _placements(nest: Nest, chip: Accelerator, buffers: list[int]) -> list[NestMapping | None]:
     """A nest's mapping with each of some buffers, the smallest first; None where no pass fits.
 
     More buffer never makes a mapping slower: where two buffers have the same one, those between have it too.
     """
-    found: list[Mapped | None] = [None] * len(buffers)
+    found: list[NestMapping | None] = [None] * len(buffers)
 
     def between(low: int, high: int) -> None:
         if found[low] == found[high]:
@@ -167,8 +167,8 @@ def _placements(nest: Nest, chip: Accelerator, buffers: list[int]) -> list[Mappe
     return found
 
 
-def _placed(nest: Nest, chip: Accelerator) -> Mapped | None:
+def _placed(nest: Nest, chip: Accelerator) -> NestMapping | None:
     try:
-        return place(nest, chip.array)
+        return map_nest(nest, chip.array)
     except InputError:  # no pass fits in this buffer
         return None

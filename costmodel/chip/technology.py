@@ -128,7 +128,7 @@ class Technology:
             raise self._gap(f"dram.{kind}", f"the energy of an access to {kind} memory", priced)
         return self.dram[kind].value * moved_bytes * 8 / ACCESS_BITS
 
-    def element_mm2(self, operand: str) -> float:
+    def pe_mm2(self, operand: str) -> float:
         """Area of a processing element with its share of registers, wires and control, in mm²."""
         return self._area(f"{operand}_element", f"the area of a processing element for {operand}")
 

@@ -14,7 +14,7 @@ from costmodel.graph import FORWARD, TensorSpec
 _ON_THE_WAY = ("activation", "dropout")
 
 
-def unfused_elements(costs: Costs) -> int:
+def unfused_numel(costs: Costs) -> int:
     """What a forward's operations move that neither are contractions nor follow one element by element.
 
     A tensor's elements count once for each operation that reads or writes them; parameters, which are small there, and
@@ -40,8 +40,8 @@ def unfused_elements(costs: Costs) -> int:
         else:
             leaving -= storages
             read = {tensor for tensor in operation.inputs.values() if tensor.storage not in parameters}
-            elements += sum(tensor.elements for tensor in read if _is_data(tensor)) if entry.cost.moved_bytes else 0
-            elements += sum(tensor.elements for tensor in outputs) if entry.cost.moved_bytes else 0
+            elements += sum(tensor.numel for tensor in read if _is_data(tensor)) if entry.cost.moved_bytes else 0
+            elements += sum(tensor.numel for tensor in outputs) if entry.cost.moved_bytes else 0
     return elements
 
 

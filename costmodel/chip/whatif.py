@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from costmodel.chip import changes
 from costmodel.chip.accelerator import Accelerator
 from costmodel.chip.accelerator import accelerator as find_accelerator
-from costmodel.chip.changes import Run
+from costmodel.chip.changes import WhatIf
 from costmodel.chip.evaluation import area_of, contractions, energy_of
 from costmodel.chip.nests import Nests
 from costmodel.chip.technology import TYPE_BITS
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-class Outcome(NamedTuple):
+class WhatIfOutcome(NamedTuple):
     """A network on a chip after a change, by the frame."""
 
     change: str
@@ -53,9 +53,9 @@ class WhatIfs:
 
     model: str
     accelerator: Accelerator
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[WhatIfOutcome, ...]
 
-    def __getitem__(self, change: str) -> Outcome:
+    def __getitem__(self, change: str) -> WhatIfOutcome:
         """An outcome by its change. Raises KeyError for another."""
         return {outcome.change: outcome for outcome in self.outcomes}[change]
 
@@ -63,7 +63,7 @@ class WhatIfs:
         """One row a change, in base units."""
         import pandas as pd
 
-        return pd.DataFrame(list(self.outcomes), columns=list(Outcome._fields))
+        return pd.DataFrame(list(self.outcomes), columns=list(WhatIfOutcome._fields))
 
     def __repr__(self) -> str:
         best = max(self.outcomes, key=lambda outcome: outcome.speedup)
@@ -132,13 +132,13 @@ def what_ifs(
     return WhatIfs(nests.model, chip, (before, *(_outcome(run, before) for run in runs)))
 
 
-def _outcome(run: Run, first: Outcome | None) -> Outcome:
+def _outcome(run: WhatIf, first: WhatIfOutcome | None) -> WhatIfOutcome:
     chip, layers = run.chip, run.layers
     dram_seconds = [layer.dram_bytes / chip.dram_bandwidth for layer in layers]
     overlapped = sum(max(layer.array_seconds, dram) for layer, dram in zip(layers, dram_seconds, strict=True))
-    serial = sum(layer.array_seconds for layer in layers) + sum(dram_seconds) + run.between_bytes / chip.dram_bandwidth
+    serial = sum(layer.array_seconds for layer in layers) + sum(dram_seconds) + run.unfused_bytes / chip.dram_bandwidth
     joules, area = _joules(run), _area_mm2(chip)
-    return Outcome(
+    return WhatIfOutcome(
         run.change,
         overlapped / run.images,
         serial / run.images,
@@ -151,7 +151,7 @@ def _outcome(run: Run, first: Outcome | None) -> Outcome:
     )
 
 
-def _joules(run: Run) -> float | None:
+def _joules(run: WhatIf) -> float | None:
     """Of the whole run; None where the technology has no number for the type: `evaluate` says which."""
     if not run.chip.technology:
         return None

@@ -20,7 +20,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from costmodel.chip.accelerator import Accelerator
-from costmodel.chip.asked import Asked, placed
+from costmodel.chip.layer_demand import LayerDemand, mapped_layer_demand
 from costmodel.chip.nests import Nest
 from costmodel.chip.shapes import curve_of
 from costmodel.chip.tiling import Curve
@@ -38,7 +38,7 @@ def has_winograd(nest: Nest, chip: Accelerator, m: int) -> bool:
     return _curve(nest, chip, m).smallest_buffer_bytes <= chip.buffer_bytes
 
 
-def winograd(nest: Nest, chip: Accelerator, m: int) -> Asked:
+def winograd(nest: Nest, chip: Accelerator, m: int) -> LayerDemand:
     """What a convolution asks of a chip by F(m x m, 3 x 3). Raises InputError if the buffer holds no tile of it."""
     rows, columns = _tiles(nest, m)
     tiles, points = nest.batch * rows * columns, (m + 2) ** 2
@@ -47,10 +47,10 @@ def winograd(nest: Nest, chip: Accelerator, m: int) -> Asked:
         out_channels=nest.out_channels, in_channels=nest.in_channels,
     )  # fmt: skip
     tiling = _curve(nest, chip, m).at(chip.buffer_bytes)
-    written = -(-nest.output_elements * chip.widths.output_bits // 8)
+    written = -(-nest.output_numel * chip.widths.output_bits // 8)
     on_input, on_output = TRANSFORM_ADDITIONS[m]
     channels = nest.groups * (nest.in_channels * on_input + nest.out_channels * on_output)
-    return placed(product, chip, tiling.dram_bytes - tiling.output_bytes + written, tiles * channels)
+    return mapped_layer_demand(product, chip, tiling.dram_bytes - tiling.output_bytes + written, tiles * channels)
 
 
 def _curve(nest: Nest, chip: Accelerator, m: int) -> Curve:

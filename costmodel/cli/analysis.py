@@ -15,19 +15,19 @@ from costmodel.cli.options import (
     AllowUnmodelled,
     By,
     Depth,
-    Feed,
+    DeviceOption,
     Force,
     Format,
+    FormatOptions,
     GroupBy,
-    MaybeOn,
+    InputOptions,
     Model,
     Models,
-    On,
-    Output,
-    Shown,
-    Step,
+    OptionalDevice,
+    OutputOptions,
+    StepOptions,
     Sweep,
-    Tf32,
+    Tf32Options,
 )
 from costmodel.cli.output import Answer, check_picture, exit_code, picture, rendered, write_file
 from costmodel.cli.program import command
@@ -36,9 +36,9 @@ from costmodel.cli.program import command
 @command
 def analyze(
     model: Model,
-    feed: Feed,
-    step: Step,
-    out: Output,
+    feed: InputOptions,
+    step: StepOptions,
+    out: OutputOptions,
     by: GroupBy = By.LAYER,
     depth: Depth = None,
     allow_unmodelled: AllowUnmodelled = False,
@@ -47,14 +47,14 @@ def analyze(
     check_depth(by, depth)
     network, trace = traced(model, feed, step)
     from costmodel.cost import count
-    from costmodel.memory import remember
+    from costmodel.memory import memory_timeline
     from costmodel.report import documents
     from costmodel.report.captions import FLOPS, caption, group_notes, warnings
     from costmodel.report.tables import groups_table
 
     costs = count(trace)
     if out.format is Format.JSON:
-        text = documents.to_text(documents.analysis(costs, remember(trace), by, depth))
+        text = documents.to_text(documents.analysis(costs, memory_timeline(trace), by, depth))
     else:
         title, notes = caption(trace, network.title, feed.batch), group_notes(costs, by, depth)
         text = rendered(groups_table(costs, by, depth), out, title, [FLOPS, *notes], warnings([costs]))
@@ -65,24 +65,24 @@ def analyze(
 def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="A network, as for `analyze`.", show_default=False)],
     b: Annotated[str, typer.Argument(metavar="B", help="The network beside it.", show_default=False)],
-    feed: Feed,
-    step: Step,
-    tf32: Tf32,
-    out: Output,
-    device: MaybeOn = None,
+    feed: InputOptions,
+    step: StepOptions,
+    tf32: Tf32Options,
+    out: OutputOptions,
+    device: OptionalDevice = None,
     allow_unmodelled: AllowUnmodelled = False,
 ) -> Answer:
     """Two networks side by side: the whole, convolutions, fully connected layers, the rest."""
     hardware = machine(device) if device else None
     runs = [traced(model, feed, step, hardware) for model in (a, b)]
     from costmodel.cost import count
-    from costmodel.memory import remember
+    from costmodel.memory import memory_timeline
     from costmodel.report import documents
     from costmodel.report.captions import FLOPS, bound_note, caption, warnings
     from costmodel.report.tables import compare_table
 
     costs = [count(trace) for _, trace in runs]
-    memories = [remember(trace) for _, trace in runs]
+    memories = [memory_timeline(trace) for _, trace in runs]
     predictions = [predicted(each, hardware, tf32) for each in costs] if hardware else []
     if out.format is Format.JSON:
         text = documents.to_text(documents.comparison(costs, memories, predictions))
@@ -102,11 +102,11 @@ def compare(
 @command
 def predict(
     model: Model,
-    device: On,
-    feed: Feed,
-    step: Step,
-    tf32: Tf32,
-    out: Output,
+    device: DeviceOption,
+    feed: InputOptions,
+    step: StepOptions,
+    tf32: Tf32Options,
+    out: OutputOptions,
     by: GroupBy = By.LAYER,
     depth: Depth = None,
     estimate: Annotated[
@@ -145,11 +145,11 @@ def predict(
 @command
 def roofline(
     models: Models,
-    device: On,
-    feed: Feed,
-    step: Step,
-    tf32: Tf32,
-    shown: Shown,
+    device: DeviceOption,
+    feed: InputOptions,
+    step: StepOptions,
+    tf32: Tf32Options,
+    shown: FormatOptions,
     output: Annotated[
         Path | None,
         typer.Option(

@@ -8,14 +8,14 @@ from typing import Annotated
 
 import typer
 
-from costmodel.cli.options import Force, Format, Shown
+from costmodel.cli.options import Force, Format, FormatOptions
 from costmodel.cli.output import Answer, check_free, progress, rendered, write_file
 from costmodel.cli.program import command
 from costmodel.errors import InputError
 from costmodel.units import percent
 
 
-class Effort(StrEnum):
+class CalibrationEffort(StrEnum):
     """How much is measured."""
 
     FULL = "full"
@@ -24,14 +24,16 @@ class Effort(StrEnum):
 
 @command
 def calibrate(
-    shown: Shown,
+    shown: FormatOptions,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.toml", help="The device file to write.")],
     device: Annotated[str, typer.Option(metavar="DEVICE", help="cpu, cuda, or cuda:1 for the second one.")] = "cuda",
     threads: Annotated[
         int | None,
         typer.Option(metavar="N", help="With --device cpu: how many threads compute.", show_default="torch's"),
     ] = None,
-    effort: Annotated[Effort, typer.Option(help="quick takes seconds, and its estimates are coarse.")] = Effort.FULL,
+    effort: Annotated[
+        CalibrationEffort, typer.Option(help="quick takes seconds, and its estimates are coarse.")
+    ] = CalibrationEffort.FULL,
     force: Force = False,
 ) -> Answer:
     """Measure what a device really reaches, in a few minutes, and write it as a device file for -d.
@@ -50,14 +52,14 @@ def calibrate(
     from costmodel.report.tables import calibration_table
 
     said = f"costmodel calibrate --device {device}" + (f" --threads {threads}" if threads else "")
-    said += f" --effort {effort.value}" if effort is not Effort.FULL else ""
+    said += f" --effort {effort.value}" if effort is not CalibrationEffort.FULL else ""
     with progress() as tell:
         found = calibration.calibrate(
             device,
             cpu_threads=threads,
             name=output.stem,
             command=said,
-            effort=calibration.QUICK if effort is Effort.QUICK else calibration.FULL,
+            effort=calibration.QUICK if effort is CalibrationEffort.QUICK else calibration.FULL,
             progress=tell,
         )
     write_file(output, to_toml(found).encode())

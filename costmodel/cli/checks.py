@@ -9,7 +9,17 @@ from typing import Annotated, Any
 import typer
 
 from costmodel.cli.inputs import machine, network, traced, training_options
-from costmodel.cli.options import Feed, Force, Format, MaybeOn, Models, Output, Shown, Step, Training
+from costmodel.cli.options import (
+    Force,
+    Format,
+    FormatOptions,
+    InputOptions,
+    Models,
+    OptionalDevice,
+    OutputOptions,
+    StepOptions,
+    TrainingOptions,
+)
 from costmodel.cli.output import Answer, progress, rendered
 from costmodel.cli.program import command
 from costmodel.errors import InputError
@@ -18,14 +28,14 @@ from costmodel.errors import InputError
 @command
 def validate(
     models: Models,
-    feed: Feed,
-    training: Training,
-    out: Output,
+    feed: InputOptions,
+    training: TrainingOptions,
+    out: OutputOptions,
     measurement: Annotated[
         Path | None,
         typer.Option(metavar="RECORD.json", help="Compare what we predict with a record that `measure` wrote."),
     ] = None,
-    device: MaybeOn = None,
+    device: OptionalDevice = None,
     peer: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="Ask this program only; repeatable.", show_default="all of them"),
@@ -65,11 +75,11 @@ def validate(
 
 def _against(
     models: list[str],
-    feed: Feed,
-    training: Training,
+    feed: InputOptions,
+    training: TrainingOptions,
     path: Path,
     device: str | None,
-    out: Output,
+    out: OutputOptions,
     totals: bool,
 ) -> Answer:
     """Predictions beside a record's runs of the same networks."""
@@ -81,7 +91,7 @@ def _against(
     record = read(path)
     hardware = machine(device) if device else device_of(record)
     laid = record.switches.memory_format == "channels_last"
-    step = Step(**asdict(training), target=record.target, channels_last=laid)
+    step = StepOptions(**asdict(training), target=record.target, channels_last=laid)
     results = [against(record, traced(model, feed, step)[1], hardware) for model in models]
     if out.format is Format.JSON:
         text = documents.to_text(documents.measured(results))
@@ -119,7 +129,7 @@ def report(
 
 @command
 def bench(
-    shown: Shown,
+    shown: FormatOptions,
     models: Annotated[
         list[str] | None, typer.Argument(metavar="[MODEL...]", help="Networks; six of torchvision's if none.")
     ] = None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from costmodel.cli.inputs import run_options, traced
-from costmodel.cli.options import AllowUnmodelled, Feed, Format, Model, Models, Output, Step
+from costmodel.cli.options import AllowUnmodelled, Format, InputOptions, Model, Models, OutputOptions, StepOptions
 from costmodel.cli.output import Answer, rendered, uncounted_code
 from costmodel.cli.program import command
 from costmodel.errors import InputError
@@ -48,8 +48,8 @@ class Goal(StrEnum):
 def chip(
     model: Model,
     accelerator: Annotated[str, _ACCELERATOR],
-    feed: Feed,
-    out: Output,
+    feed: InputOptions,
+    out: OutputOptions,
     kind: Annotated[
         list[str] | None,
         typer.Option(metavar="KIND", help="Only contractions of this kind: conv, linear, attention; repeatable."),
@@ -64,7 +64,7 @@ def chip(
 ) -> Answer:
     """A network on an accelerator, layer by layer: time, what binds it, energy, area."""
     hardware = _accelerator(accelerator, technology, dram)
-    found, trace = traced(model, feed, Step())
+    found, trace = traced(model, feed, StepOptions())
     from costmodel.chip.evaluation import evaluate
     from costmodel.chip.lowering import lower
     from costmodel.chip.whatif import what_ifs
@@ -77,7 +77,7 @@ def chip(
     evaluation = evaluate(nests.only(*kind) if kind else nests, hardware, energy=energy)
     changes = None
     if what_if:
-        sizes = other_resolutions(found, feed.batch, **run_options(feed, Step()))
+        sizes = other_resolutions(found, feed.batch, **run_options(feed, StepOptions()))
         extra = [(name, lower(other).only(*kind) if kind else other, why) for name, other, why in sizes]
         changes = what_ifs(nests.only(*kind) if kind else trace, hardware, extra=extra)
     if out.format is Format.JSON:
@@ -96,8 +96,8 @@ def chip(
 @command
 def explore(
     models: Models,
-    feed: Feed,
-    out: Output,
+    feed: InputOptions,
+    out: OutputOptions,
     accelerator: Annotated[str, _ACCELERATOR] = "edge-npu",
     budget_area: Annotated[
         float | None, typer.Option(metavar="MM2", help="The most area of a design.", show_default="none")
@@ -169,7 +169,7 @@ def explore(
     check_objective(space, goal)
     shares = _weights(weight, models)
     check_weights(shares, models)
-    runs = [traced(model, feed, Step()) for model in models]  # takes seconds: what can be refused was
+    runs = [traced(model, feed, StepOptions()) for model in models]  # takes seconds: what can be refused was
     from costmodel.chip.lowering import lower
     from costmodel.report import documents
     from costmodel.report.captions import unlowered_warnings
@@ -197,7 +197,7 @@ def explore(
 
 
 @command
-def accelerators(out: Output) -> Answer:
+def accelerators(out: OutputOptions) -> Answer:
     """List the accelerators that have a name; GPUs go by their device's."""
     from costmodel.chip.accelerator import accelerator, names
     from costmodel.report import documents

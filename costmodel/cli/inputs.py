@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from costmodel.cli.options import Fed, Feed, Step, Tf32, Training
+from costmodel.cli.options import InputOptions, NetworkOptions, StepOptions, Tf32Options, TrainingOptions
 from costmodel.errors import InputError
 
 if TYPE_CHECKING:
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
     from costmodel.roofline import Prediction
 
 
-def network(model: str, feed: Fed, real: bool = False) -> Network:
+def network(model: str, feed: NetworkOptions, real: bool = False) -> Network:
     """The network that a text names, with the inputs and classes that were asked for; `real` with weights."""
     from costmodel.networks import find
 
     return find(model, classes=feed.classes, real=real, shapes=feed.input)
 
 
-def traced(model: str, feed: Feed, step: Step, device: Device | None = None) -> tuple[Network, Trace]:
+def traced(model: str, feed: InputOptions, step: StepOptions, device: Device | None = None) -> tuple[Network, Trace]:
     """A network, and what it does with its inputs (on a device)."""
     options = run_options(feed, step, device)
     found = network(model, feed, feed.run)
     return found, tracing(found)(feed.batch, **options)
 
 
-def run_options(feed: Feed, step: Step, device: Device | None = None) -> dict[str, Any]:
+def run_options(feed: InputOptions, step: StepOptions, device: Device | None = None) -> dict[str, Any]:
     """How a network is run, in the options of `costmodel.trace`: unless told otherwise with the device's operators."""
     return {
         "train": step.train,
@@ -55,7 +55,7 @@ def tracing(found: Network) -> TraceWith:
     return trace_with
 
 
-def training_options(training: Training) -> dict[str, Any]:
+def training_options(training: TrainingOptions) -> dict[str, Any]:
     """The options of a training step that were given, as `trace` takes them. Raises InputError without --train."""
     optimizer = {
         "momentum": training.momentum,
@@ -67,7 +67,7 @@ def training_options(training: Training) -> dict[str, Any]:
         "optimizer": training.optimizer,
         "optimizer_options": {name: value for name, value in optimizer.items() if value is not None} or None,
     }
-    if isinstance(training, Step):
+    if isinstance(training, StepOptions):
         options |= {
             "first_step": training.first_step or None,
             "set_to_none": False if training.keep_gradients else None,
@@ -103,7 +103,7 @@ def machine(name: str) -> Device:
     return device(name)
 
 
-def predicted(costs: Costs, device: Device, tf32: Tf32, estimate: bool | None = None) -> Prediction:
+def predicted(costs: Costs, device: Device, tf32: Tf32Options, estimate: bool | None = None) -> Prediction:
     """How long the costs take on a device."""
     from costmodel.roofline import predict
 

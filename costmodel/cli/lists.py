@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from costmodel.cli.options import Format, Output
+from costmodel.cli.options import Format, OutputOptions
 from costmodel.cli.output import Answer, rendered
 from costmodel.cli.program import command
 from costmodel.errors import InputError
@@ -14,7 +14,7 @@ from costmodel.errors import InputError
 
 @command
 def models(
-    out: Output,
+    out: OutputOptions,
     word: Annotated[
         str | None, typer.Argument(metavar="[WORD]", help="Only those that it occurs in.", show_default=False)
     ] = None,
@@ -34,7 +34,7 @@ def models(
 
 
 @command
-def devices(out: Output) -> Answer:
+def devices(out: OutputOptions) -> Answer:
     """List the devices: peaks by precision path, and memory."""
     from costmodel.devices import device, names
     from costmodel.report import documents

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from costmodel.cli.inputs import network, training_options
-from costmodel.cli.options import Fed, Force, Format, Models, Shown, Tf32, Training
+from costmodel.cli.options import Force, Format, FormatOptions, Models, NetworkOptions, Tf32Options, TrainingOptions
 from costmodel.cli.output import Answer, check_free, progress, rendered
 from costmodel.cli.program import command
 from costmodel.errors import HardwareError
@@ -26,10 +26,10 @@ Hardware = Annotated[
 @command
 def measure(
     models: Models,
-    fed: Fed,
-    training: Training,
-    tf32: Tf32,
-    shown: Shown,
+    fed: NetworkOptions,
+    training: TrainingOptions,
+    tf32: Tf32Options,
+    shown: FormatOptions,
     device: Hardware = "cuda",
     batch: Annotated[
         list[int] | None, typer.Option(metavar="N", help="Samples at once; repeatable.", show_default="1")
@@ -47,11 +47,11 @@ def measure(
     """Run networks on a device: time by layer and in total, memory, kernels. Random data, random weights."""
     if output is not None:
         check_free(output, force)
+    from costmodel import tracer
     from costmodel.hardware.clock import check_threads, find_device
     from costmodel.hardware.measure import measure, measurement
     from costmodel.hardware.record import Switches
     from costmodel.report.measured import record_notes, runs_table
-    from costmodel.tracer import Training as Step
 
     find_device(device)  # both before any weight is made
     check_threads(threads)
@@ -70,7 +70,7 @@ def measure(
                     device=device,
                     batch=each,
                     dtype=training.dtype,
-                    train=Step(**options) if training.train else False,
+                    train=tracer.Training(**options) if training.train else False,
                     switches=switches,
                     thread_count=threads,
                     seconds=seconds,
@@ -99,7 +99,7 @@ def _check_some(record: Measurement) -> None:
 
 @command
 def suite(
-    shown: Shown,
+    shown: FormatOptions,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where the records go.")],
     device: Hardware = "cuda",
     budget: Annotated[float, typer.Option(metavar="S", help="Begin nothing after so many seconds.")] = 480.0,

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from costmodel.cli.inputs import batches_of, check_depth, machine, network, run_options, tracing
-from costmodel.cli.options import Depth, Feed, Format, HeldBy, MaybeOn, Model, Output, Step, Sweep
+from costmodel.cli.options import (
+    Depth,
+    Format,
+    InputOptions,
+    Model,
+    OptionalDevice,
+    OutputOptions,
+    PeakBy,
+    StepOptions,
+    Sweep,
+)
 from costmodel.cli.output import Answer, check_free, check_picture, picture, rendered, write_file
 from costmodel.cli.program import command
 from costmodel.errors import InputError
@@ -18,23 +28,25 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from costmodel.devices import Device
-    from costmodel.memory import Memory
+    from costmodel.memory import MemoryTimeline
 
 
 @command
 def memory(
     model: Model,
-    feed: Feed,
-    step: Step,
-    out: Output,
-    device: MaybeOn = None,
-    by: Annotated[HeldBy, typer.Option("--by", help="What a row of the peak's holders is.")] = HeldBy.TENSOR,
+    feed: InputOptions,
+    step: StepOptions,
+    out: OutputOptions,
+    device: OptionalDevice = None,
+    by: Annotated[PeakBy, typer.Option("--by", help="What a row of the peak's holders is.")] = PeakBy.TENSOR,
     depth: Depth = None,
     sweep: Sweep = None,
     fit: Annotated[
         bool, typer.Option("--fit", help="The largest batch that the device (-d) runs, whatever --batch is.")
     ] = False,
-    levers: Annotated[bool, typer.Option("--levers", help="With --train: what would lower the peak, and why.")] = False,
+    what_ifs: Annotated[
+        bool, typer.Option("--what-ifs", help="With --train: what would lower the peak, and why.")
+    ] = False,
     plot: Annotated[
         Path | None,
         typer.Option(
@@ -56,10 +68,10 @@ def memory(
         raise InputError("--fit asks what fits a device: name it with -d (`costmodel devices` lists them).")
     if fit and feed.run:
         raise InputError("--fit looks at batches that fill a device, and --run would really run them: leave one out.")
-    if levers and not step.train:
-        raise InputError("--levers are about a training step: give --train with it.")
-    if by is not HeldBy.TENSOR and (batches or fit or levers):
-        raise InputError("--by says how to sum who holds the peak: leave --sweep, --fit and --levers out with it.")
+    if what_ifs and not step.train:
+        raise InputError("--what-ifs are about a training step: give --train with it.")
+    if by is not PeakBy.TENSOR and (batches or fit or what_ifs):
+        raise InputError("--by says how to sum who holds the peak: leave --sweep, --fit and --what-ifs out with it.")
     if plot is not None:
         check_picture(plot, out.force)
     if export is not None:
@@ -68,15 +80,15 @@ def memory(
     found = network(model, feed, feed.run)
     trace_with = tracing(found)
     from costmodel import plots
-    from costmodel.memory import remember, savings, scaling
+    from costmodel.memory import memory_timeline, memory_what_ifs, scaling
     from costmodel.report import captions, documents, tables
 
     at_any_batch = scaling(lambda batch: trace_with(batch, **options))
-    memory = remember(at_any_batch.trace(feed.batch))
-    rungs = memory.ladder(hardware)
+    memory = memory_timeline(at_any_batch.trace(feed.batch))
+    levels = memory.levels(hardware)
     swept = at_any_batch.sweep(batches, hardware) if batches else None
     fitted = at_any_batch.fit(hardware) if fit and hardware else None
-    pulled = savings(trace_with, feed.batch, **options) if levers else None
+    pulled = memory_what_ifs(trace_with, feed.batch, **options) if what_ifs else None
     if fitted and not fitted.batch:
         raise InputError(captions.fit_notes(fitted, step.train)[0])
     if plot is not None:
@@ -88,7 +100,9 @@ def memory(
         write_file(export, _exported(memory, export))
     if out.format is Format.JSON:
         beside = at_any_batch.beside(hardware)
-        document = documents.memory(memory, rungs, beside, by=by, depth=depth, sweep=swept, fit=fitted, savings=pulled)
+        document = documents.memory(
+            memory, levels, beside, by=by, depth=depth, sweep=swept, fit=fitted, what_ifs=pulled
+        )
         return Answer(documents.to_text(document))
     title = captions.caption(memory.trace, found.title, feed.batch)
     run = captions.run_caption(memory.trace, found.title)
@@ -100,19 +114,19 @@ def memory(
         notes = captions.fit_notes(fitted, step.train)
         shown.append(rendered(_known(tables.fits_table([fitted]), out), out, run, notes, total=False))
     if pulled is not None:
-        notes = [captions.peak_notes(memory)[0], *captions.rung_notes(rungs), captions.BYTES]
-        table = tables.savings_table(pulled)
-        if out.format is Format.TABLE:  # no room for all: what to write says which lever it is
-            table = table.drop(columns=["lever", "saved_bytes"])
+        notes = [captions.peak_notes(memory)[0], *captions.level_notes(levels), captions.BYTES]
+        table = tables.memory_what_ifs_table(pulled)
+        if out.format is Format.TABLE:  # no room for all: what to write says which what-if it is
+            table = table.drop(columns=["what_if", "saved_bytes"])
         shown.append(rendered(table, out, title, notes, total=False))
     if not shown:
-        fits = at_any_batch.holds(feed.batch, hardware) if hardware and hardware.room_bytes else None
-        room = [] if hardware is None or fits is None else [captions.room_note(hardware, rungs, fits)]
-        tensors = by is HeldBy.TENSOR
+        fits = at_any_batch.holds(feed.batch, hardware) if hardware and hardware.available_bytes else None
+        room = [] if hardware is None or fits is None else [captions.room_note(hardware, levels, fits)]
+        tensors = by is PeakBy.TENSOR
         rows = captions.held_notes(by, depth)
-        notes = [*captions.peak_notes(memory, rungs), *room, captions.BYTES, *rows]
+        notes = [*captions.peak_notes(memory, levels), *room, captions.BYTES, *rows]
         most = None if out.format is Format.CSV else _HOLDERS
-        table = tables.memory_table(memory, most) if tensors else tables.held_table(memory, by, depth, most)
+        table = tables.memory_table(memory, most) if tensors else tables.peak_table(memory, by, depth, most)
         shown.append(rendered(table, out, title, notes))
     return Answer("\n".join(shown))
 
@@ -121,7 +135,7 @@ _HOLDERS = 20
 """Tensors, layers or blocks that a table for people names."""
 
 
-def _check_target(device: Device, feed: Feed, step: Step) -> None:
+def _check_target(device: Device, feed: InputOptions, step: StepOptions) -> None:
     """Raises InputError if a run does not take the device's operators."""
     if feed.run and device.target != "cpu":
         raise InputError(f"--run runs on this machine's CPU, and the {device.title} is a GPU: leave one of them out.")
@@ -132,7 +146,7 @@ def _check_target(device: Device, feed: Feed, step: Step) -> None:
         )
 
 
-def _known(table: pd.DataFrame, out: Output) -> pd.DataFrame:
+def _known(table: pd.DataFrame, out: OutputOptions) -> pd.DataFrame:
     """A table; for people without the columns that are empty (on a CPU no allocator is replayed)."""
     return table if out.format is Format.CSV else table.dropna(axis="columns", how="all")
 
@@ -145,7 +159,7 @@ def _check_export(path: Path, force: bool) -> None:
     check_free(path, force)
 
 
-def _exported(memory: Memory, path: Path) -> bytes:
+def _exported(memory: MemoryTimeline, path: Path) -> bytes:
     """The timeline as the content of a file."""
     from costmodel.memory import chrome_trace
     from costmodel.report.tables import csv

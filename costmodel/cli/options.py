@@ -35,7 +35,7 @@ class By(StrEnum):
     PHASE = "phase"
 
 
-class HeldBy(StrEnum):
+class PeakBy(StrEnum):
     """What the bytes at a peak are summed by."""
 
     TENSOR = "tensor"
@@ -69,8 +69,8 @@ _DEVICE = typer.Option(
     autocompletion=_complete_device,
     show_default=False,
 )
-On = Annotated[str, _DEVICE]
-MaybeOn = Annotated[str | None, _DEVICE]
+DeviceOption = Annotated[str, _DEVICE]
+OptionalDevice = Annotated[str | None, _DEVICE]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite what is there.")]
 GroupBy = Annotated[By, typer.Option("--by", help="What a row is.")]
 Depth = Annotated[
@@ -91,7 +91,7 @@ AllowUnmodelled = Annotated[
 
 
 @dataclass(frozen=True)
-class Fed:
+class NetworkOptions:
     """What a network takes and tells apart."""
 
     input: Annotated[
@@ -107,7 +107,7 @@ class Fed:
 
 
 @dataclass(frozen=True)
-class Feed(Fed):
+class InputOptions(NetworkOptions):
     """What a network is fed."""
 
     batch: Annotated[int, typer.Option(metavar="N", help="Samples at once.")] = 1
@@ -117,7 +117,7 @@ class Feed(Fed):
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingOptions:
     """In which type a network runs, and whether it learns."""
 
     dtype: Annotated[
@@ -148,7 +148,7 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Step(Training):
+class StepOptions(TrainingOptions):
     """How a network is run."""
 
     first_step: Annotated[
@@ -187,7 +187,7 @@ class Step(Training):
 
 
 @dataclass(frozen=True)
-class Tf32:
+class Tf32Options:
     """Which float32 contractions may use TF32; the defaults are PyTorch's."""
 
     tf32_conv: Annotated[
@@ -199,7 +199,7 @@ class Tf32:
 
 
 @dataclass(frozen=True)
-class Shown:
+class FormatOptions:
     """How the answer is written."""
 
     format: Annotated[
@@ -208,7 +208,7 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Output(Shown):
+class OutputOptions(FormatOptions):
     """How the answer is written, and where to."""
 
     output: Annotated[

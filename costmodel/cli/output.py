@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 
-from costmodel.cli.options import Output, Shown
+from costmodel.cli.options import FormatOptions, OutputOptions
 from costmodel.errors import InputError
 from costmodel.files import write_whole
 
@@ -40,7 +40,7 @@ def deliver(command: Callable[..., Answer], *args: Any, **kwargs: Any) -> None:
 
     Raises typer.Exit with the answer's code if that is not 0, and InputError if a file cannot be written.
     """
-    out = next((value for value in kwargs.values() if isinstance(value, Output)), None)
+    out = next((value for value in kwargs.values() if isinstance(value, OutputOptions)), None)
     file = out.output if out else None
     if out and file:
         check_free(file, out.force)
@@ -114,7 +114,7 @@ def write_file(path: Path, content: bytes) -> None:
 
 def rendered(
     frame: pd.DataFrame,
-    shown: Shown,
+    shown: FormatOptions,
     title: str,
     notes: Sequence[str] = (),
     warnings: Sequence[str] = (),
@@ -124,7 +124,7 @@ def rendered(
     from costmodel.report.render import render
     from costmodel.report.tables import total_of
 
-    to_file = isinstance(shown, Output) and shown.output is not None
+    to_file = isinstance(shown, OutputOptions) and shown.output is not None
     terminal = sys.__stdout__ is not None and sys.__stdout__.isatty() and not to_file
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
     asked = terminal or os.environ.get("COLUMNS", "").isdecimal()

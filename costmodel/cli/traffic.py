@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from costmodel.cli.inputs import traced
-from costmodel.cli.options import AllowUnmodelled, Feed, Format, Model, Output, Step
+from costmodel.cli.options import AllowUnmodelled, Format, InputOptions, Model, OutputOptions, StepOptions
 from costmodel.cli.output import Answer, check_picture, picture, rendered, uncounted_code, write_file
 from costmodel.cli.program import command
 
@@ -20,8 +20,8 @@ def traffic(
         list[str],
         typer.Option(metavar="SIZE", help="Size of the on-chip buffer: 32768, 108KiB ...; repeatable."),
     ],
-    feed: Feed,
-    out: Output,
+    feed: InputOptions,
+    out: OutputOptions,
     word_bits: Annotated[int, typer.Option(metavar="BITS", help="Width of inputs, weights and outputs.")] = 16,
     partial_bits: Annotated[
         int | None, typer.Option(metavar="BITS", help="Width of partial sums.", show_default="that of a word")
@@ -44,7 +44,7 @@ def traffic(
     buffers = [parse_bytes(text) for text in buffer_bytes]
     if plot is not None:
         check_picture(plot, out.force)
-    network, trace = traced(model, feed, Step())
+    network, trace = traced(model, feed, StepOptions())
     from costmodel.chip.dram import traffic_curves
     from costmodel.chip.fusion import fuse as fused
     from costmodel.report import documents

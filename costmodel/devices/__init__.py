@@ -28,7 +28,7 @@ from functools import cache
 from os import PathLike, fspath
 from pathlib import Path
 
-from costmodel.devices.calibration import Calibration, Ceilings
+from costmodel.devices.calibration import Calibration, FittedRates
 from costmodel.devices.reader import read_device
 from costmodel.devices.spec import PATHS, Device
 from costmodel.devices.writer import to_toml
@@ -36,7 +36,16 @@ from costmodel.errors import InputError, nearest
 from costmodel.facts import Fact, Source
 
 __all__ = [
-    "PATHS", "Calibration", "Ceilings", "Device", "Fact", "Source", "device", "names", "read_device", "to_toml",
+    "PATHS",
+    "Calibration",
+    "Device",
+    "Fact",
+    "FittedRates",
+    "Source",
+    "device",
+    "names",
+    "read_device",
+    "to_toml",
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What a device was measured to reach: ceilings for each class of operation, with the error that they leave.
+"""What a device was measured to reach: fitted rates for each class of operation, with the error that they leave.
 
     [calibration]
     source = "run"                  # one of [sources]: what ran, with its date and command
@@ -40,7 +40,7 @@ from costmodel.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
-class Ceilings:
+class FittedRates:
     """What operations of one class reach by one precision path. Raises InputError for numbers that cannot be."""
 
     fixed_seconds: float
@@ -96,8 +96,8 @@ class Calibration:
     confidence: float
     """The share of held-out shapes that lie within their intervals."""
 
-    classes: Mapping[str, Mapping[str, Ceilings]]
-    """Ceilings by class of operation (`costmodel.estimate.CLASSES`) and precision path."""
+    classes: Mapping[str, Mapping[str, FittedRates]]
+    """Fitted rates by class of operation (`costmodel.estimate.CLASSES`) and precision path."""
 
     products: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
     """FLOP/s of square matrix products by precision path and size."""
@@ -108,8 +108,8 @@ class Calibration:
     noise: float | None = None
     """How far apart a reference operation's times lay meanwhile, as a share of the shortest; None if nobody looked."""
 
-    def ceilings(self, name: str | None, path: str) -> Ceilings | None:
-        """The ceilings of a class for a precision path ("" is what computes nothing); None if it was not measured."""
+    def fitted_rates(self, name: str | None, path: str) -> FittedRates | None:
+        """The fitted rates of a class for a precision path ("" computes nothing); None if it was not measured."""
         paths = self.classes.get(name or "", {})
         return paths.get(path or "fp32")
 

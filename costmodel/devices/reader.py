@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from costmodel.devices.calibration import Calibration, Ceilings
+from costmodel.devices.calibration import Calibration, FittedRates
 from costmodel.devices.spec import NUMBERS, PATHS, RATES, Device
 from costmodel.errors import InputError
 from costmodel.facts import Fact, Range, SourcedFile
@@ -19,7 +19,7 @@ from costmodel.facts import Fact, Range, SourcedFile
 _TEXTS = ("title", "kind", "architecture")
 _FIELDS = (*_TEXTS, "aliases", *NUMBERS, "peaks", "calibration", "sources")
 _REQUIRED = ("title", "kind", "memory_bandwidth", "peaks", "sources")
-_CEILINGS = tuple(f.name for f in dataclasses.fields(Ceilings))
+_FITTED_RATES = tuple(f.name for f in dataclasses.fields(FittedRates))
 
 
 def read_device(path: Path) -> Device:
@@ -66,12 +66,12 @@ def _calibration(file: SourcedFile, table: Mapping[str, Any]) -> Calibration:
     noise = table.get("noise")
     if noise is not None and (not isinstance(noise, float) or not 0 <= noise < math.inf):
         raise file.error("calibration.noise", f"{noise!r} is no share: give a number from 0.0 on")
-    classes: dict[str, dict[str, Ceilings]] = {}
+    classes: dict[str, dict[str, FittedRates]] = {}
     for name, paths in file.tables("calibration.classes", table["classes"]).items():
         where = f"calibration.classes.{name}"
         file.check_names(PATHS, (), f"{where}.", paths)
         measured = file.tables(where, paths)
-        classes[name] = {path: _ceilings(file, f"{where}.{path}", numbers) for path, numbers in measured.items()}
+        classes[name] = {path: _fitted_rates(file, f"{where}.{path}", numbers) for path, numbers in measured.items()}
     products = file.tables("calibration.products", table.get("products", {}))
     file.check_names(PATHS, (), "calibration.products.", products)
     bandwidth = file.table("calibration.bandwidth", table.get("bandwidth", {}))
@@ -86,10 +86,10 @@ def _calibration(file: SourcedFile, table: Mapping[str, Any]) -> Calibration:
     )
 
 
-def _ceilings(file: SourcedFile, where: str, table: Mapping[str, Any]) -> Ceilings:
-    file.check_names(_CEILINGS, _CEILINGS, f"{where}.", table)
+def _fitted_rates(file: SourcedFile, where: str, table: Mapping[str, Any]) -> FittedRates:
+    file.check_names(_FITTED_RATES, _FITTED_RATES, f"{where}.", table)
     try:
-        return Ceilings(**table)
+        return FittedRates(**table)
     except InputError as error:
         raise file.error(where, str(error)) from None
 

@@ -80,7 +80,7 @@ class Device:
         return "cpu" if self.kind == "cpu" else "cuda"
 
     @property
-    def room_bytes(self) -> int | None:
+    def available_bytes(self) -> int | None:
         """What programs have of the memory, as far as it is known."""
         return self.usable_bytes or self.memory_bytes
 

@@ -57,9 +57,9 @@ def _calibration(calibration: Calibration, source: str) -> list[str]:
     ]
     lines += [f"noise = {_number(calibration.noise)}"] if calibration.noise is not None else []
     for name, paths in calibration.classes.items():
-        for path, ceilings in paths.items():
+        for path, fitted_rates in paths.items():
             lines += ["", f"[calibration.classes.{name}.{path}]"]
-            lines += [f"{key} = {_number(value)}" for key, value in dataclasses.asdict(ceilings).items()]
+            lines += [f"{key} = {_number(value)}" for key, value in dataclasses.asdict(fitted_rates).items()]
     for path, rates in calibration.products.items():
         lines += ["", f"[calibration.products.{path}]  # FLOP/s of n x n matrix products"]
         lines += [f"{size} = {_number(rate)}" for size, rate in rates.items()]

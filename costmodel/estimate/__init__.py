@@ -8,8 +8,8 @@
 with the numbers that a calibration found for the operation's class and precision path (`classes`, `demand`). The cold
 seconds are for an operation that finds not even the program in the cache, after one with a tensor too large for it. p
 says whether arithmetic and traffic come one after the other (p = 1: a CPU's single thread) or overlap (p = infinity).
-Ceilings by class, and not one factor on the roofline: a convolution by 1x1 filters and one by 3x3 filters differ more
-than their intensities say.
+Rates are fitted by class, not as one factor on the roofline: a convolution by 1x1 filters and one by 3x3 filters differ
+more than their intensities say.
 
 **The interval** of an operation is that in which the calibration's held-out shapes of its class lay, as multiples of
 the estimate. **The interval of a sum** (layer, phase, network): within a class errors are taken to be common to all
@@ -27,7 +27,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from costmodel.cost import Costs
-from costmodel.devices import Calibration, Ceilings
+from costmodel.devices import Calibration, FittedRates
 from costmodel.estimate.classes import CLASSES, class_of
 from costmodel.estimate.demand import PROGRAM, Demand, demands
 
@@ -44,16 +44,16 @@ class Estimate(NamedTuple):
     """The class that it was estimated as; "" for a sum."""
 
 
-def seconds(ceilings: Ceilings, demand: Demand) -> float:
+def seconds(fitted_rates: FittedRates, demand: Demand) -> float:
     """How long an operation takes that demands so much, by the formula above."""
-    compute = demand.flops / ceilings.flops_per_second
+    compute = demand.flops / fitted_rates.flops_per_second
     traffic = (
-        demand.near_bytes / ceilings.near_bytes_per_second
-        + demand.far_bytes / ceilings.far_bytes_per_second
-        + demand.fresh_bytes / ceilings.fresh_bytes_per_second
+        demand.near_bytes / fitted_rates.near_bytes_per_second
+        + demand.far_bytes / fitted_rates.far_bytes_per_second
+        + demand.fresh_bytes / fitted_rates.fresh_bytes_per_second
     )
-    fixed = ceilings.fixed_seconds + (ceilings.cold_seconds if demand.cold else 0.0)
-    return fixed + norm(compute, traffic, ceilings.overlap)
+    fixed = fitted_rates.fixed_seconds + (fitted_rates.cold_seconds if demand.cold else 0.0)
+    return fixed + norm(compute, traffic, fitted_rates.overlap)
 
 
 def norm(a: float, b: float, p: float) -> float:
@@ -70,12 +70,12 @@ def estimate_operations(costs: Costs, paths: Sequence[str], calibration: Calibra
     asked = demands(costs, calibration.cache_bytes, calibration.fresh_from_bytes)
     for entry, path, demand in zip(costs.operations, paths, asked, strict=True):
         name = class_of(entry)
-        ceilings = calibration.ceilings(name, path)
-        if ceilings is None or name is None:
+        fitted_rates = calibration.fitted_rates(name, path)
+        if fitted_rates is None or name is None:
             found.append(None)
             continue
-        expected = seconds(ceilings, demand)
-        found.append(Estimate(expected, expected * ceilings.low, expected * ceilings.high, name))
+        expected = seconds(fitted_rates, demand)
+        found.append(Estimate(expected, expected * fitted_rates.low, expected * fitted_rates.high, name))
     return found
 
 

@@ -1,6 +1,6 @@
-"""The class of an operation: what a calibrated device has ceilings of its own for.
+"""The class of an operation: what a calibrated device has fitted rates of its own for.
 
-Operations of one class run by kernels that are alike, so that two ceilings and a constant describe them; a convolution
+Operations of one class run by kernels that are alike, so that two rates and a constant describe them; a convolution
 by 1x1 filters and one by 3x3 filters are not. Which class an operation is in shows in its name and shapes alone.
 """
 

@@ -1,7 +1,7 @@
 """What a device really reaches, as a device file that everything else takes.
 
 Three things are measured, in a few minutes: bandwidth over working sets and matrix products over sizes (`rates`),
-and the operations of `shapes`, class by class (`samples`). From the last come the ceilings of `costmodel.estimate`
+and the operations of `shapes`, class by class (`samples`). From the last come the fitted rates of `costmodel.estimate`
 (`fit`).
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from costmodel import devices
-from costmodel.devices import Calibration, Ceilings, Device, Fact, Source
+from costmodel.devices import Calibration, Device, Fact, FittedRates, Source
 from costmodel.errors import InputError
 from costmodel.hardware.clock import Clock, circumstances, device_title, threads
 from costmodel.hardware.fit import CONFIDENCE, Guess, Sample, fit, rounded
@@ -104,18 +104,18 @@ def _fitted(
     near: float,
     far: float,
     clock: Clock,
-) -> dict[str, dict[str, Ceilings]]:
-    """The ceilings of each class and path that were measured."""
+) -> dict[str, dict[str, FittedRates]]:
+    """The fitted rates of each class and path that were measured."""
     by_class: dict[str, dict[str, list[Sample]]] = {}
     for each in samples:
         by_class.setdefault(each.name, {}).setdefault(each.path, []).append(each.sample)
-    found: dict[str, dict[str, Ceilings]] = {}
+    found: dict[str, dict[str, FittedRates]] = {}
     for name in DRAWS:
         for path, timed in by_class.get(name, {}).items():
-            ceilings = fit(timed, Guess(max(products[path].values()), near, far))
+            fitted_rates = fit(timed, Guess(max(products[path].values()), near, far))
             if name == "view" and clock.on_cuda:
-                ceilings = replace(ceilings, fixed_seconds=0.0)  # the host's time, while the device goes on
-            found.setdefault(name, {})[path] = ceilings
+                fitted_rates = replace(fitted_rates, fixed_seconds=0.0)  # the host's time, while the device goes on
+            found.setdefault(name, {})[path] = fitted_rates
     return found
 
 

@@ -15,16 +15,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from costmodel.hardware.record import Run, Said
+from costmodel.hardware.record import PeerEstimate, Run
 from costmodel.hardware.stage import RandomLabels
 from costmodel.tracer.meta_copy import copy_to_meta
 from costmodel.tracer.training import CrossEntropy, Training, TrainingStep
 
 
-def torch_estimate(network: nn.Module, run: Run, training: Training | None, device: torch.device) -> Said:
+def torch_estimate(network: nn.Module, run: Run, training: Training | None, device: torch.device) -> PeerEstimate:
     """What torch's RuntimeEstimator says of a run, or why it says nothing. Never raises."""
     if device.type == "cpu":
-        return Said(problem="it knows no CPU: it wants an accelerator")
+        return PeerEstimate(problem="it knows no CPU: it wants an accelerator")
     try:
         fake = importlib.import_module("torch._subclasses.fake_tensor").FakeTensorMode
         tool = importlib.import_module("torch.distributed._tools.runtime_estimator").RuntimeEstimator
@@ -32,9 +32,9 @@ def torch_estimate(network: nn.Module, run: Run, training: Training | None, devi
         copied = copy_to_meta(network, getattr(torch, run.dtype)).train(run.train)
         with fake(), redirect_stdout(io.StringIO()):
             seconds = _estimated(tool(), copied, run, training, device)
-        return Said(seconds) if math.isfinite(seconds) else Said(problem=f"it says {seconds} seconds")
+        return PeerEstimate(seconds) if math.isfinite(seconds) else PeerEstimate(problem=f"it says {seconds} seconds")
     except Exception as error:
-        return Said(problem=" ".join(f"{type(error).__name__}: {error}".split())[:200])
+        return PeerEstimate(problem=" ".join(f"{type(error).__name__}: {error}".split())[:200])
 
 
 def _look_up_peaks(dtype: torch.dtype) -> None:

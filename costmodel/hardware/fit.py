@@ -1,6 +1,6 @@
-"""Measured times -> the ceilings of a class, and the error that they leave.
+"""Measured times -> the fitted rates of a class, and the error that they leave.
 
-The ceilings are those that make the logarithm of estimated / measured small over all shapes: relative errors count, so
+The rates are those that make the logarithm of estimated / measured small over all shapes: relative errors count, so
 that a shape of microseconds says as much as one of seconds, and beyond a tenth only their size and not its square
 (soft L1), so that a shape whose kernel is odd does not bend the rest. Each number is held, weakly, to a first guess:
 what the shapes say nothing about stays there. How arithmetic and traffic overlap is chosen by the error of held-out
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from costmodel.devices import Ceilings
+from costmodel.devices import FittedRates
 from costmodel.errors import InputError
 from costmodel.estimate import Demand
 
@@ -34,19 +34,19 @@ class Sample(NamedTuple):
 
 
 class Guess(NamedTuple):
-    """What ceilings are near before anything was fitted."""
+    """What fitted rates are near before anything was fitted."""
 
     flops_per_second: float
     near_bytes_per_second: float
     far_bytes_per_second: float
 
 
-def fit(samples: Sequence[Sample], guess: Guess) -> Ceilings:
-    """The ceilings of a class. Raises InputError for fewer than two samples, or times that are not positive."""
+def fit(samples: Sequence[Sample], guess: Guess) -> FittedRates:
+    """The fitted rates of a class. Raises InputError for fewer than two samples, or times that are not positive."""
     import numpy as np
 
     if len(samples) < 2 or not all(sample.seconds > 0 for sample in samples):
-        raise InputError("ceilings are fitted on two or more shapes, each with the time that it took.")
+        raise InputError("fitted rates are fitted on two or more shapes, each with the time that it took.")
     demands = np.array([sample.demand for sample in samples], dtype=float)
     measured = np.array([sample.seconds for sample in samples])
     start = np.log([
@@ -62,7 +62,7 @@ def fit(samples: Sequence[Sample], guess: Guess) -> Ceilings:
     ratios = np.exp(-errors[overlap])  # measured / estimated
     low, high = np.quantile(ratios, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     fixed, cold, flops, near_bytes, far_bytes, fresh_bytes = np.exp(_fitted(demands, measured, start, overlap))
-    return Ceilings(
+    return FittedRates(
         rounded(fixed),
         rounded(cold),
         rounded(flops),
@@ -83,7 +83,7 @@ def rounded(value: float) -> float:
 
 
 def estimated(numbers: np.ndarray, demands: np.ndarray, overlap: float) -> np.ndarray:
-    """`costmodel.estimate.seconds` for many demands at once; `numbers` are the logarithms of the ceilings."""
+    """`costmodel.estimate.seconds` for many demands at once; `numbers` are the logarithms of the fitted rates."""
     import numpy as np
 
     fixed, cold, flops, near, far, fresh = np.exp(numbers)
@@ -109,7 +109,7 @@ def _fitted(demands: np.ndarray, measured: np.ndarray, start: np.ndarray, overla
 
 
 def _held_out(demands: np.ndarray, measured: np.ndarray, start: np.ndarray, overlap: float) -> np.ndarray:
-    """log(estimated / measured) of each shape, from ceilings fitted without it."""
+    """log(estimated / measured) of each shape, from rates fitted without it."""
     import numpy as np
 
     folds = min(_FOLDS, len(measured))

@@ -244,7 +244,7 @@ def _memory(stage: Stage, clock: Clock, before: int | None) -> MemoryPeaks:
     stage.run()
     clock.synchronize()
     stats = torch.cuda.memory_stats(device)
-    peaks = {f"{rung}_bytes": stats.get(f"{rung}_bytes.all.peak") for rung in ("requested", "allocated", "reserved")}
+    peaks = {f"{level}_bytes": stats.get(f"{level}_bytes.all.peak") for level in ("requested", "allocated", "reserved")}
     return MemoryPeaks(**peaks, device_bytes=_used_bytes(device), before_bytes=before)
 
 

@@ -98,7 +98,7 @@ class LayerTime(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class MemoryPeaks(Struct, frozen=True, forbid_unknown_fields=True):
-    """The highest level of one run's memory, rung by rung; None where nothing tells."""
+    """The highest level of one run's memory, level by level; None where nothing tells."""
 
     requested_bytes: Count | None = None
     """What tensors and libraries' workspaces asked of torch's allocator."""
@@ -116,7 +116,7 @@ class MemoryPeaks(Struct, frozen=True, forbid_unknown_fields=True):
     """What the device had not free before the network was put there."""
 
 
-class Said(Struct, frozen=True, forbid_unknown_fields=True):
+class PeerEstimate(Struct, frozen=True, forbid_unknown_fields=True):
     """What another program estimates for a run."""
 
     seconds: Seconds | None = None
@@ -162,7 +162,7 @@ class Run(Struct, frozen=True, forbid_unknown_fields=True):
     clocks_hertz: tuple[Seconds, ...] = ()
     """The compute clock as read before and after."""
 
-    peers: Mapping[str, Said] = {}
+    peers: Mapping[str, PeerEstimate] = {}
 
     @property
     def phase_text(self) -> str:

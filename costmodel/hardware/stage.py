@@ -57,8 +57,8 @@ class Stage:
             return tensor.to(device=device, dtype=kind, **laid)
 
         args, kwargs = materialize(inputs, self.dtype, False, lambda tensor: tensor.detach().clone())
-        self.args = tuple(_mapped(value, place) for value in args)
-        self.kwargs = {name: _mapped(value, place) for name, value in kwargs.items()}
+        self.args = tuple(_mapping(value, place) for value in args)
+        self.kwargs = {name: _mapping(value, place) for name, value in kwargs.items()}
         self.training, self.optimizer = training, None
         if training is not None:
             _check_plain(training)
@@ -147,12 +147,12 @@ def _check_plain(training: Training) -> None:
         raise InputError("what is measured is a plain step of the steady state: no first step, no micro-batches ...")
 
 
-def _mapped(value: Any, place: Any) -> Any:
+def _mapping(value: Any, place: Any) -> Any:
     """The tensors inside an argument, put where they belong."""
     if isinstance(value, torch.Tensor):
         return place(value)
     if isinstance(value, (list, tuple)):
-        return type(value)(_mapped(item, place) for item in value)
+        return type(value)(_mapping(item, place) for item in value)
     if isinstance(value, Mapping):
-        return {key: _mapped(item, place) for key, item in value.items()}
+        return {key: _mapping(item, place) for key, item in value.items()}
     return value

@@ -7,7 +7,7 @@ beyond that the first question is answered by a trace, which then vouches for al
 something else (the network's code looks at the batch), every batch is traced from then on.
 
 The largest batch is the largest that runs: on a GPU, the largest whose replay finds room in what the process's own
-memory (`ladder.overheads`) leaves of the device's. Live bytes, each rounded to whole blocks, only grow with the batch,
+memory (`levels.overheads`) leaves of the device's. Live bytes, each rounded to whole blocks, only grow with the batch,
 so none can run beyond the batch at which those alone fill the memory; a trace checks the lines there. Below it nothing
 is monotone, as the allocator's luck with gaps differs from batch to batch: the batches in between are tried one by one.
 """
@@ -27,8 +27,16 @@ from costmodel.display import html_table
 from costmodel.errors import InputError
 from costmodel.graph import Trace
 from costmodel.memory.allocator import MIN_BLOCK, OutOfMemoryError
-from costmodel.memory.ladder import CONTEXT_BYTES, Overhead, Rung, check_target, ladder, overheads, requested_only
-from costmodel.memory.runs import Replay, Schedule, replay_schedule
+from costmodel.memory.levels import (
+    CONTEXT_BYTES,
+    MemoryLevel,
+    Overhead,
+    check_target,
+    memory_levels,
+    overheads,
+    requested_only,
+)
+from costmodel.memory.runs import AllocationSchedule, Replay, replay_schedule
 from costmodel.memory.search import largest, last
 from costmodel.units import iec
 
@@ -66,23 +74,23 @@ class Fit:
     batch: int
     """0 if not even one sample fits."""
 
-    rung: str
+    level: str
     """What was held against the memory: "process" on a GPU, "requested" on a CPU."""
 
     point: Point
     """What that batch takes on the device; or what one sample would take, if none fits."""
 
-    easy_batch: int
+    batch_without_retries: int
     """The largest batch found that runs without the allocator giving segments back and asking again for others, which
     costs time in every step; `batch` itself where it does not have to."""
 
     bound: int
     """No larger batch can run: its live bytes alone fill the memory."""
 
-    proven: bool
+    exhaustive: bool
     """Whether every batch between `batch` and the bound was tried; otherwise it was found by bisection."""
 
-    inverted: bool
+    extrapolated: bool
     """Whether it follows from two traces, checked by a third at `bound`; otherwise batches were traced one by one."""
 
     limit_bytes: int
@@ -97,14 +105,14 @@ class Fit:
     def _repr_html_(self) -> str:
         """The batches and what the largest takes, for a notebook."""
         columns = [("", "text"), ("batch", "count"), ("bytes", "bytes"), ("", "text")]
-        held = self.point.process_bytes if self.rung == "process" else self.point.requested_bytes
+        held = self.point.process_bytes if self.level == "process" else self.point.requested_bytes
         rows = [
-            ("the largest that runs", self.batch, held, self.rung),
-            ("without segments going back and forth", self.easy_batch, None, ""),
+            ("the largest that runs", self.batch, held, self.level),
+            ("without segments going back and forth", self.batch_without_retries, None, ""),
             ("what the tensors alone would allow", self.bound, self.limit_bytes, "left for tensors"),
             *((overhead.what, None, overhead.nbytes, "assumed") for overhead in self.beside),
         ]
-        return html_table(f"{self.device.title}: {iec(self.device.room_bytes or 0)}", columns, rows)
+        return html_table(f"{self.device.title}: {iec(self.device.available_bytes or 0)}", columns, rows)
 
 
 class Scaling:
@@ -142,12 +150,12 @@ class Scaling:
         """The batch on the allocator. Raises OutOfMemoryError if a limit is too small."""
         return self._plan(batch).replay(limit_bytes)
 
-    def ladder(self, batch: int, device: Device | str | None = None) -> tuple[Rung, ...]:
-        """The four rungs at a batch; on another target than CUDA only the first."""
+    def levels(self, batch: int, device: Device | str | None = None) -> tuple[MemoryLevel, ...]:
+        """The four levels at a batch; on another target than CUDA only the first."""
         beside = self.beside(device)
         if self._any_trace.target != "cuda":
             return requested_only(self.peak_bytes(batch))
-        return ladder(self.replay(batch), beside)
+        return memory_levels(self.replay(batch), beside)
 
     def beside(self, device: Device | str | None = None) -> tuple[Overhead, ...]:
         """What the process holds beside its tensors: nothing on a CPU.
@@ -160,22 +168,22 @@ class Scaling:
         return overheads(trace, device, self.context_bytes) if trace.target == "cuda" else ()
 
     def point(self, batch: int, device: Device | str | None = None, *, limit_bytes: int | None = None) -> Point:
-        """What a batch takes on every rung that there is, in as much memory as it likes or within a limit."""
+        """What a batch takes on every level that there is, in as much memory as it likes or within a limit."""
         beside = self.beside(device)
         if self._any_trace.target != "cuda":
             return Point(batch, self.peak_bytes(batch), None, None, None)
-        rungs = ladder(self.replay(batch, limit_bytes=limit_bytes), beside)
-        return Point(batch, *(rung.nbytes for rung in rungs))
+        levels = memory_levels(self.replay(batch, limit_bytes=limit_bytes), beside)
+        return Point(batch, *(level.nbytes for level in levels))
 
     def sweep(self, batches: Iterable[int], device: Device | str | None = None) -> pd.DataFrame:
-        """One row a batch: what it takes on every rung, in bytes; on a device of known memory, whether it `fits`."""
+        """One row a batch: what it takes on every level, in bytes; on a device of known memory, whether it `fits`."""
         import pandas as pd
 
         batches = tuple(batches)
         if batches:
             self._vouched_for(max(batches))  # the largest first: where it is as foretold, so are those below
         frame = pd.DataFrame([self.point(batch, device) for batch in batches], columns=Point._fields)
-        if device is not None and find_device(device).room_bytes:
+        if device is not None and find_device(device).available_bytes:
             frame["fits"] = [self.holds(batch, device) for batch in batches]
         return frame
 
@@ -201,12 +209,12 @@ class Scaling:
         return Fit(
             device=device,
             batch=found.batch,
-            rung="process" if target == "cuda" else "requested",
+            level="process" if target == "cuda" else "requested",
             point=self.point(max(1, found.batch), device, limit_bytes=limit if found.batch else None),
-            easy_batch=found.easy_batch,
+            batch_without_retries=found.batch_without_retries,
             bound=found.bound,
-            proven=found.proven,
-            inverted=self.affine,
+            exhaustive=found.exhaustive,
+            extrapolated=self.affine,
             limit_bytes=limit,
             beside=self.beside(device),
         )
@@ -214,11 +222,11 @@ class Scaling:
     def _limit_bytes(self, device: Device) -> int:
         """What a device leaves for tensors."""
         beside = self.beside(device)
-        if device.room_bytes is None:
+        if device.available_bytes is None:
             raise InputError(
                 f"{device.title} has no memory size: give memory_bytes in its file, with the source of the number."
             )
-        return max(0, device.room_bytes - sum(overhead.nbytes for overhead in beside))
+        return max(0, device.available_bytes - sum(overhead.nbytes for overhead in beside))
 
     def _search(self, limit_bytes: int, effort: int) -> _Found:
         """The largest batch that a memory holds."""
@@ -239,8 +247,8 @@ class Scaling:
         if not on_gpu:
             return _Found(bound, bound, bound, True)
         tries = effort // len(trace.operations) if self.affine else 0
-        batch, proven = largest(runs, bound, tries)
-        return _Found(batch, largest(runs_easily, batch, tries)[0], bound, proven)
+        batch, exhaustive = largest(runs, bound, tries)
+        return _Found(batch, largest(runs_easily, batch, tries)[0], bound, exhaustive)
 
     @property
     def _any_trace(self) -> Trace:
@@ -277,22 +285,22 @@ class _Found(NamedTuple):
     """What a search found; see `Fit`."""
 
     batch: int
-    easy_batch: int
+    batch_without_retries: int
     bound: int
-    proven: bool
+    exhaustive: bool
 
 
 class _Plan(NamedTuple):
     """One run: what comes and goes when, and how large it is."""
 
-    schedule: Schedule
+    schedule: AllocationSchedule
     sizes: NDArray[np.int64]
     """[storage]: bytes"""
 
     @classmethod
     def of(cls, trace: Trace) -> _Plan:
         sizes = np.array([storage.nbytes for storage in trace.storages], dtype=np.int64)
-        return cls(Schedule.of(trace), sizes)
+        return cls(AllocationSchedule.of(trace), sizes)
 
     def same_as(self, other: _Plan) -> bool:
         """Whether the same comes and goes, with the same sizes."""
@@ -320,7 +328,7 @@ class _Plan(NamedTuple):
         return _peak(self.schedule, -(-self.sizes // MIN_BLOCK) * MIN_BLOCK)
 
 
-def _peak(schedule: Schedule, sizes: NDArray[np.int64]) -> int:
+def _peak(schedule: AllocationSchedule, sizes: NDArray[np.int64]) -> int:
     """The most bytes alive while an operation runs."""
     change = np.zeros(len(schedule.moments) + 1, dtype=np.int64)
     change[0] = sizes[[*schedule.resident, *schedule.lasting]].sum()
@@ -335,7 +343,7 @@ def _peak(schedule: Schedule, sizes: NDArray[np.int64]) -> int:
 class _Lines(NamedTuple):
     """A run at any batch: the storages' bytes are constant + slope · batch."""
 
-    schedule: Schedule
+    schedule: AllocationSchedule
     constants: NDArray[np.int64]
     slopes: NDArray[np.int64]
 
@@ -356,7 +364,7 @@ class _Lines(NamedTuple):
 
 
 def scaling(trace_at: TraceAt, *, context_bytes: int = CONTEXT_BYTES) -> Scaling:
-    """What a run takes at any batch, from a function that traces it at one: memory, rungs, the largest batch that fits.
+    """What a run takes at any batch, from a function that traces it at one: memory and the largest batch that fits.
 
     >>> memory = scaling(lambda batch: costmodel.trace(network, (batch, 3, 224, 224), train=True))  # doctest: +SKIP
     >>> memory.fit(costmodel.device("h200")).batch  # doctest: +SKIP

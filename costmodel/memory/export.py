@@ -13,7 +13,7 @@ from typing import Any
 
 from costmodel.graph import Operation
 from costmodel.memory.runs import Replay
-from costmodel.memory.timeline import Memory
+from costmodel.memory.timeline import MemoryTimeline
 
 Event = dict[str, Any]
 
@@ -21,7 +21,7 @@ _PROCESS, _PHASES, _OPERATIONS = 1, 1, 2
 """The process and its rows."""
 
 
-def chrome_trace(memory: Memory, replay: Replay | None = None) -> Mapping[str, Any]:
+def chrome_trace(memory: MemoryTimeline, replay: Replay | None = None) -> Mapping[str, Any]:
     """A memory's timeline as a JSON document; with a replay, also what the allocator does.
 
     `json.dump` it into a file and open that in ui.perfetto.dev.
@@ -38,13 +38,13 @@ def chrome_trace(memory: Memory, replay: Replay | None = None) -> Mapping[str, A
     }
 
 
-def _names(memory: Memory) -> Iterator[Event]:
+def _names(memory: MemoryTimeline) -> Iterator[Event]:
     yield _event("M", "process_name", _PHASES, args={"name": f"memory of {memory.trace.model}"})
     yield _event("M", "thread_name", _PHASES, args={"name": "phase"})
     yield _event("M", "thread_name", _OPERATIONS, args={"name": "operation"})
 
 
-def _slices(memory: Memory) -> Iterator[Event]:
+def _slices(memory: MemoryTimeline) -> Iterator[Event]:
     """The phases, and the operations with their layers."""
     numbered = enumerate(memory.trace.operations)
     for phase, group in groupby(numbered, key=lambda item: item[1].phase):
@@ -63,7 +63,7 @@ def _about(operation: Operation, live: int) -> dict[str, Any]:
     return {"layer": operation.layer, "live_bytes": live, "outputs": shapes}
 
 
-def _counters(memory: Memory) -> Iterator[Event]:
+def _counters(memory: MemoryTimeline) -> Iterator[Event]:
     for index in range(len(memory.trace.operations)):
         yield _counter("live bytes by role", index, {role: live[index] for role, live in memory.timeline.items()})
 

@@ -34,7 +34,7 @@ class Moment(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Schedule:
+class AllocationSchedule:
     """The order in which a run asks for its storages and lets go of them, whatever their sizes."""
 
     resident: tuple[int, ...]
@@ -54,7 +54,7 @@ class Schedule:
     `zero_grad`, outputs and loss by their names' new meaning)."""
 
     @classmethod
-    def of(cls, trace: Trace) -> Schedule:
+    def of(cls, trace: Trace) -> AllocationSchedule:
         """The schedule of a trace."""
         births: list[list[int]] = [[] for _ in trace.operations]
         deaths: list[list[int]] = [[] for _ in trace.operations]
@@ -137,8 +137,8 @@ class Replay:
         """One row an operation: the bytes requested, allocated and reserved while it runs."""
         import pandas as pd
 
-        sums = {rung: getattr(self, f"{rung}_bytes") for rung in ("requested", "allocated", "reserved")}
-        return pd.DataFrame({f"{rung}_bytes": column for rung, column in sums.items()})
+        sums = {level: getattr(self, f"{level}_bytes") for level in ("requested", "allocated", "reserved")}
+        return pd.DataFrame({f"{level}_bytes": column for level, column in sums.items()})
 
     def __repr__(self) -> str:
         return f"<Replay: {self._summary}>"
@@ -167,10 +167,10 @@ def replay(trace: Trace, *, limit_bytes: int | None = None) -> Replay:
 
     `limit_bytes` is what the driver can give in all. Raises OutOfMemoryError if that is too little.
     """
-    return replay_schedule(Schedule.of(trace), [storage.nbytes for storage in trace.storages], limit_bytes)
+    return replay_schedule(AllocationSchedule.of(trace), [storage.nbytes for storage in trace.storages], limit_bytes)
 
 
-def replay_schedule(schedule: Schedule, sizes: Sequence[int], limit_bytes: int | None = None) -> Replay:
+def replay_schedule(schedule: AllocationSchedule, sizes: Sequence[int], limit_bytes: int | None = None) -> Replay:
     """The same for a schedule and the sizes of its storages in bytes."""
     allocator = Allocator(limit_bytes)
     held: dict[int, Block] = {}

@@ -18,7 +18,7 @@ from costmodel.devices import device as find_device
 from costmodel.errors import InputError, type_of
 from costmodel.graph import HOST, LOSS_LAYER, OPTIMIZER_LAYER, ROLES, Operation, Storage, Trace
 from costmodel.grouping import grouped
-from costmodel.memory.ladder import Rung, check_target, ladder, overheads, requested_only
+from costmodel.memory.levels import MemoryLevel, check_target, memory_levels, overheads, requested_only
 from costmodel.memory.runs import Replay, replay
 from costmodel.units import iec
 from costmodel.view import Column, Table, share
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from costmodel.devices import Device
 
 
-class Holder(NamedTuple):
+class PeakTensor(NamedTuple):
     """Bytes that one tensor holds at the peak."""
 
     name: str
@@ -44,7 +44,7 @@ class Holder(NamedTuple):
     dtype: str = ""
 
 
-class Saved(NamedTuple):
+class SavedStorage(NamedTuple):
     """A tensor that autograd saved in the forward for the backward."""
 
     name: str
@@ -57,7 +57,7 @@ class Saved(NamedTuple):
 
 
 @dataclass(frozen=True, repr=False)
-class Memory:
+class MemoryTimeline:
     """The live bytes of a trace."""
 
     trace: Trace
@@ -98,15 +98,15 @@ class Memory:
         """The peak's bytes by role."""
         return {role: live[self.peak_index] for role, live in self.timeline.items()}
 
-    def holders(self) -> tuple[Holder, ...]:
+    def peak_tensors(self) -> tuple[PeakTensor, ...]:
         """Who holds the bytes at the peak, largest first."""
         tensors = _first_tensors(self.trace)
         held = [
-            Holder(storage.name, storage.role, storage.nbytes, *tensors.get(index, ()))
+            PeakTensor(storage.name, storage.role, storage.nbytes, *tensors.get(index, ()))
             for index, storage in enumerate(self.trace.storages)
             if storage.nbytes and storage.role != HOST and _alive(storage, self.peak_index)
         ]
-        return tuple(sorted(held, key=lambda holder: -holder.nbytes))
+        return tuple(sorted(held, key=lambda tensor: -tensor.nbytes))
 
     def by(self, key: str, depth: int | None = None) -> dict[str, int]:
         """The peak's bytes by "layer", "block" or "role", the largest first.
@@ -116,12 +116,12 @@ class Memory:
         `depth`, the layer's path cut to that many components. Raises InputError for another key.
         """
         layers = {parameter.name: parameter.layer for parameter in self.trace.parameters}
-        names: Mapping[str, Callable[[Holder], str]] = {
-            "layer": lambda holder: _layer_of(holder, layers),
-            "role": lambda holder: holder.role,
+        names: Mapping[str, Callable[[PeakTensor], str]] = {
+            "layer": lambda tensor: _layer_of(tensor, layers),
+            "role": lambda tensor: tensor.role,
         }
-        groups = grouped(self.holders(), key, names, self.trace, depth)
-        sums = {name: sum(holder.nbytes for holder in held) for name, held in groups.items()}
+        groups = grouped(self.peak_tensors(), key, names, self.trace, depth)
+        sums = {name: sum(tensor.nbytes for tensor in held) for name, held in groups.items()}
         return dict(sorted(sums.items(), key=lambda item: -item[1]))
 
     @property
@@ -143,16 +143,16 @@ class Memory:
                 by_layer[saved.layers[0]] = by_layer.get(saved.layers[0], 0) + saved.nbytes
         return by_layer
 
-    def saved(self) -> tuple[Saved, ...]:
+    def saved(self) -> tuple[SavedStorage, ...]:
         """Every storage that autograd saves, parameters and buffers too, in the order in which they were made."""
-        return tuple(Saved(s.name, s.role, s.nbytes, s.saved_by) for s in self.trace.storages if s.saved_by)
+        return tuple(SavedStorage(s.name, s.role, s.nbytes, s.saved_by) for s in self.trace.storages if s.saved_by)
 
     @cached_property
     def replay(self) -> Replay:
         """The trace on PyTorch's caching allocator, as it runs on CUDA."""
         return replay(self.trace)
 
-    def ladder(self, device: Device | str | None = None) -> tuple[Rung, ...]:
+    def levels(self, device: Device | str | None = None) -> tuple[MemoryLevel, ...]:
         """The peak from what tensors ask for to what a process holds; on another target than CUDA only the former.
 
         Raises InputError for a device that does not run the trace's target.
@@ -161,7 +161,7 @@ class Memory:
             check_target(self.trace, find_device(device))
         if self.trace.target != "cuda":
             return requested_only(self.peak_bytes)
-        return ladder(self.replay, overheads(self.trace, device))
+        return memory_levels(self.replay, overheads(self.trace, device))
 
     def plot(self, ax: Axes | None = None, **options: Any) -> Axes:
         """The timeline as areas by role, with its peak: `costmodel.plot.memory`. Returns the axes."""
@@ -179,7 +179,7 @@ class Memory:
             return self._operations()
         names: tuple[str, ...] = ("tensor", "role", "shape", "dtype") if by == "tensor" else (by,)
         rows: list[tuple[Any, ...]] = (
-            [(held.name, held.role, held.shape or None, held.dtype, held.nbytes) for held in self.holders()]
+            [(held.name, held.role, held.shape or None, held.dtype, held.nbytes) for held in self.peak_tensors()]
             if by == "tensor"
             else list(self.by(by, depth).items())
         )
@@ -239,20 +239,20 @@ BYTES = "Bytes are those that tensors ask for, before an allocator rounds."
 """What the peak's bytes are, in one line."""
 
 
-def remember(trace: Trace) -> Memory:
+def memory_timeline(trace: Trace) -> MemoryTimeline:
     """The live bytes of a trace over its operations. Raises InputError for what is no trace."""
     if not isinstance(trace, Trace):
-        raise InputError(f"remember takes a trace, not {type_of(trace)}: cm.trace(network, shape) makes one.")
-    return Memory(trace)
+        raise InputError(f"memory_timeline takes a trace, not {type_of(trace)}: cm.trace(network, shape) makes one.")
+    return MemoryTimeline(trace)
 
 
-def _layer_of(holder: Holder, layers: Mapping[str, str]) -> str:
+def _layer_of(tensor: PeakTensor, layers: Mapping[str, str]) -> str:
     """The layer that a tensor belongs to, by the layers of the parameters."""
-    if holder.role == "input":
+    if tensor.role == "input":
         return "(input)"
-    if holder.role == "optimizer state":  # "exp_avg of features.0.weight"
-        return layers.get(holder.name.partition(" of ")[2], OPTIMIZER_LAYER)
-    return layers.get(holder.name, holder.name)
+    if tensor.role == "optimizer state":  # "exp_avg of features.0.weight"
+        return layers.get(tensor.name.partition(" of ")[2], OPTIMIZER_LAYER)
+    return layers.get(tensor.name, tensor.name)
 
 
 def _first_tensors(trace: Trace) -> dict[int, tuple[tuple[int, ...], str]]:

@@ -26,7 +26,7 @@ from costmodel.errors import InputError, nearest
 from costmodel.graph import FORWARD
 from costmodel.peers.subject import Subject, gradients_enabled, prepare
 
-__all__ = ["PEERS", "Answer", "Findings", "Peer", "Reading", "ask"]
+__all__ = ["PEERS", "Findings", "Peer", "PeerAnswer", "Reading", "ask"]
 
 
 class Reading(NamedTuple):
@@ -118,7 +118,7 @@ PEERS: Mapping[str, Peer] = {
 
 
 @dataclass(frozen=True)
-class Answer:
+class PeerAnswer:
     """A peer's findings, where they were made, and what it complained about."""
 
     peer: Peer
@@ -147,7 +147,7 @@ class Answer:
         return sum(reading.amount for reading in self.findings.readings if reading.phase == phase)
 
 
-def ask(name: str, module: nn.Module, inputs: Any, *, train: bool = False, run: bool = False) -> Answer:
+def ask(name: str, module: nn.Module, inputs: Any, *, train: bool = False, run: bool = False) -> PeerAnswer:
     """Ask a peer what `module` costs on `inputs` (as `trace` takes them).
 
     With `train` it is in training mode, and a backward pass follows. `run` is for networks whose control flow depends
@@ -158,9 +158,9 @@ def ask(name: str, module: nn.Module, inputs: Any, *, train: bool = False, run: 
         raise InputError(f"unknown peer {name!r}: use {', '.join(PEERS)}.{nearest(name, PEERS)}")
     peer = PEERS[name]
     try:
-        answer = Answer(peer, importlib.metadata.version(peer.package))
+        answer = PeerAnswer(peer, importlib.metadata.version(peer.package))
     except importlib.metadata.PackageNotFoundError:
-        return Answer(peer, "", problem=f"could not run: {peer.package} is not installed")
+        return PeerAnswer(peer, "", problem=f"could not run: {peer.package} is not installed")
     reasons = []
     for device in ("cpu",) if run else ("meta", "cpu"):
         with _quiet() as messages, gradients_enabled():

@@ -4,7 +4,7 @@ It sees every storage that an operator makes and is told when it dies, so its pe
 worst moment. It counts no allocator's rounding, and on fake tensors nothing is allocated. Of ours it takes the settings
 of a step and the copy of the module; what is alive when, it finds by itself.
 
-    tracked_peak(network, (8, 3, 224, 224), optimizer="adam") == remember(
+    tracked_peak(network, (8, 3, 224, 224), optimizer="adam") == memory_timeline(
         trace(network, (8, 3, 224, 224), train=True, target="cpu", optimizer="adam")
     ).peak_bytes
 

@@ -24,7 +24,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 _TIMES = {"array": ("#0072B2", "array"), "dram": ("#D55E00", "DRAM")}
 _ENERGIES = {
     "mac": ("#0072B2", "multiplying"),
-    "element": ("#56B4E9", "registers"),
+    "pe": ("#56B4E9", "registers"),
     "buffer": ("#E69F00", "buffer"),
     "dram": ("#D55E00", "DRAM"),
 }
@@ -48,13 +48,13 @@ def iso_throughput(
     if not balances:
         raise InputError("lines of equal frame rate need at least one balanced design.")
     ax = new_axes(7.2, 5.2, left=0.9, bottom=0.85, right=0.35, top=0.6) if ax is None else ax
-    rates = [each.elements * each.clock_hertz for each in balances]
+    rates = [each.pes * each.clock_hertz for each in balances]
     widths = [each.dram_bandwidth for each in balances]
     across = np.geomspace(min(rates) / 6, max(rates) * 6, 120)
     up = np.geomspace(min(widths) / 6, max(widths) * 6, 120)
     middle = balances[len(balances) // 2]
-    elements = across / base.clock_hertz
-    frames = 1 / frame_seconds(networks, base, elements[None, :], middle.buffer_bytes, up[:, None])
+    pes = across / base.clock_hertz
+    frames = 1 / frame_seconds(networks, base, pes[None, :], middle.buffer_bytes, up[:, None])
     levels = sorted({each.frames_per_second for each in balances})
     ax.set_xscale("log")
     ax.set_yscale("log")
@@ -64,7 +64,7 @@ def iso_throughput(
         ax.plot([rate], [width], "o", color=COLOURS[1], markerfacecolor="white", markersize=7, zorder=4)
         ax.annotate(
             f"{each.area_mm2:.3g} mm²: {si(each.frames_per_second)} frames/s\n"
-            f"{each.elements:,.0f} elements, {iec(each.buffer_bytes)}",
+            f"{each.pes:,.0f} elements, {iec(each.buffer_bytes)}",
             (rate, width), (9, -12), textcoords="offset points", ha="left", va="top", fontsize=7.5, linespacing=1.25,
             bbox=BACKING, zorder=5,
         )  # fmt: skip

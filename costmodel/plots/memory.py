@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from costmodel.devices import Device
-    from costmodel.memory import Memory
+    from costmodel.memory import MemoryTimeline
 
 _COLOURS: Mapping[str, str] = {
     "parameter": "#0072B2",
@@ -45,11 +45,13 @@ _TITLES: Mapping[str, str] = {
 
 
 @styled
-def memory(memory: Memory, ax: Axes | None = None, *, reserved: bool | None = None, title: str | None = None) -> Axes:
+def memory(
+    memory: MemoryTimeline, ax: Axes | None = None, *, reserved: bool | None = None, title: str | None = None
+) -> Axes:
     """Live bytes over a run's operations as areas by role, the phases, and the peak with who holds it.
 
     Args:
-        memory: what `costmodel.remember` gives.
+        memory: what `costmodel.memory_timeline` gives.
         ax: axes to draw on; in a figure of their own if None.
         reserved: whether to draw what the caching allocator reserves above it; on CUDA it is if None.
 
@@ -92,7 +94,7 @@ _HEADROOM = 1.6
 """The axes' height over the highest line: room for the note on the peak."""
 
 
-def _mark_phases(ax: Axes, memory: Memory) -> None:
+def _mark_phases(ax: Axes, memory: MemoryTimeline) -> None:
     """A line where a phase begins, and its name above."""
     phases = [(name, [index for index, _ in group]) for name, group in groupby(
         enumerate(memory.trace.operations), key=lambda item: item[1].phase
@@ -109,15 +111,15 @@ def _mark_phases(ax: Axes, memory: Memory) -> None:
         )  # fmt: skip
 
 
-def _mark_peak(ax: Axes, memory: Memory, top: int) -> None:
+def _mark_peak(ax: Axes, memory: MemoryTimeline, top: int) -> None:
     """The peak, its moment and its largest holders, in a note above everything that is drawn."""
     index, where = memory.peak_index, memory.peak_operation
-    holders = memory.holders()
-    rest = memory.peak_bytes - sum(held.nbytes for held in holders[:_NAMED])
+    peak_tensors = memory.peak_tensors()
+    rest = memory.peak_bytes - sum(held.nbytes for held in peak_tensors[:_NAMED])
     lines = [
         f"{iec(memory.peak_bytes)} at the peak, in {where.operator.removeprefix('aten.')} of {layer_name(where.layer)}",
-        *(f"{iec(held.nbytes)}  {held.role}{_of(held.name)}" for held in holders[:_NAMED]),
-        *([f"{iec(rest)}  {len(holders) - _NAMED} more"] if rest else []),
+        *(f"{iec(held.nbytes)}  {held.role}{_of(held.name)}" for held in peak_tensors[:_NAMED]),
+        *([f"{iec(rest)}  {len(peak_tensors) - _NAMED} more"] if rest else []),
     ]
     count = len(memory.trace.operations)
     ax.plot([index + 0.5], [memory.peak_bytes], marker="v", markersize=6, color=INK, clip_on=False, zorder=4)
@@ -138,7 +140,7 @@ def _of(name: str) -> str:
     return "" if name.startswith("(") else f": {layer_name(name)}"
 
 
-def _layer_ticks(ax: Axes, memory: Memory) -> None:
+def _layer_ticks(ax: Axes, memory: MemoryTimeline) -> None:
     """The layers that hold parameters, where each one's operations begin; those that there is room for."""
     operations = memory.trace.operations
     weighted = {parameter.layer for parameter in memory.trace.parameters}

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from costmodel.chip.fusion import Fusion
     from costmodel.chip.nests import Unlowered
     from costmodel.devices import Device
-    from costmodel.memory import Fit, Memory, Overhead, Rung
+    from costmodel.memory import Fit, MemoryLevel, MemoryTimeline, Overhead
     from costmodel.validation import Validation
 
 FLOPS = "FLOPs = 2 x MACs + vector FLOPs; bytes count each distinct tensor that an operation takes or makes once."
@@ -73,11 +73,11 @@ def estimate_notes(prediction: Prediction) -> list[str]:
         share = f"{calibration.confidence:.0%}".replace("%", " %")
         notes.append(f"Estimate: {interval(prediction.estimate)}; an interval holds {share} of the shapes held out.")
     if prediction.uncovered:
-        notes.append(f"No estimate, for want of a measured ceiling: {', '.join(prediction.uncovered)}.")
+        notes.append(f"No estimate, for want of a measured fitted rate: {', '.join(prediction.uncovered)}.")
     return notes
 
 
-def peak_notes(memory: Memory, rungs: Sequence[Rung] = ()) -> list[str]:
+def peak_notes(memory: MemoryTimeline, levels: Sequence[MemoryLevel] = ()) -> list[str]:
     """How high a peak is, when it is reached, what for, and what a process takes for it."""
     roles = ", ".join(f"{role} {iec(held)}" for role, held in memory.by_role.items() if held)
     notes = [
@@ -86,20 +86,20 @@ def peak_notes(memory: Memory, rungs: Sequence[Rung] = ()) -> list[str]:
     ]
     if memory.trace.train:
         notes.append(f"Autograd saves {iec(memory.saved_bytes)} in the forward for the backward.")
-    return [*notes, *rung_notes(rungs)]
+    return [*notes, *level_notes(levels)]
 
 
-def rung_notes(rungs: Sequence[Rung]) -> list[str]:
-    """What a process takes for the tensors' bytes, rung by rung, where an allocator was replayed."""
-    if len(rungs) < 2:
+def level_notes(levels: Sequence[MemoryLevel]) -> list[str]:
+    """What a process takes for the tensors' bytes, level by level, where an allocator was replayed."""
+    if len(levels) < 2:
         return []
-    steps = ", ".join(f"{rung.name} {iec(rung.nbytes)}{' (assumed)' if rung.assumed else ''}" for rung in rungs)
+    steps = ", ".join(f"{level.name} {iec(level.nbytes)}{' (assumed)' if level.assumed else ''}" for level in levels)
     return [f"From tensors to process: {steps}."]
 
 
-def room_note(device: Device, rungs: Sequence[Rung], fits: bool) -> str:
+def room_note(device: Device, levels: Sequence[MemoryLevel], fits: bool) -> str:
     """Whether a run fits a device."""
-    room, most = device.room_bytes or 0, rungs[-1].nbytes
+    room, most = device.available_bytes or 0, levels[-1].nbytes
     size, taken = iec(room), iec(most)
     if fits and most > room:
         return f"It fits the {device.title} ({size}) in less than these {taken}: {_RETRIES}."
@@ -112,7 +112,7 @@ def sweep_notes(sweep: pd.DataFrame, device: Device | None, beside: Sequence[Ove
     """What a sweep over batches was held against, where a device was named, and what was assumed."""
     notes = []
     if device is not None and "fits" in sweep:
-        room = device.room_bytes or 0
+        room = device.available_bytes or 0
         tight = bool((sweep["fits"] & (sweep["process_bytes"].fillna(0) > room)).any())
         more = f"; where its process would take more, {_RETRIES}" if tight else ""
         notes.append(f"Fits: whether the {device.title} ({iec(room)}) runs the batch{more}.")
@@ -144,20 +144,22 @@ def group_notes(costs: Costs, by: str = "layer", depth: int | None = None) -> li
 def fit_notes(fit: Fit, train: bool) -> list[str]:
     """The largest batch in words: what was compared with what, and how sure that is."""
     device, what = fit.device, "a training step" if train else "an inference"
-    size = iec(device.room_bytes or 0)
+    size = iec(device.available_bytes or 0)
     if not fit.batch:
-        held = fit.point.process_bytes if fit.rung == "process" else fit.point.requested_bytes
+        held = fit.point.process_bytes if fit.level == "process" else fit.point.requested_bytes
         return [f"nothing fits the {device.title}: {what} of one sample takes {iec(held or 0)}, and it has {size}."]
-    tried = f"Larger batches were {'all tried' if fit.proven else 'searched by bisection'} up to {fit.bound:,}, beyond"
+    tried = (
+        f"Larger batches were {'all tried' if fit.exhaustive else 'searched by bisection'} up to {fit.bound:,}, beyond"
+    )
     notes = [
         f"The {device.title} ({size}) runs {what} of up to {fit.batch:,} samples.",
         f"{tried} which the tensors alone would overfill the memory."
         if fit.batch < fit.bound
         else "The tensors of one more alone would overfill the memory.",
     ]
-    if fit.easy_batch < fit.batch:
-        notes.append(f"Beyond {fit.easy_batch:,} {_RETRIES}.")
-    if not fit.inverted:
+    if fit.batch_without_retries < fit.batch:
+        notes.append(f"Beyond {fit.batch_without_retries:,} {_RETRIES}.")
+    if not fit.extrapolated:
         notes.append("This network's operations depend on its batch, so batches were traced one by one.")
     return [*notes, *assumed_notes(fit.beside)]
 
@@ -203,9 +205,9 @@ def fusion_notes(fusions: Iterable[Fusion], curves: Curves) -> list[str]:
     """What a table of fused layers counts, and its sums beside those of layers that run one by one."""
     sums = [
         f"Behind {iec(each.buffer_bytes)}: {iec(each.dram_bytes)} in {plural(len(each.groups), 'group')} instead of "
-        f"{iec(each.alone_bytes + each.apart_bytes)}: contractions alone "
-        f"{iec(each.alone_bytes)}, activations and poolings apart {iec(each.apart_bytes)}; "
-        f"{si(each.extra_macs, 'MAC')} made again."
+        f"{iec(each.layer_by_layer_bytes + each.pooling_bytes)}: contractions alone "
+        f"{iec(each.layer_by_layer_bytes)}, activations and poolings apart {iec(each.pooling_bytes)}; "
+        f"{si(each.recomputed_macs, 'MAC')} recomputed."
         for each in fusions
     ]
     return [f"{FUSED[0].upper()}{FUSED[1:]}; {_words(curves)}.", *sums]

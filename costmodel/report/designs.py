@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from costmodel.chip.balance import balance, elasticities, ridge_and_mix, worth
+from costmodel.chip.balance import balance, elasticities, marginals, ridge_and_mix
 from costmodel.chip.dram import traffic_curves
 from costmodel.chip.evaluation import for_share
 from costmodel.chip.explore import MIX, OBJECTIVES, Exploration, Objective
@@ -83,7 +83,7 @@ def answers(
             buffer, moved = traffic_curves(networks[name], widths=design.widths).knee()
             answer["knee"] = {"buffer_bytes": buffer, "dram_bytes": moved}
         if design.technology:
-            answer["worth_frames_per_second"] = worth(own, design, shares)._asdict()
+            answer["marginal_frames_per_second"] = marginals(own, design, shares)._asdict()
             answer["balanced"] = _balanced(own, design, float(best["area_mm2"]), shares)
         if every_front:
             answer["front"] = records(front_table(found, name, objective=objective))
@@ -103,19 +103,19 @@ def notes(answer: Answer, objective: Objective = SPEED) -> list[str]:
         names = ", ".join(column(name).title for name in answer["at_an_end"])
         lines.append(f"At an end of what was tried, beyond which there may be better ones: its {names}.")
     lines.append(
-        f"There, 1 % more elements saves {0 - change['elements']:.2f} % of the time, 1 % more bandwidth "
+        f"There, 1 % more elements saves {0 - change['pes']:.2f} % of the time, 1 % more bandwidth "
         f"{0 - change['bandwidth']:.2f} %, 1 % more buffer {0 - change['sram']:.2f} %."
     )
-    if "worth_frames_per_second" in answer:
-        gain, even = answer["worth_frames_per_second"], answer["balanced"]
-        parts = f"{gain['elements_mm2']:.3g} frames/s as elements, {gain['sram_mm2']:.3g} as buffer"
+    if "marginal_frames_per_second" in answer:
+        gain, even = answer["marginal_frames_per_second"], answer["balanced"]
+        parts = f"{gain['pes_mm2']:.3g} frames/s as elements, {gain['sram_mm2']:.3g} as buffer"
         if answer["bandwidth_takes_area"]:
             parts += f", {gain['interface_mm2']:.3g} as memory interface"
         lines.append(f"A further mm² brings {parts}; a further GB/s {gain['bandwidth']:.3g}.")
         if not answer["bandwidth_takes_area"]:
             lines.append("Bandwidth takes no area here: this chip is described without its memory's interface.")
         lines.append(
-            f"An array that wastes nothing would divide that area into {even['elements']:,.0f} elements, "
+            f"An array that wastes nothing would divide that area into {even['pes']:,.0f} elements, "
             f"{iec(even['buffer_bytes'])} and {si(even['dram_bandwidth'], 'B/s')}: "
             f"{si(even['frames_per_second'])} frames a second."
         )
@@ -152,4 +152,6 @@ def _balanced(
     networks: Nests | Mapping[str, Nests], design: Accelerator, area_mm2: float, weights: Mapping[str, float] | None
 ) -> Answer:
     found = balance(networks, variant(design, design.operand, "ideal"), area_mm2, weights)
-    return {name: value for name, value in vars(found).items() if name != "worth"} | {"worth": found.worth._asdict()}
+    return {name: value for name, value in vars(found).items() if name != "marginals"} | {
+        "marginals": found.marginals._asdict()
+    }

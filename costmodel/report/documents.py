@@ -22,12 +22,12 @@ from costmodel.report.tables import (
     fits_table,
     fusion_table,
     groups_table,
-    held_table,
     layers_table,
+    memory_what_ifs_table,
     networks_table,
+    peak_table,
     prediction_table,
     records,
-    savings_table,
     shares_table,
     traffic_table,
     validation_table,
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from costmodel.chip.whatif import WhatIfs
     from costmodel.devices import Device, Fact
     from costmodel.hardware.suite import Outcome
-    from costmodel.memory import Fit, Memory, Overhead, Rung, Savings
+    from costmodel.memory import Fit, MemoryLevel, MemoryTimeline, MemoryWhatIfs, Overhead
     from costmodel.networks import NetworkInfo
     from costmodel.validation import Validation
     from costmodel.validation.measurement import Comparison
@@ -64,7 +64,7 @@ def to_text(document: Mapping[str, Any]) -> str:
     return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def analysis(costs: Costs, memory: Memory, by: str = "layer", depth: int | None = None) -> Document:
+def analysis(costs: Costs, memory: MemoryTimeline, by: str = "layer", depth: int | None = None) -> Document:
     """`costmodel/analysis/1`: totals, layers, and what has no rule; also the sums `by` something else."""
     layers = [{"name": row.pop("layer")} | row for row in records(layers_table(costs))]
     document = _head("analysis", costs.trace) | {
@@ -104,28 +104,28 @@ def prediction(
 
 
 def memory(
-    memory: Memory,
-    rungs: Iterable[Rung] = (),
+    memory: MemoryTimeline,
+    levels: Iterable[MemoryLevel] = (),
     beside: Iterable[Overhead] = (),
     *,
     by: str = "tensor",
     depth: int | None = None,
     sweep: pd.DataFrame | None = None,
     fit: Fit | None = None,
-    savings: Savings | None = None,
+    what_ifs: MemoryWhatIfs | None = None,
 ) -> Document:
     """`costmodel/memory/1`: the peak of live tensors, when it is reached, who holds it, what a process takes for it.
 
     What else was asked for stands beside it: the peak `by` layer, block or role, other batches, the largest that fits
-    a device, what levers save.
+    a device, what what-ifs save.
     """
     where = memory.peak_operation
     document = _head("memory", memory.trace) | {
         "peak_bytes": memory.peak_bytes,
         "saved_bytes": memory.saved_bytes,
-        "rungs": [
-            {"name": rung.name, "bytes": rung.nbytes, "added_bytes": rung.added_bytes, "assumed": rung.assumed}
-            for rung in rungs
+        "levels": [
+            {"name": level.name, "bytes": level.nbytes, "added_bytes": level.added_bytes, "assumed": level.assumed}
+            for level in levels
         ],
         "assumptions": [
             {"what": overhead.what, "bytes": overhead.nbytes, "source": overhead.source} for overhead in beside
@@ -134,23 +134,23 @@ def memory(
         "by_role": dict(memory.by_role),
         "holders": [
             {"name": h.name, "role": h.role, "bytes": h.nbytes, "shape": list(h.shape), "dtype": h.dtype}
-            for h in memory.holders()
+            for h in memory.peak_tensors()
         ],
     }
     if by != "tensor":
-        document["groups"] = {"by": by, "rows": records(held_table(memory, by, depth))}
+        document["groups"] = {"by": by, "rows": records(peak_table(memory, by, depth))}
     if sweep is not None:
         document["sweep"] = records(sweep)
     if fit is not None:
         row = next(iter(records(fits_table([fit]))))
         document["fit"] = row | {
-            "rung": fit.rung,
+            "level": fit.level,
             "limit_bytes": fit.limit_bytes,
-            "proven": fit.proven,
-            "inverted": fit.inverted,
+            "exhaustive": fit.exhaustive,
+            "extrapolated": fit.extrapolated,
         }
-    if savings is not None:
-        document["levers"] = records(savings_table(savings))
+    if what_ifs is not None:
+        document["what_ifs"] = records(memory_what_ifs_table(what_ifs))
     return document
 
 
@@ -162,7 +162,9 @@ def roofline(predictions: Sequence[Prediction], figure: PathLike[str] | None = N
     }
 
 
-def comparison(costs: Sequence[Costs], memories: Sequence[Memory], predictions: Sequence[Prediction] = ()) -> Document:
+def comparison(
+    costs: Sequence[Costs], memories: Sequence[MemoryTimeline], predictions: Sequence[Prediction] = ()
+) -> Document:
     """`costmodel/comparison/1`: two networks' totals, and quantity by quantity the second against the first."""
     a, b = (
         _run(each.trace)
@@ -205,9 +207,9 @@ def fusion(fusions: Sequence[Fusion], curves: Curves, trace: Trace) -> Document:
         "dram_bytes",
         "bound_bytes",
         "compulsory_bytes",
-        "alone_bytes",
-        "apart_bytes",
-        "extra_macs",
+        "layer_by_layer_bytes",
+        "pooling_bytes",
+        "recomputed_macs",
     )
     rows = records(fusion_table(fusions))
     layers = [list(group.layers) for each in fusions for group in each.groups]

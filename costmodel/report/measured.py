@@ -127,7 +127,7 @@ def comparison_table(comparison: Comparison) -> pd.DataFrame:
             "phase": row.phase,
             "kind": row.kind,
             "bound_seconds": row.bound_seconds,
-            "roof_seconds": row.roof_seconds,
+            "executed_bound_seconds": row.executed_bound_seconds,
             "estimate_seconds": row.predicted_seconds if estimated else None,
             "low_seconds": row.low_seconds,
             "high_seconds": row.high_seconds,

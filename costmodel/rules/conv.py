@@ -24,7 +24,7 @@ def convolution(op: Operation) -> Work:
     pixels = op.inputs["input"] if op.attributes.get("transposed", False) else output
     return Work(
         macs=_macs(pixels, op.inputs["weight"]),
-        vector_flops=output.elements if "bias" in op.inputs else 0,
+        vector_flops=output.numel if "bias" in op.inputs else 0,
     )
 
 
@@ -40,7 +40,7 @@ def convolution_backward(op: Operation) -> Work:
     for_input, for_weight, for_bias = op.attributes["output_mask"]
     return Work(
         macs=(for_input + for_weight) * _macs(pixels, weight),
-        vector_flops=gradient.elements if for_bias else 0,
+        vector_flops=gradient.numel if for_bias else 0,
     )
 
 
@@ -49,11 +49,11 @@ def convolution_of_time(op: Operation) -> Work:
     """A convolution over the first dimension: (time, batch, channels) with a weight (window, channels in, out)."""
     window, channels, _ = op.inputs["weight"].shape
     output = op.outputs[0]
-    return Work(macs=output.elements * window * channels, vector_flops=output.elements)
+    return Work(macs=output.numel * window * channels, vector_flops=output.numel)
 
 
 def _macs(pixels: TensorSpec, weight: TensorSpec) -> int:
     """Batch x pixels x weight elements; a tensor without a batch has one dimension fewer than the weight."""
     spatial = len(weight.shape) - 2
     batch = math.prod(pixels.shape[: len(pixels.shape) - spatial - 1])
-    return batch * math.prod(pixels.shape[len(pixels.shape) - spatial :]) * weight.elements
+    return batch * math.prod(pixels.shape[len(pixels.shape) - spatial :]) * weight.numel

@@ -44,21 +44,21 @@ def lu(op: Operation) -> Work:
 def solve(op: Operation) -> Work:
     """An LU decomposition, and two triangular systems a right-hand side."""
     batch, _, n = _matrices(op.inputs["A"])
-    return Work(vector_flops=batch * _lu(n, n) + 2 * n * op.outputs[0].elements)
+    return Work(vector_flops=batch * _lu(n, n) + 2 * n * op.outputs[0].numel)
 
 
 @rule("aten.linalg_lu_solve", "aten.cholesky_solve", kind="other", complex_flops=_COMPLEX)
 def solve_factored(op: Operation) -> Work:
     """Two triangular systems a right-hand side."""
     n = op.outputs[0].shape[-2] if op.attributes.get("left", True) else op.outputs[0].shape[-1]
-    return Work(vector_flops=2 * n * op.outputs[0].elements)
+    return Work(vector_flops=2 * n * op.outputs[0].numel)
 
 
 @rule("aten.linalg_solve_triangular", "aten.triangular_solve", kind="other", complex_flops=_COMPLEX)
 def solve_triangular(op: Operation) -> Work:
     """One triangular system a right-hand side."""
     n = op.outputs[0].shape[-2] if op.attributes.get("left", True) else op.outputs[0].shape[-1]
-    return Work(vector_flops=n * op.outputs[0].elements)
+    return Work(vector_flops=n * op.outputs[0].numel)
 
 
 @rule("aten.linalg_inv_ex", kind="other", complex_flops=_COMPLEX)

@@ -16,7 +16,7 @@ from costmodel.rules import Work, rule
 def product(op: Operation) -> Work:
     """Output elements times the summed dimension, the last of the first factor."""
     first = next(iter(op.inputs.values()))
-    return Work(macs=op.outputs[0].elements * first.shape[-1])
+    return Work(macs=op.outputs[0].numel * first.shape[-1])
 
 
 @rule(
@@ -29,14 +29,14 @@ def product_and_sum(op: Operation) -> Work:
     first = next(op.inputs[name] for name in ("mat1", "batch1", "mat") if name in op.inputs)
     output = op.outputs[0]
     summed = first.shape[-1] * (first.shape[0] if op.operator.startswith("aten.addbmm") else 1)
-    return Work(macs=output.elements * summed, vector_flops=output.elements)
+    return Work(macs=output.numel * summed, vector_flops=output.numel)
 
 
 @rule("aten._weight_int8pack_mm", kind="linear")
 def product_and_scale(op: Operation) -> Work:
     """A product whose columns each have a scale: one multiplication an output."""
     output = op.outputs[0]
-    return Work(macs=output.elements * op.inputs["self"].shape[-1], vector_flops=output.elements)
+    return Work(macs=output.numel * op.inputs["self"].shape[-1], vector_flops=output.numel)
 
 
 @rule("aten._grouped_mm", "aten._scaled_grouped_mm", kind="linear")

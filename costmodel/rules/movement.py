@@ -62,14 +62,14 @@ def embedding(op: Operation) -> Work:
 @rule("aten.embedding_dense_backward", kind="reshape")
 def embedding_backward(op: Operation) -> Work:
     """Adds each gradient to its row of a table of zeros."""
-    return Work(vector_flops=op.inputs["grad_output"].elements)
+    return Work(vector_flops=op.inputs["grad_output"].numel)
 
 
 @rule("aten._embedding_bag", "aten._embedding_bag_forward_only", kind="reshape")
 def embedding_bag(op: Operation) -> Work:
     """Reads the rows that the places name, and adds those of a bag."""
     table, places = op.inputs["weight"], op.inputs["indices"]
-    rows = places.elements * math.prod(table.shape[1:])
+    rows = places.numel * math.prod(table.shape[1:])
     named = sum(tensor.nbytes for name, tensor in op.inputs.items() if name != "weight")
     return Work(vector_flops=rows, read_bytes=named + rows * table.itemsize)
 
@@ -78,14 +78,14 @@ def embedding_bag(op: Operation) -> Work:
 def embedding_bag_backward(op: Operation) -> Work:
     """Adds the gradient of its bag to each row."""
     gradient = op.inputs["grad"]
-    return Work(vector_flops=op.inputs["indices"].elements * math.prod(gradient.shape[1:]))
+    return Work(vector_flops=op.inputs["indices"].numel * math.prod(gradient.shape[1:]))
 
 
 @rule("aten._embedding_bag_per_sample_weights_backward", kind="reshape")
 def embedding_bag_weights_backward(op: Operation) -> Work:
     """A product of each named row with the gradient of its bag: a multiplication and an addition a number."""
     table = op.inputs["weight"]
-    rows = op.inputs["indices"].elements * math.prod(table.shape[1:])
+    rows = op.inputs["indices"].numel * math.prod(table.shape[1:])
     named = sum(tensor.nbytes for name, tensor in op.inputs.items() if name != "weight")
     return Work(vector_flops=2 * rows, read_bytes=named + rows * table.itemsize)
 
@@ -100,7 +100,7 @@ def scatter(op: Operation) -> Work:
     destination = op.inputs["self"] if "self" in op.inputs else next(iter(op.inputs.values()))
     given = [tensor for name, tensor in op.inputs.items() if tensor is not destination]
     values = [op.inputs[name] for name in ("values", "value", "src", "source", "tensor") if name in op.inputs]
-    touched = values[0].elements if values else max((tensor.elements for tensor in given), default=0)
+    touched = values[0].numel if values else max((tensor.numel for tensor in given), default=0)
     adds = "add" in op.operator or "reduce" in op.attributes or bool(op.attributes.get("accumulate", False))
     read = sum(tensor.nbytes for tensor in given) + adds * touched * destination.itemsize
     if op.operator.endswith("_"):
@@ -118,7 +118,7 @@ def put_back(op: Operation) -> Work:
     overlapping = ("unfold" in op.operator) or ("col2im" in op.operator) or ("pad" in op.operator)
     given = next(iter(op.inputs.values()))
     read = sum(tensor.nbytes for name, tensor in op.inputs.items() if not (name == "self" and "pad" in op.operator))
-    return Work(vector_flops=given.elements if overlapping else 0, read_bytes=read)
+    return Work(vector_flops=given.numel if overlapping else 0, read_bytes=read)
 
 
 @rule("aten.empty", "aten.empty_like", "aten.empty_strided", "aten.new_empty", "aten.new_empty_strided",
@@ -154,8 +154,8 @@ def sort(op: Operation) -> Work:
     """n log2 n comparisons along the sorted dimension of n: what sorting by comparison takes, and no kernel's count."""
     x = op.inputs["self"]
     dim = op.attributes.get("dim", -1)
-    n = x.shape[dim] if x.shape and isinstance(dim, int) else x.elements
-    return Work(vector_flops=x.elements * max(1, (n - 1).bit_length()) if n > 1 else 0)
+    n = x.shape[dim] if x.shape and isinstance(dim, int) else x.numel
+    return Work(vector_flops=x.numel * max(1, (n - 1).bit_length()) if n > 1 else 0)
 
 
 @rule("aten._assert_async", "aten._functional_assert_async", kind="other")
@@ -170,9 +170,7 @@ def compare(op: Operation) -> Work:
     """A comparison an element (a search takes log2 n of them)."""
     x = next((op.inputs[name] for name in ("input", "elements", "self") if name in op.inputs), op.outputs[0])
     sequence = next((op.inputs[name] for name in _SEQUENCES if name in op.inputs), None)
-    return Work(
-        vector_flops=x.elements * (max(1, sequence.shape[-1].bit_length()) if sequence and sequence.shape else 1)
-    )
+    return Work(vector_flops=x.numel * (max(1, sequence.shape[-1].bit_length()) if sequence and sequence.shape else 1))
 
 
 _SEQUENCES = ("sorted_sequence", "boundaries", "test_elements")

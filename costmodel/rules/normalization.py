@@ -39,11 +39,11 @@ def batch_norm(op: Operation) -> Work:
     x = op.inputs["input"]
     channels = x.shape[1]
     training = bool(op.attributes.get("training", op.operator in ("aten._batch_norm_with_update",)))
-    flops = x.elements * (_NORMALISE + _affine(op)) + _ONCE * channels
+    flops = x.numel * (_NORMALISE + _affine(op)) + _ONCE * channels
     written = sum(tensor.nbytes for tensor in op.outputs)
     if training:
         running = [op.inputs[name] for name in ("running_mean", "running_var") if name in op.inputs]
-        flops += _STATISTICS * x.elements + _RUNNING * channels * len(running)
+        flops += _STATISTICS * x.numel + _RUNNING * channels * len(running)
         written += sum(tensor.nbytes for tensor in running)
     return Work(vector_flops=flops, write_bytes=written)
 
@@ -52,23 +52,23 @@ def batch_norm(op: Operation) -> Work:
 def batch_norm_backward(op: Operation) -> Work:
     """Two reductions (4 FLOPs an element with n recomputed: 2 + sum + multiply-sum), then dx (4)."""
     x = op.inputs["input"]
-    return Work(vector_flops=_backward_flops(x.elements, op))
+    return Work(vector_flops=_backward_flops(x.numel, op))
 
 
 @rule("aten.native_layer_norm", "aten._fused_rms_norm", "aten.rms_norm", kind="norm")
 def layer_norm(op: Operation) -> Work:
     """Statistics of each row; RMS norm has no mean, so it squares and adds (2) and multiplies once."""
     x = op.inputs["input"]
-    rows = x.elements // math.prod(op.attributes["normalized_shape"])
+    rows = x.numel // math.prod(op.attributes["normalized_shape"])
     if "rms" in op.operator:
-        return Work(vector_flops=x.elements * (3 + _affine(op)) + _ONCE * rows)
-    return Work(vector_flops=x.elements * (_STATISTICS + _NORMALISE + _affine(op)) + _ONCE * rows)
+        return Work(vector_flops=x.numel * (3 + _affine(op)) + _ONCE * rows)
+    return Work(vector_flops=x.numel * (_STATISTICS + _NORMALISE + _affine(op)) + _ONCE * rows)
 
 
 @rule("aten.native_layer_norm_backward", "aten._fused_rms_norm_backward", kind="norm")
 def layer_norm_backward(op: Operation) -> Work:
     """As for batch norm, by row."""
-    return Work(vector_flops=_backward_flops(op.inputs["input"].elements, op))
+    return Work(vector_flops=_backward_flops(op.inputs["input"].numel, op))
 
 
 @rule("aten.native_group_norm", kind="norm")
@@ -76,38 +76,38 @@ def group_norm(op: Operation) -> Work:
     """Statistics of each of the groups of each sample."""
     x = op.inputs["input"]
     statistics = op.attributes["N"] * op.attributes["group"]
-    return Work(vector_flops=x.elements * (_STATISTICS + _NORMALISE + _affine(op)) + _ONCE * statistics)
+    return Work(vector_flops=x.numel * (_STATISTICS + _NORMALISE + _affine(op)) + _ONCE * statistics)
 
 
 @rule("aten.native_group_norm_backward", kind="norm")
 def group_norm_backward(op: Operation) -> Work:
     """As for batch norm, by group."""
-    return Work(vector_flops=_backward_flops(op.inputs["input"].elements, op))
+    return Work(vector_flops=_backward_flops(op.inputs["input"].numel, op))
 
 
 @rule("aten._weight_norm_interface", kind="norm")
 def weight_norm(op: Operation) -> Work:
     """w = g v / |v|: square and add for the norm, then two multiplications."""
-    return Work(vector_flops=4 * op.inputs["v"].elements + 2 * op.inputs["g"].elements)
+    return Work(vector_flops=4 * op.inputs["v"].numel + 2 * op.inputs["g"].numel)
 
 
 @rule("aten._weight_norm_interface_backward", kind="norm")
 def weight_norm_backward(op: Operation) -> Work:
     """dg = sum(dw v) / |v|, dv = g / |v| (dw - v dg / |v|): multiply-add, then subtract and two multiplications."""
-    return Work(vector_flops=5 * op.inputs["saved_v"].elements + 3 * op.inputs["saved_g"].elements)
+    return Work(vector_flops=5 * op.inputs["saved_v"].numel + 3 * op.inputs["saved_g"].numel)
 
 
 @rule("aten.renorm", kind="norm")
 def renorm(op: Operation) -> Work:
     """Square and add for the norm of each slice, then a multiplication."""
-    return Work(vector_flops=3 * op.inputs["self"].elements)
+    return Work(vector_flops=3 * op.inputs["self"].numel)
 
 
 @rule("aten.embedding_renorm_", kind="norm")
 def embedding_renorm(op: Operation) -> Work:
     """The same for the rows that the places name, which it reads and writes in place."""
     table, places = op.inputs["self"], op.inputs["indices"]
-    rows = places.elements * math.prod(table.shape[1:])
+    rows = places.numel * math.prod(table.shape[1:])
     moved = rows * table.itemsize
     return Work(vector_flops=3 * rows, read_bytes=places.nbytes + moved, write_bytes=moved)
 

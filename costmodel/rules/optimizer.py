@@ -69,7 +69,7 @@ def fused_adagrad(op: Operation) -> Work:
 
 
 def _elements(op: Operation, name: str) -> int:
-    return sum(tensor.elements for key, tensor in op.inputs.items() if key.startswith(f"{name}."))
+    return sum(tensor.numel for key, tensor in op.inputs.items() if key.startswith(f"{name}."))
 
 
 def _bytes(op: Operation, *names: str) -> int:

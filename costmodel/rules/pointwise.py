@@ -138,14 +138,14 @@ def _names(table: Mapping[str, int]) -> list[str]:
 
 def _per_output(table: Mapping[str, int]) -> Callable[[Operation], Work]:
     def work(op: Operation) -> Work:
-        return Work(vector_flops=_flops(op, table) * sum(o.elements for o in op.outputs[:1]))
+        return Work(vector_flops=_flops(op, table) * sum(o.numel for o in op.outputs[:1]))
 
     return work
 
 
 def _per_input(table: Mapping[str, int]) -> Callable[[Operation], Work]:
     def work(op: Operation) -> Work:
-        return Work(vector_flops=_flops(op, table) * next(iter(op.inputs.values())).elements)
+        return Work(vector_flops=_flops(op, table) * next(iter(op.inputs.values())).numel)
 
     return work
 
@@ -177,15 +177,15 @@ def nll_loss(op: Operation) -> Work:
     """Picks one score for each target, negates and adds it: it reads no other score."""
     target, scores = op.inputs["target"], op.inputs["self"]
     weight = op.inputs["weight"].nbytes if "weight" in op.inputs else 0
-    picked = target.elements * scores.itemsize
-    return Work(vector_flops=2 * target.elements, read_bytes=target.nbytes + picked + weight)
+    picked = target.numel * scores.itemsize
+    return Work(vector_flops=2 * target.numel, read_bytes=target.nbytes + picked + weight)
 
 
 @rule("aten.nll_loss_backward", "aten.nll_loss2d_backward", kind="loss")
 def nll_loss_backward(op: Operation) -> Work:
     """Zeros, with -1 / N at each target's place: the scores are named for their shape alone."""
     named = [tensor for name, tensor in op.inputs.items() if name != "self"]
-    return Work(vector_flops=op.inputs["target"].elements, read_bytes=sum(tensor.nbytes for tensor in named))
+    return Work(vector_flops=op.inputs["target"].numel, read_bytes=sum(tensor.nbytes for tensor in named))
 
 
 @rule("aten._ctc_loss", "aten._ctc_loss_backward", kind="loss")
@@ -193,26 +193,26 @@ def ctc_loss(op: Operation) -> Work:
     """The recursion over time and 2 S + 1 states: three log-sum-exps (4 FLOPs) a state (Graves et al., ICML 2006)."""
     scores, targets = op.inputs["log_probs"], op.inputs["targets"]
     batch = scores.shape[1] if len(scores.shape) == 3 else 1
-    states = 2 * targets.elements // max(1, batch) + 1
+    states = 2 * targets.numel // max(1, batch) + 1
     return Work(vector_flops=12 * scores.shape[0] * batch * states)
 
 
 @rule("aten.native_dropout", kind="dropout")
 def dropout(op: Operation) -> Work:
     """A comparison of a random number with p, and two multiplications: by the mask and by 1 / (1 - p)."""
-    return Work(vector_flops=3 * op.outputs[0].elements)
+    return Work(vector_flops=3 * op.outputs[0].numel)
 
 
 @rule("aten.native_dropout_backward", kind="dropout")
 def dropout_backward(op: Operation) -> Work:
     """By the mask and by 1 / (1 - p)."""
-    return Work(vector_flops=2 * op.outputs[0].elements)
+    return Work(vector_flops=2 * op.outputs[0].numel)
 
 
 @rule("aten._thnn_fused_lstm_cell", kind="activation")
 def lstm_cell(op: Operation) -> Work:
     """Four gates (a sum of two products and two biases, then sigmoid or tanh), and c = f c + i g, h = o tanh(c)."""
-    cells, gates = op.inputs["cx"].elements, op.inputs["input_gates"].elements
+    cells, gates = op.inputs["cx"].numel, op.inputs["input_gates"].numel
     sums = 1 + ("input_bias" in op.inputs) + ("hidden_bias" in op.inputs)
     return Work(vector_flops=gates * sums + cells * (3 * 4 + 1) + cells * (3 + 2))
 
@@ -220,7 +220,7 @@ def lstm_cell(op: Operation) -> Work:
 @rule("aten._thnn_fused_gru_cell", kind="activation")
 def gru_cell(op: Operation) -> Work:
     """Two sigmoid gates and a tanh one, and h = (1 - z) n + z h."""
-    cells, gates = op.inputs["hx"].elements, op.inputs["input_gates"].elements
+    cells, gates = op.inputs["hx"].numel, op.inputs["input_gates"].numel
     sums = 1 + ("input_bias" in op.inputs) + ("hidden_bias" in op.inputs)
     return Work(vector_flops=gates * sums + cells * (2 * 4 + 2) + cells * 4)
 
@@ -228,20 +228,20 @@ def gru_cell(op: Operation) -> Work:
 @rule("aten.cross", "aten.linalg_cross", kind="elementwise")
 def cross(op: Operation) -> Work:
     """Two multiplications and a subtraction an element."""
-    return Work(vector_flops=3 * op.outputs[0].elements)
+    return Work(vector_flops=3 * op.outputs[0].numel)
 
 
 @rule("aten._cdist_forward", "aten._euclidean_dist", kind="elementwise")
 def pairwise_distance(op: Operation) -> Work:
     """Subtract, square and add along each pair's features, and a root."""
     output = op.outputs[0]
-    return Work(vector_flops=output.elements * (3 * op.inputs["x1"].shape[-1] + 1))
+    return Work(vector_flops=output.numel * (3 * op.inputs["x1"].shape[-1] + 1))
 
 
 @rule("aten._pdist_forward", kind="elementwise")
 def pairwise_distance_of_rows(op: Operation) -> Work:
     """The same between all pairs of rows, each once."""
-    return Work(vector_flops=op.outputs[0].elements * (3 * op.inputs["self"].shape[-1] + 1))
+    return Work(vector_flops=op.outputs[0].numel * (3 * op.inputs["self"].shape[-1] + 1))
 
 
 @rule("aten.dist", kind="elementwise")
@@ -263,6 +263,6 @@ def fft(op: Operation) -> Work:
     """5 N log2 N FLOPs a complex transform of N points, half of it for a real one (fftw.org/speed)."""
     x = op.inputs["self"]
     points = max(x.shape[dim] for dim in op.attributes["dim"]) if x.shape else 1
-    whole = max(x.elements, op.outputs[0].elements)
+    whole = max(x.numel, op.outputs[0].numel)
     flops = 5 * whole * max(1, (points - 1).bit_length()) * len(op.attributes["dim"])
     return Work(vector_flops=flops if "c2c" in op.operator else flops // 2)

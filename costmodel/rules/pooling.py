@@ -18,20 +18,20 @@ from costmodel.rules import Work, rule
 )  # fmt: skip
 def max_pool(op: Operation) -> Work:
     """One comparison fewer than the window has values, an output."""
-    return Work(vector_flops=op.outputs[0].elements * (_window(op) - 1))
+    return Work(vector_flops=op.outputs[0].numel * (_window(op) - 1))
 
 
 @rule("aten.avg_pool2d", "aten.avg_pool3d", "aten.avg_pool1d", kind="pool")
 def average_pool(op: Operation) -> Work:
     """Additions over the window and a division, an output."""
-    return Work(vector_flops=op.outputs[0].elements * _window(op))
+    return Work(vector_flops=op.outputs[0].numel * _window(op))
 
 
 @rule("aten.avg_pool2d_backward", "aten.avg_pool3d_backward", kind="pool")
 def average_pool_backward(op: Operation) -> Work:
     """A division an output, and an addition for each value of its window. The input is named for its shape alone."""
     gradient = op.inputs["grad_output"]
-    return Work(vector_flops=gradient.elements * (_window(op) + 1), read_bytes=gradient.nbytes)
+    return Work(vector_flops=gradient.numel * (_window(op) + 1), read_bytes=gradient.nbytes)
 
 
 @rule("aten._adaptive_avg_pool2d", "aten._adaptive_avg_pool3d", "aten.adaptive_avg_pool1d", kind="pool")
@@ -44,14 +44,14 @@ def adaptive_average_pool(op: Operation) -> Work:
 def adaptive_average_pool_backward(op: Operation) -> Work:
     """A division an output, and an addition for each value of its window. The input is named for its shape alone."""
     gradient = op.inputs["grad_output"]
-    return Work(vector_flops=_adaptive(op.outputs[0], gradient) + gradient.elements, read_bytes=gradient.nbytes)
+    return Work(vector_flops=_adaptive(op.outputs[0], gradient) + gradient.numel, read_bytes=gradient.nbytes)
 
 
 @rule("aten.adaptive_max_pool2d", "aten.adaptive_max_pool3d", "aten.adaptive_max_pool1d", kind="pool")
 def adaptive_max_pool(op: Operation) -> Work:
     """One comparison fewer than the window has values, an output."""
     output = op.outputs[0]
-    return Work(vector_flops=_adaptive(next(iter(op.inputs.values())), output) - output.elements)
+    return Work(vector_flops=_adaptive(next(iter(op.inputs.values())), output) - output.numel)
 
 
 @rule(
@@ -62,14 +62,14 @@ def adaptive_max_pool(op: Operation) -> Work:
 def max_pool_backward(op: Operation) -> Work:
     """An addition for each output, at the place of its maximum. The input is named for its shape alone."""
     gradient, places = op.inputs["grad_output"], op.inputs["indices"]
-    return Work(vector_flops=gradient.elements, read_bytes=gradient.nbytes + places.nbytes)
+    return Work(vector_flops=gradient.numel, read_bytes=gradient.nbytes + places.nbytes)
 
 
 @rule("aten.fractional_max_pool2d", "aten.fractional_max_pool3d", kind="pool")
 def fractional_max_pool(op: Operation) -> Work:
     """As max pooling, with windows in random places."""
     window = math.prod(op.attributes["kernel_size"])
-    return Work(vector_flops=op.outputs[0].elements * (window - 1))
+    return Work(vector_flops=op.outputs[0].numel * (window - 1))
 
 
 @rule("aten.max_unpool2d", "aten.max_unpool3d", kind="pool")
@@ -107,7 +107,7 @@ _UPSAMPLES = (
 @rule(*_UPSAMPLES, kind="pool")
 def upsample(op: Operation) -> Work:
     """Each output is a weighted sum of 0 (nearest), 2, 4, 8 or 16 values."""
-    return Work(vector_flops=op.outputs[0].elements * _upsample(op.operator))
+    return Work(vector_flops=op.outputs[0].numel * _upsample(op.operator))
 
 
 @rule(*(f"{name}_backward" for name in _UPSAMPLES), kind="pool")
@@ -115,7 +115,7 @@ def upsample_backward(op: Operation) -> Work:
     """Each gradient goes to the values its output was made of: a multiplication and an addition each."""
     gradient = op.inputs["grad_output"]
     mode = _upsample(op.operator)
-    return Work(vector_flops=gradient.elements * (mode + 1))
+    return Work(vector_flops=gradient.numel * (mode + 1))
 
 
 _SUPPORT = {"aten._upsample_bilinear2d_aa": 1, "aten._upsample_bicubic2d_aa": 2}
@@ -141,7 +141,7 @@ def upsample_smoothly_backward(op: Operation) -> Work:
 def affine_grid(op: Operation) -> Work:
     """A place for each pixel: two (or three) sums of its coordinates and a 1, each times a number of the matrix."""
     grid = op.outputs[0]
-    return Work(macs=grid.elements * (grid.shape[-1] + 1))
+    return Work(macs=grid.numel * (grid.shape[-1] + 1))
 
 
 @rule("aten.grid_sampler_2d", "aten.grid_sampler_3d", kind="pool")
@@ -149,7 +149,7 @@ def grid_sample(op: Operation) -> Work:
     """A place a pixel (3 FLOPs a dimension), then as bilinear interpolation; mode 1 takes the nearest, 2 is bicubic."""
     output, grid = op.outputs[0], op.inputs["grid"]
     taps = {0: 2 ** grid.shape[-1], 1: 0, 2: 16}[op.attributes["interpolation_mode"]]
-    return Work(vector_flops=output.elements * (2 * taps - 1 if taps else 0) + 3 * grid.elements)
+    return Work(vector_flops=output.numel * (2 * taps - 1 if taps else 0) + 3 * grid.numel)
 
 
 @rule("aten.grid_sampler_2d_backward", "aten.grid_sampler_3d_backward", kind="pool")
@@ -157,7 +157,7 @@ def grid_sample_backward(op: Operation) -> Work:
     """The gradient of the input and of the grid: each as much as the forward."""
     gradient, grid = op.inputs["grad_output"], op.inputs["grid"]
     taps = {0: 2 ** grid.shape[-1], 1: 0, 2: 16}[op.attributes["interpolation_mode"]]
-    return Work(vector_flops=2 * (gradient.elements * 2 * taps + 3 * grid.elements))
+    return Work(vector_flops=2 * (gradient.numel * 2 * taps + 3 * grid.numel))
 
 
 def _passes(old: tuple[int, ...], new: tuple[int, ...], support: int) -> list[tuple[int, int]]:
@@ -185,7 +185,7 @@ def _window(op: Operation) -> int:
 
 def _adaptive(x: TensorSpec, y: TensorSpec) -> int:
     """Values of all adaptive windows together: output i of O takes inputs floor(i I / O) to ceil((i + 1) I / O)."""
-    covered = y.elements
+    covered = y.numel
     for size, out in zip(x.shape, y.shape, strict=True):
         if size != out:
             covered = covered // out * sum(-(-(i + 1) * size // out) - i * size // out for i in range(out))

@@ -47,14 +47,14 @@ _DROPOUT, _DROPOUT_BACKWARD = 3, 2  # as of aten.native_dropout
 @rule("aten.mkldnn_rnn_layer", kind="linear")
 def lstm(op: Operation) -> Work:
     """One direction of one layer, over all its steps."""
-    weights = [op.inputs[name].elements for name in ("weight0", "weight1")]
+    weights = [op.inputs[name].numel for name in ("weight0", "weight1")]
     return Work(macs=_steps(op) * sum(weights), vector_flops=_steps(op) * _units(op) * (_LSTM.forward + _biases(op)))
 
 
 @rule("aten.mkldnn_rnn_layer_backward", kind="linear")
 def lstm_backward(op: Operation) -> Work:
     """The same."""
-    weights = [op.inputs[name].elements for name in ("weight1", "weight2")]
+    weights = [op.inputs[name].numel for name in ("weight1", "weight2")]
     flops = _steps(op) * _units(op) * (_LSTM.backward + _biases(op))
     return Work(macs=2 * _steps(op) * sum(weights), vector_flops=flops)
 
@@ -82,7 +82,7 @@ def layers_backward(op: Operation) -> Work:
 def _steps(op: Operation) -> int:
     """Steps of all samples."""
     tensor = op.inputs["input"]
-    return tensor.elements // tensor.shape[-1]
+    return tensor.numel // tensor.shape[-1]
 
 
 def _units(op: Operation) -> int:
@@ -116,7 +116,7 @@ def matrices(op: Operation) -> list[Matrix]:
         place = index % stride
         if place < 2 or (projected and place == stride - 1):
             outputs = gates * _units(op) if place < 2 else projected
-            found.append(Matrix(outputs, tensor.elements // outputs, place > 0))
+            found.append(Matrix(outputs, tensor.numel // outputs, place > 0))
     return found
 
 

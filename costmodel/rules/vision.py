@@ -25,7 +25,7 @@ def roi_align(op: Operation) -> Work:
     With a ratio that adapts to the box (at most 0) the samples depend on values: one a bin is counted, the least.
     """
     ratio = max(1, op.attributes.get("sampling_ratio", 1))
-    samples = op.outputs[0].elements * ratio * ratio
+    samples = op.outputs[0].numel * ratio * ratio
     return Work(vector_flops=samples * (_BILINEAR + 1))
 
 
@@ -33,13 +33,13 @@ def roi_align(op: Operation) -> Work:
 def roi_align_backward(op: Operation) -> Work:
     """Each sample's gradient goes to four places: a product and an addition each."""
     ratio = max(1, op.attributes.get("sampling_ratio", 1))
-    return Work(vector_flops=op.inputs["grad"].elements * ratio * ratio * 8)
+    return Work(vector_flops=op.inputs["grad"].numel * ratio * ratio * 8)
 
 
 @rule("torchvision.roi_pool", "torchvision.ps_roi_pool", kind="pool")
 def roi_pool(op: Operation) -> Work:
     """At least one comparison an output: how many values a bin has depends on the boxes."""
-    return Work(vector_flops=op.outputs[0].elements)
+    return Work(vector_flops=op.outputs[0].numel)
 
 
 @rule("torchvision.deform_conv2d", kind="conv")
@@ -49,4 +49,4 @@ def deformable_convolution(op: Operation) -> Work:
     pixels = output.shape[0] * math.prod(output.shape[2:])
     samples = pixels * op.inputs["input"].shape[1] * math.prod(weight.shape[2:])
     masked = bool(op.attributes.get("use_mask", False))
-    return Work(macs=pixels * weight.elements, vector_flops=samples * (_BILINEAR + masked) + output.elements)
+    return Work(macs=pixels * weight.numel, vector_flops=samples * (_BILINEAR + masked) + output.numel)

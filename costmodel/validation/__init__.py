@@ -20,16 +20,16 @@ from costmodel.cost import Costs, OperationCost, count
 from costmodel.display import html_table
 from costmodel.errors import InputError
 from costmodel.graph import PHASES
-from costmodel.validation.explanations import Case, explain
-from costmodel.validation.rows import TOTAL, Row, with_total
+from costmodel.validation.explanations import CountedLayer, explain
+from costmodel.validation.rows import TOTAL, ComparisonRow, with_total
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from costmodel.networks import Module, Network
-    from costmodel.peers import Answer
+    from costmodel.peers import PeerAnswer
 
-__all__ = ["TOTAL", "Row", "Validation", "validate"]
+__all__ = ["TOTAL", "ComparisonRow", "Validation", "validate"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -37,14 +37,14 @@ class Validation:
     """The rows of a comparison, and the answers that they came from."""
 
     model: str
-    rows: tuple[Row, ...]
+    rows: tuple[ComparisonRow, ...]
     """Layer by layer, each source's and phase's followed by its total."""
 
     notes: tuple[str, ...]
     """Operators that we have no rule for, where each peer ran or why it could not, what was not compared."""
 
     @cached_property
-    def totals(self) -> tuple[Row, ...]:
+    def totals(self) -> tuple[ComparisonRow, ...]:
         """The rows of sums."""
         return tuple(row for row in self.rows if row.layer == TOTAL)
 
@@ -57,7 +57,7 @@ class Validation:
         """The rows, in base units."""
         import pandas as pd
 
-        return pd.DataFrame(self.rows, columns=list(Row._fields))
+        return pd.DataFrame(self.rows, columns=list(ComparisonRow._fields))
 
     def __repr__(self) -> str:
         return f"<Validation of {self.model}: {self._verdict}>"
@@ -124,7 +124,7 @@ def validate(
     return Validation(name, (*rows, *printed), (*missing, *map(_note, answers), *notes))
 
 
-def _note(answer: Answer) -> str:
+def _note(answer: PeerAnswer) -> str:
     peer = f"{answer.peer.name} ({answer.peer.package} {answer.version})".replace(" )", ")")
     if answer.problem:
         return f"{peer} {answer.problem}"
@@ -132,7 +132,7 @@ def _note(answer: Answer) -> str:
     return f"{peer} ran {where}; it counts {answer.peer.convention}"
 
 
-def _compare(ours: Costs, plain: Costs, answer: Answer) -> Iterator[Row]:
+def _compare(ours: Costs, plain: Costs, answer: PeerAnswer) -> Iterator[ComparisonRow]:
     """Every layer that we or the peer have a number for, and the totals."""
     if answer.findings.parameters is not None:
         own = {layer.name: layer.parameters for layer in ours.layers if layer.parameters}
@@ -142,20 +142,20 @@ def _compare(ours: Costs, plain: Costs, answer: Answer) -> Iterator[Row]:
             yield from _contractions(ours.phase(phase), plain.phase(phase), phase, answer)
 
 
-def _parameters(peer: str, ours: Mapping[str, int], theirs: Mapping[str, int]) -> Iterator[Row]:
+def _parameters(peer: str, ours: Mapping[str, int], theirs: Mapping[str, int]) -> Iterator[ComparisonRow]:
     layers = dict.fromkeys([*ours, *theirs])
     return with_total(
         peer, "", "parameters", [(layer, ours.get(layer, 0), theirs.get(layer, 0), {}) for layer in layers]
     )
 
 
-def _contractions(ours: Costs, plain: Costs, phase: str, answer: Answer) -> Iterator[Row]:
+def _contractions(ours: Costs, plain: Costs, phase: str, answer: PeerAnswer) -> Iterator[ComparisonRow]:
     peer, findings = answer.peer, answer.findings
     own, as_run = _by_layer(ours, findings.uncalled), _by_layer(plain, findings.uncalled)
     counted, modules = answer.amounts(phase), ours.trace.module_by_path
     numbers = []
     for layer in dict.fromkeys([*own, *counted]):
-        case = Case(
+        case = CountedLayer(
             own.get(layer, ()),
             as_run.get(layer, ()),
             counted.get(layer, {}),

@@ -15,7 +15,7 @@ from costmodel.graph import BACKWARD, Module, Operation
 
 
 @dataclass(frozen=True)
-class Case:
+class CountedLayer:
     """One layer in one phase: what we recorded there, and what the peer counted."""
 
     ours: tuple[OperationCost, ...]
@@ -48,11 +48,11 @@ class Explanation:
     source: str
     """Where in the peer's code it can be read."""
 
-    expected: Callable[[Case], int]
+    expected: Callable[[CountedLayer], int]
     """What the peer says beyond our MACs because of it, in the peer's unit."""
 
 
-def explain(peer: str, case: Case) -> dict[str, int]:
+def explain(peer: str, case: CountedLayer) -> dict[str, int]:
     """The expected differences by name, those that are not zero."""
     found = {e.name: e.expected(case) for e in EXPLANATIONS if e.peer == peer}
     return {name: amount for name, amount in found.items() if amount}
@@ -61,28 +61,28 @@ def explain(peer: str, case: Case) -> dict[str, int]:
 # fvcore: fvcore/nn/flop_count.py and jit_handles.py.
 
 
-def _batch_norms(case: Case) -> int:
+def _batch_norms(case: CountedLayer) -> int:
     """2 an element with scale and shift, 1 without; in training 5 and 4."""
     if "batch_norm" not in case.counted:
         return 0
     return sum(
-        op.inputs["input"].elements * ((4 if op.attributes.get("training", True) else 1) + ("weight" in op.inputs))
+        op.inputs["input"].numel * ((4 if op.attributes.get("training", True) else 1) + ("weight" in op.inputs))
         for op in _called(case.ours, "native_batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm")
     )
 
 
-def _other_norms(case: Case) -> int:
+def _other_norms(case: CountedLayer) -> int:
     """5 an element with scale and shift, 4 without."""
     names = {"layer_norm": "native_layer_norm", "group_norm": "native_group_norm", "instance_norm": "native_batch_norm"}
     return sum(
-        op.inputs["input"].elements * (4 + ("weight" in op.inputs))
+        op.inputs["input"].numel * (4 + ("weight" in op.inputs))
         for peers_name, our_name in names.items()
         if peers_name in case.counted
         for op in _called(case.ours, our_name)
     )
 
 
-def _adaptive_pools(case: Case) -> int:
+def _adaptive_pools(case: CountedLayer) -> int:
     """1 an element of the input. A pool to 1 x 1 is a mean over the last two dimensions that keeps them."""
     if "adaptive_avg_pool2d" not in case.counted:
         return 0
@@ -90,7 +90,7 @@ def _adaptive_pools(case: Case) -> int:
         *_called(case.ours, "_adaptive_avg_pool2d"),
         *(op for op in _called(case.ours, "mean") if op.attributes.get("keepdim") and _spatial(op)),
     ]
-    return sum(op.inputs["self"].elements for op in pools)
+    return sum(op.inputs["self"].numel for op in pools)
 
 
 def _spatial(op: Operation) -> bool:
@@ -98,19 +98,19 @@ def _spatial(op: Operation) -> bool:
     return {dim % rank for dim in op.attributes.get("dim") or ()} == {rank - 2, rank - 1}
 
 
-def _upsampling(case: Case) -> int:
+def _upsampling(case: CountedLayer) -> int:
     """1 an element of the output for the nearest neighbour, 4 for bilinear interpolation and grid samples."""
     factors = {"upsample_nearest2d": 1, "upsample_bilinear2d": 4, "grid_sampler": 4}
     ours = {"grid_sampler": "grid_sampler_2d"}
     return sum(
-        op.outputs[0].elements * factor
+        op.outputs[0].numel * factor
         for name, factor in factors.items()
         if name in case.counted
         for op in _called(case.ours, ours.get(name, name))
     )
 
 
-def _rounded_einsum(case: Case) -> int:
+def _rounded_einsum(case: CountedLayer) -> int:
     """Read off numpy's report of an einsum, which prints twice the MACs with four digits ("Optimized FLOP count")."""
     if "einsum" not in case.counted or case.counted.keys() & {"matmul", "bmm"}:
         return 0
@@ -118,7 +118,7 @@ def _rounded_einsum(case: Case) -> int:
     return sum(int(float(f"{2 * macs:.3e}") / 2) - macs for macs in products)
 
 
-def _fused_attention(case: Case) -> int:
+def _fused_attention(case: CountedLayer) -> int:
     """Its two products are inside an operator that fvcore does not know."""
     if "aten::scaled_dot_product_attention" not in case.unsupported:
         return 0
@@ -128,19 +128,19 @@ def _fused_attention(case: Case) -> int:
     return -_macs(case.ours, "aten.bmm")  # CUDA does not fuse it either: float64, grouped queries
 
 
-def _recurrent(case: Case) -> int:
+def _recurrent(case: CountedLayer) -> int:
     """A recurrent layer is one operator, which fvcore does not know."""
     names = {"aten::lstm", "aten::gru", "aten::rnn_tanh", "aten::rnn_relu"}
     return -sum(entry.cost.macs for entry in case.ours) if names & case.unsupported.keys() else 0
 
 
-def _padding_by_name(case: Case) -> int:
+def _padding_by_name(case: CountedLayer) -> int:
     """padding="same" is an operator of its own, `_convolution_mode`, without a formula."""
     met = "aten::_convolution_mode" in case.unsupported and "conv" not in case.counted
     return -_macs(case.ours, "aten.convolution") if met else 0
 
 
-def _unknown_products(case: Case) -> int:
+def _unknown_products(case: CountedLayer) -> int:
     """Other contractions that fvcore says it met and has no formula for."""
     ours = {"aten::bilinear": "aten._trilinear"}
     return -_macs(case.ours, *(ours.get(name, name.replace("::", ".")) for name in case.unsupported))
@@ -149,7 +149,7 @@ def _unknown_products(case: Case) -> int:
 # torch's flop counter: torch/utils/flop_counter.py.
 
 
-def _grouped_backward(case: Case) -> int:
+def _grouped_backward(case: CountedLayer) -> int:
     """The weight's gradient multiplies all input by all output channels: with g groups, g times too many."""
     extra = 0
     for entry in case.plain:
@@ -160,12 +160,12 @@ def _grouped_backward(case: Case) -> int:
     return extra
 
 
-def _recomputed_scores(case: Case) -> int:
+def _recomputed_scores(case: CountedLayer) -> int:
     """CUDA's fused attention computes the scores again in its backward; the peers ran attention as plain products."""
     fused = list(_backward_of_attention(case.ours))
     if not fused or any(_backward_of_attention(case.plain)):
         return 0
-    return -case.flops_per_mac * sum(op.inputs["query"].elements * op.inputs["key"].shape[-2] for op in fused)
+    return -case.flops_per_mac * sum(op.inputs["query"].numel * op.inputs["key"].shape[-2] for op in fused)
 
 
 def _backward_of_attention(entries: tuple[OperationCost, ...]) -> Iterator[Operation]:
@@ -175,7 +175,7 @@ def _backward_of_attention(entries: tuple[OperationCost, ...]) -> Iterator[Opera
             yield entry.operation
 
 
-def _no_formula(case: Case) -> int:
+def _no_formula(case: CountedLayer) -> int:
     """Contractions by operators outside the peer's table; the profiler's convolutions are the next ones' business."""
     known = (case.formulas or frozenset()) | {"aten.convolution", "aten.convolution_backward"}
     return -case.flops_per_mac * sum(e.cost.macs for e in case.plain if e.operation.operator not in known)
@@ -184,17 +184,17 @@ def _no_formula(case: Case) -> int:
 # torch.profiler: torch/csrc/profiler/util.cpp.
 
 
-def _element_wise(case: Case) -> int:
+def _element_wise(case: CountedLayer) -> int:
     """1 an element of the first operand of each add and mul that is not in place.
 
     Gradients that autograd adds up are among them: it does so in place, but not while we watch it with a mode.
     """
     summed = [op for op in _called(case.plain, "add_") if op.phase == BACKWARD]
     operations = [*_called(case.plain, "add", "mul"), *summed]
-    return sum(next(iter(op.inputs.values())).elements for op in operations if op.inputs)
+    return sum(next(iter(op.inputs.values())).numel for op in operations if op.inputs)
 
 
-def _other_convolutions(case: Case) -> int:
+def _other_convolutions(case: CountedLayer) -> int:
     """Only conv2d has a formula, and only for a batch of images padded by numbers: not 1-d, 3-d, transposed."""
     refused = case.module is not None and (
         isinstance(case.module.settings.get("padding"), str) or len(case.module.output_shape or ()) == 3
@@ -207,7 +207,7 @@ def _other_convolutions(case: Case) -> int:
     )
 
 
-def _convolution_backward(case: Case) -> int:
+def _convolution_backward(case: CountedLayer) -> int:
     """A convolution's backward has no formula."""
     return -case.flops_per_mac * _macs(case.plain, "aten.convolution_backward")
 

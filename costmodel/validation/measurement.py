@@ -30,7 +30,7 @@ from costmodel.graph import Trace
 from costmodel.hardware.record import LayerTime, Measurement, Run
 from costmodel.roofline import OperationPrediction, Prediction, interval, predict
 from costmodel.units import percent, seconds
-from costmodel.validation.reasons import BEATEN, TOO_NOISY, UNMEASURED, WIDE, Case, reason, roof
+from costmodel.validation.reasons import BEATEN, TOO_NOISY, UNMEASURED, WIDE, MeasuredLayer, executed_bound, reason
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,7 +73,7 @@ class LayerRow(NamedTuple):
     """The spread of its repetitions, as a share of its time."""
 
     error: float | None
-    roof_seconds: float | None
+    executed_bound_seconds: float | None
     """The bound of the algorithm that ran, where it beat that of the definition."""
 
     explanation: str
@@ -298,12 +298,12 @@ def _row(
         return row._replace(explanation=UNMEASURED, ok=fine)
     error = expected / measured.seconds - 1 if measured.seconds else None
     row = row._replace(measured_seconds=measured.seconds, noise=measured.noise, error=error)
-    case = Case(operations, measured, prediction.device, bound, expected, modelled)
+    case = MeasuredLayer(operations, measured, prediction.device, bound, expected, modelled)
     if measured.high < bound * (1 - _ROUNDING):
-        found = roof(case)
+        found = executed_bound(case)
         if found is None:
             return row._replace(explanation=BEATEN, ok=False)
-        return row._replace(roof_seconds=found[0], explanation=found[1])
+        return row._replace(executed_bound_seconds=found[0], explanation=found[1])
     noise = max(floor, measured.noise, _ROUNDING)
     if noise > NOISY:
         return row._replace(explanation=f"{TOO_NOISY}: repetitions lie {percent(noise, 0)} apart", ok=None)

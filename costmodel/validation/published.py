@@ -12,7 +12,7 @@ from __future__ import annotations
 from costmodel.cost import Costs
 from costmodel.graph import FORWARD
 from costmodel.peers.published import Published, published
-from costmodel.validation.rows import TOTAL, Row, compare
+from costmodel.validation.rows import TOTAL, ComparisonRow, compare
 
 VGG_PAPER = "Simonyan and Zisserman, arXiv:1409.1556, table 2"
 VGG_PAPER_MILLIONS = {"vgg11": 133, "vgg13": 133, "vgg16": 138, "vgg19": 144}
@@ -21,12 +21,12 @@ VGG_PAPER_MILLIONS = {"vgg11": 133, "vgg13": 133, "vgg16": 138, "vgg19": 144}
 _PREFIX = "torchvision:"
 
 
-def published_rows(name: str, costs: Costs) -> tuple[list[Row], list[str]]:
+def published_rows(name: str, costs: Costs) -> tuple[list[ComparisonRow], list[str]]:
     """Rows for the numbers that hold for this network on these inputs, and notes on those that do not.
 
     Both are empty if the network is not torchvision's.
     """
-    rows: list[Row] = []
+    rows: list[ComparisonRow] = []
     notes: list[str] = []
     if not name.startswith(_PREFIX):
         return rows, notes
@@ -57,7 +57,7 @@ def _holds(entry: Published, costs: Costs) -> bool:
     return told and fed == tuple((1, *sizes) for sizes in entry.sizes)
 
 
-def _macs(entry: Published, macs: int) -> Row:
+def _macs(entry: Published, macs: int) -> ComparisonRow:
     """The multiply-accumulates; what three decimals of a billion leave away is expected."""
     rounding = round(round(macs / 10**9, 3) * 10**9) - macs
     theirs = round(entry.gigamacs * 10**9)

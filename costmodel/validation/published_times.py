@@ -47,7 +47,7 @@ class PublishedTime(NamedTuple):
     phase: str
     published_seconds: float
     bound_seconds: float
-    roof_seconds: float
+    executed_bound_seconds: float
     """The bound if each 3x3 and 5x5 filter is multiplied as seldom as Winograd's algorithm allows."""
 
     inside: bool

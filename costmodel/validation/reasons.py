@@ -46,7 +46,7 @@ _WINOGRAD_FACTORS: Mapping[tuple[int, ...], float] = {(3, 3): 144 / 36, (5, 5): 
 _LAYOUT_WORDS = ("nchwtonhwc", "nhwctonchw", "transpose", "nchw2nhwc", "nhwc2nchw", "aten::to_mkldnn", "contiguous")
 
 
-class Case(NamedTuple):
+class MeasuredLayer(NamedTuple):
     """A layer in one phase: what was predicted and what was measured."""
 
     operations: Sequence[OperationPrediction]
@@ -58,7 +58,7 @@ class Case(NamedTuple):
     """Whether every operation of it has a rule."""
 
 
-def roof(case: Case) -> tuple[float, str] | None:
+def executed_bound(case: MeasuredLayer) -> tuple[float, str] | None:
     """The roof that holds though the bound does not, and what explains it; None if nothing does.
 
     A roof is beaten if even the third quartile of the repetitions lies below it. Far below the bound no cache explains
@@ -72,13 +72,13 @@ def roof(case: Case) -> tuple[float, str] | None:
     if case.measured.high * _CACHE_GAIN < case.bound_seconds and _tensor_bytes(case) > cache_bytes(case.device):
         ways = [way for way in ways if CACHE_RESIDENT not in way or algorithm in way]
     for way in ways:
-        found = math.fsum(_operation_roof(each, case.device, way) for each in case.operations)
+        found = math.fsum(_executed_bound(each, case.device, way) for each in case.operations)
         if found <= case.measured.high:
             return found, " and ".join(way)
     return None
 
 
-def reason(case: Case) -> str:
+def reason(case: MeasuredLayer) -> str:
     """Why the measured time is not the predicted one, in a few words."""
     measured = case.measured.seconds
     if measured < case.predicted_seconds:
@@ -109,7 +109,7 @@ def cache_bytes(device: Device) -> int:
     return device.l3_bytes or device.l2_bytes or 0
 
 
-def _tensor_bytes(case: Case) -> int:
+def _tensor_bytes(case: MeasuredLayer) -> int:
     """Bytes of all the tensors that a layer takes or makes, each once."""
     tensors = [each for row in case.operations for each in (*row.operation.inputs.values(), *row.operation.outputs)]
     return sum({tensor.storage: tensor.nbytes for tensor in tensors}.values())
@@ -127,8 +127,8 @@ def _faster(row: OperationPrediction, device: Device) -> float:
     """How many times the peak the fastest held-out shapes of an operation's class reached in the calibration."""
     if device.calibration is None or not row.path:
         return 1.0
-    ceilings = device.calibration.ceilings(class_of(OperationCost(row.operation, row.kind, row.cost)), row.path)
-    return max(1.0, ceilings.flops_per_second / ceilings.low / device.peaks[row.path]) if ceilings else 1.0
+    fitted_rates = device.calibration.fitted_rates(class_of(OperationCost(row.operation, row.kind, row.cost)), row.path)
+    return max(1.0, fitted_rates.flops_per_second / fitted_rates.low / device.peaks[row.path]) if fitted_rates else 1.0
 
 
 def winograd_factor(operation: Operation) -> float:
@@ -174,7 +174,7 @@ def _algorithm(measured: LayerTime) -> str:
     return WINOGRAD if "winograd" in names else FOURIER if "fft" in names else ""
 
 
-def _operation_roof(row: OperationPrediction, device: Device, way: Sequence[str]) -> float:
+def _executed_bound(row: OperationPrediction, device: Device, way: Sequence[str]) -> float:
     """The least time of an operation that runs this way."""
     fewer = 1.0
     if PADDING in way:

@@ -10,7 +10,7 @@ TOTAL = "(total)"
 """Where a row of sums stands in place of a layer."""
 
 
-class Row(NamedTuple):
+class ComparisonRow(NamedTuple):
     """One number of ours beside one of somebody else's."""
 
     source: str
@@ -39,7 +39,7 @@ class Row(NamedTuple):
 
 def with_total(
     source: str, phase: str, quantity: str, numbers: Iterable[tuple[str, int, int, Mapping[str, int]]]
-) -> Iterator[Row]:
+) -> Iterator[ComparisonRow]:
     """A row for each (layer, ours, theirs, expected differences by name), and their sums.
 
     The total is fine only if every layer is: two mistakes may cancel.
@@ -60,11 +60,11 @@ def with_total(
 
 def compare(
     source: str, phase: str, layer: str, quantity: str, ours: int, theirs: int, expected: Mapping[str, int]
-) -> Row:
+) -> ComparisonRow:
     """One row: fine if the expected differences add up to exactly the difference."""
     difference = theirs - ours
     rest = difference - sum(expected.values())
     reasons = [f"{name} ({amount:+,})" for name, amount in expected.items() if amount]
     if rest:
         reasons.append(f"unexplained ({rest:+,})")
-    return Row(source, phase, layer, quantity, ours, theirs, difference, "; ".join(reasons), rest == 0)
+    return ComparisonRow(source, phase, layer, quantity, ours, theirs, difference, "; ".join(reasons), rest == 0)

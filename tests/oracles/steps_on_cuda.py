@@ -58,7 +58,7 @@ def step(name: str, size: list[int], train: bool, ways: dict[str, Any], layout: 
         switches=replace(DEFAULTS, memory_format=layout),
     )  # fmt: skip
     memory = found.memory
-    peaks = {rung: getattr(memory, f"{rung}_bytes") for rung in ("requested", "allocated", "reserved")}
+    peaks = {level: getattr(memory, f"{level}_bytes") for level in ("requested", "allocated", "reserved")}
     layers = sorted({(layer.layer, layer.phase) for layer in found.layers})
     return {"operators": operators.seen, "peaks": peaks, "layers": layers, "graph_problem": found.graph_problem}
 

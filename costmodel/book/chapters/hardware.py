@@ -26,7 +26,7 @@ from costmodel.errors import InputError
 from costmodel.hardware import records
 from costmodel.hardware.document import SCHEMA
 from costmodel.hardware.record import Measurement, Run, read
-from costmodel.memory import remember
+from costmodel.memory import memory_timeline
 from costmodel.report.measured import comparison_table, traced
 from costmodel.units import percent
 from costmodel.validation.measurement import Comparison, against, device_of
@@ -87,7 +87,7 @@ class Bench:
                     comparison = against(record, found, self.device)
                 except InputError:
                     continue  # not with these inputs, or in a type that the device lacks
-                yield record, comparison, remember(found).peak_bytes
+                yield record, comparison, memory_timeline(found).peak_bytes
 
 
 def benches_for(models: Iterable[str], folder: Path) -> tuple[Bench, ...]:
@@ -333,7 +333,7 @@ def _layer_table(comparison: Comparison, key: str) -> Table:
         note="Estimate from, to: the ends of its interval. The bound holds where nothing ran faster than it, or for a "
         "reason that is known: then the bound of what ran stands beside it. Why is said of every layer that is "
         "further off than the noise and outside its interval.",
-        labels=_ENDS | {"ok": "bound holds", "roof_seconds": "bound of what ran", "explanation": "why"},
+        labels=_ENDS | {"ok": "bound holds", "executed_bound_seconds": "bound of what ran", "explanation": "why"},
         folded=True,
     )
 

@@ -34,7 +34,7 @@ def published_section(times: Sequence[PublishedTime]) -> Section:
             "published_seconds": each.published_seconds,
             "bound_seconds": each.bound_seconds,
             "attained_share": each.attained,
-            "winograd_roof_seconds": each.roof_seconds,
+            "winograd_bound_seconds": each.executed_bound_seconds,
             "inside": "inside" if each.inside else "outside",
             "explanation": each.explanation,
         }
@@ -65,7 +65,7 @@ def published_section(times: Sequence[PublishedTime]) -> Section:
                 labels={
                     "inside": "band",
                     "attained_share": "of the bound's rate",
-                    "winograd_roof_seconds": "Winograd's bound",
+                    "winograd_bound_seconds": "Winograd's bound",
                 },
                 folded=True,
             ),

@@ -11,13 +11,13 @@ from costmodel.book.exercises.words import BATCH, listed, times
 from costmodel.book.model import Block, Figure, Formula, Paragraph, Section, Table
 from costmodel.book.study import Study, heaviest, same_form
 from costmodel.chip.dram import Curves, traffic_curves
-from costmodel.chip.fused_layer_paper import anchors
 from costmodel.chip.fusion import Fusion, fuse
 from costmodel.chip.lowering import lower
 from costmodel.chip.technology import technology
 from costmodel.errors import InputError
 from costmodel.report.tables import fusion_table, traffic_table
 from costmodel.units import iec, joules, percent
+from costmodel.validation.chips.fused_layer_paper import anchors
 
 KIB = 1024
 EYERISS = 108 * KIB
@@ -160,7 +160,7 @@ def _weight_lines(studies: Sequence[Study]) -> list[Block]:
     lines = []
     for study in studies:
         if _curves(study) and (linear := _part(study, "linear")):
-            words = sum(nest.weight_elements for nest in linear.nests)
+            words = sum(nest.weight_numel for nest in linear.nests)
             lines.append(f"{study.title}: {words:,} weights × 2 B = {iec(2 * words)}")
     return [Formula(tuple(lines))] if lines else []
 
@@ -176,11 +176,11 @@ def _fusion_section(pair: Sequence[Study]) -> Section:
         {
             "network": study.title,
             "buffer_bytes": fusion.buffer_bytes,
-            "separate_bytes": fusion.alone_bytes + fusion.apart_bytes,
-            "alone_bytes": fusion.alone_bytes,
+            "separate_bytes": fusion.layer_by_layer_bytes + fusion.pooling_bytes,
+            "layer_by_layer_bytes": fusion.layer_by_layer_bytes,
             "dram_bytes": fusion.dram_bytes,
             "groups": len(fusion.groups),
-            "extra_macs": fusion.extra_macs,
+            "recomputed_macs": fusion.recomputed_macs,
         }
         for study in pair
         for fusion in _fused(study)
@@ -200,7 +200,7 @@ def _fusion_section(pair: Sequence[Study]) -> Section:
                 "never leaves the chip. Activations and poolings can always go with the layer before them. "
                 "Convolutions can be fused with each other: a tile of the last one needs a larger window of the one "
                 "before it, and so on, a pyramid. Neighbouring pyramids overlap, and the overlap is either kept on "
-                "the chip or made again. Which layers to fuse is found by trying every way to cut the network."
+                "the chip or recomputed. Which layers to fuse is found by trying every way to cut the network."
             ),
             Table(
                 "fusion",
@@ -210,7 +210,7 @@ def _fusion_section(pair: Sequence[Study]) -> Section:
                 "one by one. Fused: the cheapest groups. Sums of two tensors end a group.",
                 labels={
                     "separate_bytes": "one by one",
-                    "alone_bytes": "contractions",
+                    "layer_by_layer_bytes": "contractions",
                     "dram_bytes": "fused",
                     "groups": "groups",
                 },
@@ -285,7 +285,10 @@ def _fusion_answer(pair: Sequence[Study]) -> str:
     for study in pair:
         fusion = next((each for each in _fused(study) if each.buffer_bytes == FUSED[1]), None)
         if fusion:
-            before, weights = fusion.alone_bytes + fusion.apart_bytes, sum(g.weight_bytes for g in fusion.groups)
+            before, weights = (
+                fusion.layer_by_layer_bytes + fusion.pooling_bytes,
+                sum(g.weight_bytes for g in fusion.groups),
+            )
             said.append(
                 f"{study.short} from {iec(before)} an image to {iec(fusion.dram_bytes)}, "
                 f"{percent(weights / fusion.dram_bytes)} of it weights"

@@ -41,7 +41,7 @@ def bandwidth(study: Study, device: Device) -> Section:
             "take no time are left out.",
         ),
         Table(
-            f"{study.slug}-{slug(device.name)}-levers",
+            f"{study.slug}-{slug(device.name)}-what-ifs",
             title=f"{study.title} on a better {device.title}",
             frame=_levers_frame(study, device),
             note=f"Two rows change one thing of the machine. {_HALF} changes two: a number is half as many bytes, and "

@@ -16,7 +16,7 @@ from costmodel.graph import Module
 from costmodel.units import percent, si
 
 
-class Row(NamedTuple):
+class BlockRow(NamedTuple):
     """A line of a summary that looks at a network's top level only."""
 
     module: Module
@@ -24,7 +24,7 @@ class Row(NamedTuple):
     """The convolutions and fully connected layers in it."""
 
 
-def summary(study: Study) -> list[Row]:
+def summary(study: Study) -> list[BlockRow]:
     """The lines of a summary one level deep: the children of the outermost module that has more than one."""
     modules, path = study.trace().modules, ""
     while True:
@@ -33,7 +33,7 @@ def summary(study: Study) -> list[Row]:
             break
         path = children[0].path
     return [
-        Row(
+        BlockRow(
             child,
             tuple(
                 x for x in study.weighted() if x.layer.name == child.path or x.layer.name.startswith(f"{child.path}.")
@@ -80,7 +80,7 @@ def hidden_layers(study: Study) -> Section:
     )
 
 
-def _rows_frame(rows: Sequence[Row]) -> pd.DataFrame:
+def _rows_frame(rows: Sequence[BlockRow]) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {

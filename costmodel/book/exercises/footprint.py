@@ -10,7 +10,7 @@ from costmodel.book.exercises.words import BATCH, counted, largest, place, times
 from costmodel.book.model import Block, Formula, Paragraph, Section, Table, plain
 from costmodel.book.study import CONV, FC, PARTS, Study
 from costmodel.graph import ROLES
-from costmodel.memory import Memory
+from costmodel.memory import MemoryTimeline
 from costmodel.units import iec, percent
 
 _STATE = ("parameter", "gradient", "optimizer state")
@@ -136,7 +136,7 @@ def _training(study: Study) -> list[Block]:
     ]
 
 
-def _most_of_the_rest(memory: Memory) -> str:
+def _most_of_the_rest(memory: MemoryTimeline) -> str:
     """The phase of the peak, and who holds most of what is not the training's state."""
     rest = {role: nbytes for role, nbytes in memory.by_role.items() if role not in _STATE}
     role = max(rest, key=lambda role: rest[role])

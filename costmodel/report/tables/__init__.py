@@ -18,7 +18,7 @@ from costmodel.report.tables.chip import (
     what_ifs_table,
 )
 from costmodel.report.tables.frames import TOTAL, csv, frame_of, records, total_of
-from costmodel.report.tables.memory import fits_table, held_table, ladder_table, memory_table, savings_table
+from costmodel.report.tables.memory import fits_table, levels_table, memory_table, memory_what_ifs_table, peak_table
 from costmodel.report.tables.network import (
     GROUPS,
     compare_table,
@@ -45,14 +45,14 @@ __all__ = [
     "frame_of",
     "fusion_table",
     "groups_table",
-    "held_table",
-    "ladder_table",
     "layers_table",
+    "levels_table",
     "memory_table",
+    "memory_what_ifs_table",
     "networks_table",
+    "peak_table",
     "prediction_table",
     "records",
-    "savings_table",
     "shares_table",
     "total_of",
     "traffic_table",

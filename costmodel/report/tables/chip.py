@@ -33,7 +33,7 @@ def fusion_table(fusions: Iterable[Fusion]) -> pd.DataFrame:
     """
     own = (
         "dram_bytes", "bound_bytes", "compulsory_bytes", "schedule", "tile", "input_bytes", "weight_bytes",
-        "output_bytes", "alone_bytes", "apart_bytes", "extra_macs",
+        "output_bytes", "layer_by_layer_bytes", "pooling_bytes", "recomputed_macs",
     )  # fmt: skip
 
     def row(group: Group, buffer_bytes: int) -> list[Any]:

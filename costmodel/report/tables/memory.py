@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from costmodel.memory import Holder
+from costmodel.memory import PeakTensor
 from costmodel.report.tables.frames import frame_of, share
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from costmodel.memory import Fit, Memory, Rung, Savings
+    from costmodel.memory import Fit, MemoryLevel, MemoryTimeline, MemoryWhatIfs
 
 
-def memory_table(memory: Memory, most: int | None = None) -> pd.DataFrame:
+def memory_table(memory: MemoryTimeline, most: int | None = None) -> pd.DataFrame:
     """One row a tensor that is alive at the peak, the largest first; beyond `most`, one row for the rest."""
-    held = memory.holders()
+    held = memory.peak_tensors()
     shown, rest = held[:most], held[len(held[:most]) :]
     rows = [*shown]
     if rest:
-        rows.append(Holder(f"{len(rest)} more", "", sum(holder.nbytes for holder in rest)))
+        rows.append(PeakTensor(f"{len(rest)} more", "", sum(tensor.nbytes for tensor in rest)))
     return frame_of(
         ("tensor", "role", "shape", "dtype", "held_bytes", "held_share"),
         (
@@ -33,7 +33,7 @@ def memory_table(memory: Memory, most: int | None = None) -> pd.DataFrame:
     )
 
 
-def held_table(memory: Memory, by: str, depth: int | None = None, most: int | None = None) -> pd.DataFrame:
+def peak_table(memory: MemoryTimeline, by: str, depth: int | None = None, most: int | None = None) -> pd.DataFrame:
     """One row a layer, block or role that holds bytes at the peak, the largest first; beyond `most`, the rest in one.
 
     Raises InputError for another `by`.
@@ -46,26 +46,26 @@ def held_table(memory: Memory, by: str, depth: int | None = None, most: int | No
     )
 
 
-def ladder_table(rungs: Iterable[Rung]) -> pd.DataFrame:
+def levels_table(levels: Iterable[MemoryLevel]) -> pd.DataFrame:
     """One row a way of counting the peak, from what tensors ask for to what the process holds."""
-    names = ("rung", "rung_bytes", "added_bytes", "adds")
-    return frame_of(names, ((rung.name, rung.nbytes, rung.added_bytes, rung.adds) for rung in rungs))
+    names = ("level", "level_bytes", "added_bytes", "adds")
+    return frame_of(names, ((level.name, level.nbytes, level.added_bytes, level.adds) for level in levels))
 
 
 def fits_table(fits: Iterable[Fit]) -> pd.DataFrame:
     """One row a device: the largest batch that it runs, and what that takes."""
     names = (
-        "device", "room_bytes", "largest_batch", "easy_batch", "bound_batch", "requested_bytes", "reserved_bytes",
-        "process_bytes",
+        "device", "available_bytes", "largest_batch", "batch_without_retries", "bound_batch", "requested_bytes",
+        "reserved_bytes", "process_bytes",
     )  # fmt: skip
     return frame_of(
         names,
         (
             (
                 fit.device.title,
-                fit.device.room_bytes,
+                fit.device.available_bytes,
                 fit.batch,
-                fit.easy_batch,
+                fit.batch_without_retries,
                 fit.bound,
                 fit.point.requested_bytes,
                 fit.point.reserved_bytes,
@@ -76,12 +76,12 @@ def fits_table(fits: Iterable[Fit]) -> pd.DataFrame:
     )
 
 
-def savings_table(savings: Savings) -> pd.DataFrame:
-    """One row a lever, the largest saving first; what could not be run has no numbers."""
+def memory_what_ifs_table(what_ifs: MemoryWhatIfs) -> pd.DataFrame:
+    """One row a what-if, the largest saving first; what could not be run has no numbers."""
     return frame_of(
-        ("lever", "how", "saving_bytes", "peak_bytes", "reserved_bytes", "saved_bytes", "why"),
+        ("what_if", "how", "saving_bytes", "peak_bytes", "reserved_bytes", "saved_bytes", "why"),
         (
-            (s.lever.name, s.lever.how, s.saving_bytes, s.peak_bytes, s.reserved_bytes, s.saved_bytes, s.why)
-            for s in savings.largest_first()
+            (s.what_if.name, s.what_if.how, s.saving_bytes, s.peak_bytes, s.reserved_bytes, s.saved_bytes, s.why)
+            for s in what_ifs.largest_first()
         ),
     )

@@ -16,7 +16,7 @@ from costmodel.roofline import Prediction
 if TYPE_CHECKING:
     import pandas as pd
 
-    from costmodel.memory import Memory
+    from costmodel.memory import MemoryTimeline
     from costmodel.networks import NetworkInfo
     from costmodel.validation import Validation
 
@@ -104,7 +104,7 @@ def shares_table(costs: Costs, prediction: Prediction | None = None) -> pd.DataF
 
 
 def compare_table(
-    costs: Sequence[Costs], memories: Sequence[Memory] = (), predictions: Sequence[Prediction] = ()
+    costs: Sequence[Costs], memories: Sequence[MemoryTimeline] = (), predictions: Sequence[Prediction] = ()
 ) -> pd.DataFrame:
     """Two networks side by side: the whole, then the convolutions, the fully connected layers and the rest.
 

@@ -70,7 +70,7 @@ def _answer(designed: Sequence[Designed], base: Accelerator) -> str:
         best = each.at_budget
         parts.append(
             f"{percent(best.interface_mm2 / best.area_mm2, 0)} on the memory's interface and "
-            f"{percent(best.elements_mm2 / best.area_mm2, 0)} on elements for {each.study.short} "
+            f"{percent(best.pes_mm2 / best.area_mm2, 0)} on elements for {each.study.short} "
             f"({si(best.frames_per_second)} frames a second)"
         )
     node = f"{base.find_technology().node_nanometres:g} nm"

@@ -20,17 +20,17 @@ def division_section(each: Designed, base: Accelerator) -> Section:
     rows = [
         {
             "area_mm2": best.area_mm2,
-            "elements": round(best.elements),
-            "elements_share": best.elements_mm2 / best.area_mm2,
+            "pes": round(best.pes),
+            "pes_share": best.pes_mm2 / best.area_mm2,
             "buffer_bytes": best.buffer_bytes,
             "sram_share": best.sram_mm2 / best.area_mm2,
             "dram_bandwidth": best.dram_bandwidth,
             "interface_share": best.interface_mm2 / best.area_mm2,
             "frames_per_second": best.frames_per_second,
             "ridge_point": best.ridge_point,
-            "elements_worth": best.worth.elements_mm2,
-            "sram_worth": best.worth.sram_mm2,
-            "interface_worth": best.worth.interface_mm2,
+            "pes_marginal": best.marginals.pes_mm2,
+            "sram_marginal": best.marginals.sram_mm2,
+            "interface_marginal": best.marginals.interface_mm2,
         }
         for best in each.balances
     ]
@@ -62,7 +62,7 @@ def division_section(each: Designed, base: Accelerator) -> Section:
                 "memory; the buffer stands at a step, beyond which more brings nothing until the next one. Elements "
                 "waste nothing here; what arrays waste follows below.",
                 labels={
-                    "elements_share": "area of elements",
+                    "pes_share": "area of elements",
                     "sram_share": "area of buffer",
                     "interface_share": "area of interface",
                 },
@@ -71,7 +71,7 @@ def division_section(each: Designed, base: Accelerator) -> Section:
                 (
                     f"on {short_name(base)}, {base.rows}x{base.columns}, "
                     f"{iec(base.buffer_bytes)}, {si(base.dram_bandwidth, 'B/s')}:",
-                    f"1 % more elements   {change.elements:+.2f} % time",
+                    f"1 % more elements   {change.pes:+.2f} % time",
                     f"1 % more bandwidth  {change.bandwidth:+.2f} % time     the two add up to -1",
                     f"1 % more buffer     {change.sram + 0:+.2f} % time",
                     f"ridge point {mix.ridge_point:.3g} MACs a byte, {short} {mix.intensity:.3g}",
@@ -88,7 +88,7 @@ def _answer(each: Designed) -> str:
     small, large = each.balances[0], each.balances[-1]
     return (
         f"From {small.area_mm2:.3g} to {large.area_mm2:.3g} mm², {each.study.short} wants "
-        f"{times(large.elements / small.elements)} the elements and "
+        f"{times(large.pes / small.pes)} the elements and "
         f"{times(large.dram_bandwidth / small.dram_bandwidth)} the bandwidth, but "
         f"{times(large.buffer_bytes / small.buffer_bytes)} the buffer, and runs "
         f"{times(large.frames_per_second / small.frames_per_second)} as fast."
@@ -103,7 +103,7 @@ def mix_section(designed: Sequence[Designed], base: Accelerator) -> Section:
     rows = [
         {
             "area_mm2": best.area_mm2,
-            "elements": round(best.elements),
+            "pes": round(best.pes),
             "buffer_bytes": best.buffer_bytes,
             "dram_bandwidth": best.dram_bandwidth,
             "ridge_point": best.ridge_point,
@@ -123,7 +123,7 @@ def mix_section(designed: Sequence[Designed], base: Accelerator) -> Section:
                 "is nearer to what it wants. Other weights: costmodel explore --weight.",
             ),
         ),
-        answer=f"Of {BUDGET:g} mm², {at_budget.elements:,.0f} elements, {iec(at_budget.buffer_bytes)} and "
+        answer=f"Of {BUDGET:g} mm², {at_budget.pes:,.0f} elements, {iec(at_budget.buffer_bytes)} and "
         f"{si(at_budget.dram_bandwidth, 'B/s')}, between what "
-        f"{listed([f'{each.study.short} wants ({each.at_budget.elements:,.0f} elements)' for each in designed])}.",
+        f"{listed([f'{each.study.short} wants ({each.at_budget.pes:,.0f} elements)' for each in designed])}.",
     )

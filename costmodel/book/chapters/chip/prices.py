@@ -20,8 +20,8 @@ def price_section(base: Accelerator) -> Section:
         rows.append(
             {
                 "technology": node,
-                "elements": round(1 / found.element_mm2(base.operand)),
-                "macs_per_second": base.clock_hertz / found.element_mm2(base.operand),
+                "pes": round(1 / found.pe_mm2(base.operand)),
+                "macs_per_second": base.clock_hertz / found.pe_mm2(base.operand),
                 "buffer_bytes": int(1 / found.sram_mm2(1)),
                 "dram_bandwidth": 1 / found.interface_mm2(1.0),
                 "mac_joules": found.mac_joules(base.operand, base.accumulator),
@@ -31,7 +31,7 @@ def price_section(base: Accelerator) -> Section:
         )
     oldest = technology(f"{_NODES[0]}+derived")
     mac, byte = oldest.mac_joules(base.operand, base.accumulator), oldest.dram_joules(base.dram, 1)
-    element, gigabyte = oldest.element_mm2(base.operand), oldest.interface_mm2(1e9)
+    element, gigabyte = oldest.pe_mm2(base.operand), oldest.interface_mm2(1e9)
     return Section(
         "What a square millimetre buys",
         (

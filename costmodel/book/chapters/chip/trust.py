@@ -10,11 +10,11 @@ import pandas as pd
 from costmodel import networks
 from costmodel.book.exercises.words import listed, times
 from costmodel.book.model import Bullets, Section, Table
-from costmodel.chip.anchors import Comparison, compare
 from costmodel.chip.lowering import lower
 from costmodel.display import show
 from costmodel.graph import Trace
 from costmodel.units import percent
+from costmodel.validation.chips.anchors import ChipComparison, compare
 
 
 def trust_section() -> Section:
@@ -66,7 +66,7 @@ def _traced(name: str, batch: int) -> Trace:
     return trace(network.module, network.inputs(batch), name=name)
 
 
-def _anchor(row: Comparison) -> dict[str, Any]:
+def _anchor(row: ChipComparison) -> dict[str, Any]:
     ours = _number(row.low) if row.low == row.high else f"{_number(row.low)} to {_number(row.high)}"
     return {
         "chip": row.chip,
@@ -83,7 +83,7 @@ def _number(value: float) -> str:
     return show(value, "ratio")
 
 
-def _trusted(rows: Sequence[Comparison]) -> str:
+def _trusted(rows: Sequence[ChipComparison]) -> str:
     eyeriss = [row for row in rows if row.chip == "Eyeriss"]
     alexnet = [abs(row.difference) for row in eyeriss if row.unit == "ms" and "VGG" not in row.quantity]
     rate = next(row for row in eyeriss if row.unit == "frames/s")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from costmodel.book.chapters.memory.batches import EFFORT, batch_section
-from costmodel.book.chapters.memory.ladder import ladder_section
-from costmodel.book.chapters.memory.levers import lever_section
+from costmodel.book.chapters.memory.levels import levels_section
 from costmodel.book.chapters.memory.measured import measured_section
 from costmodel.book.chapters.memory.overhead import comparison_section, overhead_section
 from costmodel.book.chapters.memory.steps import growth, state_share
+from costmodel.book.chapters.memory.what_ifs import what_ifs_section
 from costmodel.book.exercises.words import BATCH
 from costmodel.book.model import Paragraph, Section, code
 from costmodel.book.study import TRAINING, Study, heaviest, same_form
@@ -30,7 +30,7 @@ def memory_chapter(studies: Sequence[Study], devices: Sequence[Device], records:
     form = same_form(studies)
     first, last = form[0], heaviest(form)
     if not first.weighted():
-        return Section("Memory", ())
+        return Section("MemoryTimeline", ())
     gpus = _gpus(devices)
     pair = list(dict.fromkeys((first, last)))
     growths = {study: {train: growth(study, train) for train in (False, True)} for study in pair}
@@ -49,8 +49,8 @@ def memory_chapter(studies: Sequence[Study], devices: Sequence[Device], records:
             overhead_section(first),
             *([comparison_section(form)] if len(form) > 1 else []),
             batch_section(growths, gpus),
-            lever_section(pair),
-            ladder_section(pair, gpus[0] if gpus else None),
+            what_ifs_section(pair),
+            levels_section(pair, gpus[0] if gpus else None),
             measured_section(records, pair),
         ),
         answer=_answer(first, growths[first][True], gpus),

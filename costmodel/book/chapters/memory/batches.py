@@ -75,11 +75,11 @@ def batch_section(growths: Mapping[Study, Mapping[bool, Scaling]], gpus: Sequenc
 def _fit_row(fit: Fit) -> dict[str, Any]:
     return {
         "device": fit.device.title,
-        "room_bytes": fit.device.room_bytes,
+        "available_bytes": fit.device.available_bytes,
         "largest_batch": fit.batch,
-        "easy_batch": fit.easy_batch,
+        "batch_without_retries": fit.batch_without_retries,
         "bound_batch": fit.bound,
-        "searched": "all tried" if fit.proven else "bisected",
+        "searched": "all tried" if fit.exhaustive else "bisected",
     }
 
 

@@ -1,4 +1,4 @@
-"""The predicted peaks beside another program's and beside those measured on GPUs, rung by rung."""
+"""The predicted peaks beside another program's and beside those measured on GPUs, level by level."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from costmodel.book.study import TRAINING, Study
 from costmodel.devices import Device, device
 from costmodel.errors import CostModelError, InputError
 from costmodel.hardware.record import Measurement, Run
-from costmodel.memory import Memory, remember
-from costmodel.memory.ladder import workspaces_by_rung
+from costmodel.memory import MemoryTimeline, memory_timeline
+from costmodel.memory.levels import workspaces_by_level
 from costmodel.report.measured import traced
 
 if TYPE_CHECKING:
@@ -27,10 +27,10 @@ def measured_section(records: Sequence[Measurement], studies: Sequence[Study] = 
     """Predicted against torch's MemTracker on the CPU, and against measured on GPUs where there are records."""
     rows = [row for record in records if record.target == "cuda" for run in record.runs for row in _rows(record, run)]
     climb = (
-        "The next two rungs, allocated and reserved, are held request by request to PyTorch's own compiled allocator "
+        "The next two levels, allocated and reserved, are held request by request to PyTorch's own compiled allocator "
         "by a test, `tests/test_memory_allocator.py`. Another, `tests/test_stand_in_gpu.py`, takes whole steps with "
         "PyTorch's own CUDA code over a stand-in for a GPU, whose kernels compute nothing: with cuBLAS's workspaces "
-        "all three rungs are met to the byte. What it cannot show is cuDNN's workspaces, which depend on the "
+        "all three levels are met to the byte. What it cannot show is cuDNN's workspaces, which depend on the "
         "algorithms that cuDNN picks."
     )
     blocks: list[Block] = [*_tracked(studies)]
@@ -43,7 +43,7 @@ def measured_section(records: Sequence[Measurement], studies: Sequence[Study] = 
                 "memory-measured",
                 title="Peaks of memory on GPUs",
                 frame=pd.DataFrame(rows),
-                note="Measured by torch.cuda.memory_stats in one run of the steady state. Predicted is the rung with "
+                note="Measured by torch.cuda.memory_stats in one run of the steady state. Predicted is the level with "
                 "the workspaces that PyTorch takes from its allocator for cuBLAS, one a thread. What was measured more "
                 "is what else libraries ask of the allocator: cuDNN's workspaces.",
                 labels={
@@ -54,11 +54,11 @@ def measured_section(records: Sequence[Measurement], studies: Sequence[Study] = 
                 },
             ),
         ]
-    return Section("Predicted against measured, rung by rung", tuple(blocks), anchor="memory-measured")
+    return Section("Predicted against measured, level by level", tuple(blocks), anchor="memory-measured")
 
 
 def _tracked(studies: Sequence[Study]) -> Iterator[Block]:
-    """The first rung against torch's MemTracker, which needs no GPU: a table, or why there is none."""
+    """The first level against torch's MemTracker, which needs no GPU: a table, or why there is none."""
     rows, reasons = [], []
     for study in studies:
         try:
@@ -73,7 +73,7 @@ def _tracked(studies: Sequence[Study]) -> Iterator[Block]:
             "does otherwise: where a tensor is used twice, that is a tensor more."
         )
         yield Paragraph(
-            f"The first rung needs no GPU to be checked: the predicted peak of {len(rows)} training steps, with the "
+            f"The first level needs no GPU to be checked: the predicted peak of {len(rows)} training steps, with the "
             f"operators of PyTorch's CPU, {verdict} that of torch's MemTracker, which takes the same steps on fake "
             "tensors and watches their storages come and go." + (why if most else "")
         )
@@ -82,7 +82,7 @@ def _tracked(studies: Sequence[Study]) -> Iterator[Block]:
             title="Peaks of training steps on a CPU, predicted and by torch's MemTracker",
             frame=pd.DataFrame(rows),
             labels={
-                "rung": "rung",
+                "level": "level",
                 "predicted_bytes": "predicted",
                 "tracked_bytes": "MemTracker",
                 "difference_bytes": "difference",
@@ -96,12 +96,12 @@ def _tracked_row(study: Study, network: Network, batch: int) -> dict[str, Any]:
     from costmodel.tracer import trace
 
     inputs = network.inputs(batch)
-    predicted = remember(trace(network.module, inputs, train=True, target="cpu", **TRAINING)).peak_bytes
+    predicted = memory_timeline(trace(network.module, inputs, train=True, target="cpu", **TRAINING)).peak_bytes
     tracked = tracked_peak(network.module, inputs, **TRAINING)
     return {
         "network": study.title,
         "batch": batch,
-        "rung": "requested, with the CPU's operators",
+        "level": "requested, with the CPU's operators",
         "predicted_bytes": predicted,
         "tracked_bytes": tracked,
         "difference_bytes": tracked - predicted,
@@ -109,18 +109,18 @@ def _tracked_row(study: Study, network: Network, batch: int) -> dict[str, Any]:
 
 
 def _rows(record: Measurement, run: Run) -> Iterator[dict[str, Any]]:
-    """A row a rung; nothing for a run whose memory is not in the record, or that cannot be traced here."""
+    """A row a level; nothing for a run whose memory is not in the record, or that cannot be traced here."""
     peaks = {"requested": run.memory.requested_bytes, "allocated": run.memory.allocated_bytes}
     peaks["reserved"] = run.memory.reserved_bytes
     if run.failure or not any(peaks.values()):
         return
     try:
         memory = _predicted(run)
-        predicted = {rung.name: rung.nbytes for rung in memory.ladder()}
+        predicted = {level.name: level.nbytes for level in memory.levels()}
     except CostModelError:
         return
-    workspaces = workspaces_by_rung(memory.trace, _device(record))
-    for rung, peak in peaks.items():
+    workspaces = workspaces_by_level(memory.trace, _device(record))
+    for level, peak in peaks.items():
         if peak is not None:
             yield {
                 "device": record.device_name,
@@ -128,11 +128,11 @@ def _rows(record: Measurement, run: Run) -> Iterator[dict[str, Any]]:
                 "run": run.phase_text,
                 "batch": run.batch,
                 "dtype": run.dtype,
-                "rung": rung,
-                "predicted_bytes": predicted[rung] + workspaces[rung],
-                "workspace_bytes": workspaces[rung],
+                "level": level,
+                "predicted_bytes": predicted[level] + workspaces[level],
+                "workspace_bytes": workspaces[level],
                 "measured_bytes": peak,
-                "more_bytes": peak - predicted[rung] - workspaces[rung],
+                "more_bytes": peak - predicted[level] - workspaces[level],
             }
 
 
@@ -143,8 +143,8 @@ def _device(record: Measurement) -> Device | None:
         return None
 
 
-def _predicted(run: Run) -> Memory:
+def _predicted(run: Run) -> MemoryTimeline:
     """The memory of the same run, from a trace."""
     from costmodel import networks
 
-    return remember(traced(run, networks.find(run.model)))
+    return memory_timeline(traced(run, networks.find(run.model)))

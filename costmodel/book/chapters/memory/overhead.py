@@ -12,8 +12,8 @@ from costmodel.book.exercises.words import BATCH, counted, listed, place, times
 from costmodel.book.model import Bullets, Figure, Paragraph, Section, Table, code, plain
 from costmodel.book.study import Study, heaviest
 from costmodel.graph import LOSS_LAYER, OPTIMIZER_LAYER, ROLES
-from costmodel.memory import Memory
-from costmodel.memory.levers import phase_peaks
+from costmodel.memory import MemoryTimeline
+from costmodel.memory.what_ifs import phase_peaks
 from costmodel.report.tables import memory_table
 from costmodel.units import iec, percent
 
@@ -70,7 +70,7 @@ def overhead_section(study: Study) -> Section:
     )
 
 
-def _held(memory: Memory) -> str:
+def _held(memory: MemoryTimeline) -> str:
     """The peak by role, the largest first."""
     roles = sorted(memory.by_role.items(), key=lambda item: -item[1])
     return f"It is {listed([f'{iec(held)} of {_PLURALS.get(role, role)}' for role, held in roles if held])}."
@@ -87,7 +87,7 @@ _PLURALS = {
 }  # fmt: skip
 
 
-def _moments(memory: Memory) -> Iterator[tuple[str, int, str, Mapping[str, int]]]:
+def _moments(memory: MemoryTimeline) -> Iterator[tuple[str, int, str, Mapping[str, int]]]:
     """The first highest moment of each phase: the phase, its bytes, its place, its roles."""
     for phase, peak in phase_peaks(memory).items():
         index = next(

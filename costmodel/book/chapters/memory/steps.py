@@ -7,7 +7,7 @@ from typing import Any
 from costmodel.book.exercises.words import BATCH
 from costmodel.book.study import TRAINING, Study
 from costmodel.graph import Trace
-from costmodel.memory import Savings, Scaling, TraceWith, savings, scaling
+from costmodel.memory import MemoryWhatIfs, Scaling, TraceWith, memory_what_ifs, scaling
 
 _STATE = ("parameter", "gradient", "optimizer state")
 
@@ -23,9 +23,9 @@ def growth(study: Study, train: bool) -> Scaling:
     return scaling(lambda batch: study.trace(batch, train))
 
 
-def levers_on(study: Study) -> Savings:
-    """What each lever saves of the step with BATCH images."""
-    return savings(_trace_with(study), BATCH, train=True, **TRAINING)
+def what_ifs_on(study: Study) -> MemoryWhatIfs:
+    """What each what-if saves of the step with BATCH images."""
+    return memory_what_ifs(_trace_with(study), BATCH, train=True, **TRAINING)
 
 
 def _trace_with(study: Study) -> TraceWith:

@@ -54,7 +54,7 @@ def stages() -> list[Stage]:
             f"conv{number}", "aten.convolution", "conv", 1, 1, out, of, size, size, 3, 3,
             padding=((1, 1), (1, 1)), in_rows=size, in_columns=size,
         )  # fmt: skip
-        found.append(Stage(nest.layer, "conv", 1, of, out, nest.rows, nest.columns, nest.weight_elements, nest, 1))
+        found.append(Stage(nest.layer, "conv", 1, of, out, nest.rows, nest.columns, nest.weight_numel, nest, 1))
     return found
 
 

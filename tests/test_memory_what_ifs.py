@@ -1,4 +1,4 @@
-"""What levers save, by hand on small networks; and the timeline in a viewer's format."""
+"""What what-ifs save, by hand on small networks; and the timeline in a viewer's format."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from torch import nn
 
 from costmodel.errors import InputError
 from costmodel.graph import Trace
-from costmodel.memory import Savings, chrome_trace, remember, savings
-from costmodel.memory.levers import checkpointable, phase_peaks
+from costmodel.memory import MemoryWhatIfs, chrome_trace, memory_timeline, memory_what_ifs
+from costmodel.memory.what_ifs import checkpointable, phase_peaks
 from costmodel.networks.variants import in_place
 from costmodel.tracer import trace
 
 
-def pulled(network: nn.Module, shape: tuple[int, ...], batch: int, **options: Any) -> Savings:
+def pulled(network: nn.Module, shape: tuple[int, ...], batch: int, **options: Any) -> MemoryWhatIfs:
     def trace_with(batch: int, *, inplace: bool | None = None, **options: Any) -> Trace:
         with in_place(network, inplace):
             return trace(network, (batch, *shape), **options)
 
-    return savings(trace_with, batch, **{"train": True, "loss": "sum"} | options)
+    return memory_what_ifs(trace_with, batch, **{"train": True, "loss": "sum"} | options)
 
 
 @pytest.fixture(scope="module")
-def wide() -> Savings:
+def wide() -> MemoryWhatIfs:
     """Mostly parameters: 1000 -> 1000 without bias, one sample, SGD with momentum and weight decay."""
     layer = nn.Linear(1000, 1000, bias=False)
     return pulled(layer, (1000,), 1, optimizer_options={"momentum": 0.9, "weight_decay": 1e-4})
 
 
 @pytest.fixture(scope="module")
-def deep() -> Savings:
+def deep() -> MemoryWhatIfs:
     """Mostly activations: ten layers of 10 -> 10 with ReLUs, 10,000 samples, SGD."""
     layers = [layer for _ in range(10) for layer in (nn.Linear(10, 10), nn.ReLU())]
     return pulled(nn.Sequential(*layers), (10,), 10_000)
 
 
-def test_levers_on_the_optimizer_by_hand(wide: Savings) -> None:
+def test_levers_on_the_optimizer_by_hand(wide: MemoryWhatIfs) -> None:
     # Weights W = 4 MB, input 4 kB. At the optimizer step: weights, gradient, momentum, and the temporary gradient +
     # decay · weights: 4 W. The backward has 3 W and less than 20 kB of activations and their gradients.
     whole = 4_000_000
@@ -56,14 +56,14 @@ def test_levers_on_the_optimizer_by_hand(wide: Savings) -> None:
     assert wide["optimizer tensor by tensor"].saving_bytes == 0
 
 
-def test_a_lever_that_lowers_a_phase_that_is_not_the_peak(deep: Savings) -> None:
+def test_a_lever_that_lowers_a_phase_that_is_not_the_peak(deep: MemoryWhatIfs) -> None:
     assert deep.memory.peak_operation.phase == "backward"
     saving = deep["optimizer tensor by tensor"]
     assert saving.saving_bytes == 0
     assert "the highest is the backward's" in saving.why
 
 
-def test_in_place_saves_nothing_in_training_and_why(deep: Savings) -> None:
+def test_in_place_saves_nothing_in_training_and_why(deep: MemoryWhatIfs) -> None:
     # A linear layer keeps its input, a ReLU its output: what is between them was let go at once.
     saving = deep["activations in place"]
     assert saving.saving_bytes == 0
@@ -73,7 +73,7 @@ def test_in_place_saves_nothing_in_training_and_why(deep: Savings) -> None:
     assert "the forward's peak by 391 KiB" in saving.why
 
 
-def test_the_batch_by_hand(deep: Savings) -> None:
+def test_the_batch_by_hand(deep: MemoryWhatIfs) -> None:
     # Nearly all is activations, so half the samples take nearly half.
     peak = deep.memory.peak_bytes
     half = deep["half the batch"]
@@ -83,10 +83,10 @@ def test_the_batch_by_hand(deep: Savings) -> None:
     quarter = deep["accumulation over 4 parts"]
     assert quarter.peak_bytes is not None
     assert quarter.peak_bytes < half.peak_bytes
-    assert quarter.lever.batch == 2500
+    assert quarter.what_if.batch == 2500
 
 
-def test_bfloat16_halves_everything(wide: Savings) -> None:
+def test_bfloat16_halves_everything(wide: MemoryWhatIfs) -> None:
     saving = wide["bfloat16 throughout"]
     assert saving.saving_bytes == saving.peak_bytes == wide.memory.peak_bytes // 2
 
@@ -105,7 +105,7 @@ def two_layers() -> nn.Sequential:
 def test_checkpointing_blocks() -> None:
     found = pulled(blocks(6), (10,), 1000)
     saving = found["checkpoint net.*"]
-    assert saving.lever.how == "checkpoint(block, x) of net.*"
+    assert saving.what_if.how == "checkpoint(block, x) of net.*"
     # Block by block only the six inputs stay: 1000 · 10 · 4 B each.
     assert saving.saved_bytes == 6 * 40_000
     # Without, the backward of the last tanh has the twelve outputs of tanhs, with it those inputs that stay and the
@@ -155,10 +155,10 @@ def test_blocks_by_any_name_are_checkpointed() -> None:
     assert saving.saving_bytes >= by_name.saving_bytes
     # one of them is what the trace does when it is told so
     told = trace(Encoder(6), (1000, 10), train=True, loss="sum", checkpoint="encoder.layers.*")
-    assert saving.peak_bytes == remember(told).peak_bytes
+    assert saving.peak_bytes == memory_timeline(told).peak_bytes
     # many blocks in several places: the first and the last name them
     many = nn.Sequential(*(blocks(2) for _ in range(3)))
-    assert "checkpoint 0.net.* … 2.net.*" in [lever.lever.name for lever in pulled(many, (10,), 1000)]
+    assert "checkpoint 0.net.* … 2.net.*" in [what_if.what_if.name for what_if in pulled(many, (10,), 1000)]
 
 
 def test_another_optimizer_by_hand() -> None:
@@ -171,18 +171,18 @@ def test_another_optimizer_by_hand() -> None:
         peak = found[name].peak_bytes
         assert peak is not None
         assert tensors * whole < peak < tensors * whole + 20_000  # maps of 4 kB
-    assert found["SGD with momentum"].lever.how == "optim.SGD(..., momentum=0.9)"
-    assert found["fused optimizer"].lever.how == "optim.AdamW(..., fused=True)"
-    assert "SGD with momentum" not in [each.lever.name for each in pulled(layer, (1000,), 1)]
+    assert found["SGD with momentum"].what_if.how == "optim.SGD(..., momentum=0.9)"
+    assert found["fused optimizer"].what_if.how == "optim.AdamW(..., fused=True)"
+    assert "SGD with momentum" not in [each.what_if.name for each in pulled(layer, (1000,), 1)]
 
 
-def test_what_raises_the_peak_says_so(deep: Savings) -> None:
+def test_what_raises_the_peak_says_so(deep: MemoryWhatIfs) -> None:
     # Three layers of 1000 -> 1000 with one sample, in autocast: the last gradient of 4 MB is cast from one of 2 MB in
     # bfloat16, beside all that there is without autocast but some maps of 4 kB.
     layers = nn.Sequential(*(nn.Linear(1000, 1000, bias=False) for _ in range(3)))
     found = pulled(layers, (1000,), 1, optimizer_options={"foreach": False})
     raising = [each for each in found if (each.saving_bytes or 0) < 0]
-    assert [each.lever.name for each in raising] == ["autocast"]
+    assert [each.what_if.name for each in raising] == ["autocast"]
     assert -2_000_000 <= (raising[0].saving_bytes or 0) < -1_980_000
     assert raising[0].why == "it raises the peak here: temporary +1.90 MiB."
     assert not [each for each in deep if "raises" in each.why]
@@ -193,13 +193,13 @@ def test_kept_gradients_can_be_let_go() -> None:
     # that was kept, where all others stand already.
     layers = nn.Sequential(*(nn.Linear(1000, 1000, bias=False) for _ in range(3)))
     kept = pulled(layers, (1000,), 1, set_to_none=False)["gradients let go"]
-    assert kept.lever.how == "zero_grad(set_to_none=True)"
+    assert kept.what_if.how == "zero_grad(set_to_none=True)"
     assert 4_000_000 <= (kept.saving_bytes or 0) < 4_020_000
-    assert "gradients let go" not in [each.lever.name for each in pulled(layers, (1000,), 1)]
+    assert "gradients let go" not in [each.what_if.name for each in pulled(layers, (1000,), 1)]
 
 
-def test_levers_that_change_nothing_are_left_out(deep: Savings) -> None:
-    names = [saving.lever.name for saving in deep]
+def test_levers_that_change_nothing_are_left_out(deep: MemoryWhatIfs) -> None:
+    names = [saving.what_if.name for saving in deep]
     assert "activations not in place" not in names
     assert "no momentum" not in names
     with pytest.raises(KeyError):
@@ -231,18 +231,18 @@ def test_in_place_is_put_back() -> None:
 
 def test_levers_are_about_training() -> None:
     with pytest.raises(InputError, match="training"):
-        savings(lambda batch, **_: trace(nn.Linear(2, 2), (batch, 2)), 1)
+        memory_what_ifs(lambda batch, **_: trace(nn.Linear(2, 2), (batch, 2)), 1)
 
 
-def test_a_frame_and_a_table(wide: Savings) -> None:
+def test_a_frame_and_a_table(wide: MemoryWhatIfs) -> None:
     frame = wide.to_frame()
     assert frame["saving_bytes"].dropna().is_monotonic_decreasing
-    assert frame["lever"].tolist()[0] == "bfloat16 throughout"
+    assert frame["what_if"].tolist()[0] == "bfloat16 throughout"
     assert "no weight decay" in wide._repr_html_()
-    assert repr(wide).startswith("<Savings of Linear: ")
+    assert repr(wide).startswith("<What-ifs of Linear: ")
 
 
-def test_phase_peaks_are_the_highest_of_their_phases(deep: Savings) -> None:
+def test_phase_peaks_are_the_highest_of_their_phases(deep: MemoryWhatIfs) -> None:
     peaks = phase_peaks(deep.memory)
     assert max(peaks.values()) == peaks["backward"] == deep.memory.peak_bytes
     assert list(peaks) == ["forward", "backward", "optimizer"]
@@ -251,7 +251,7 @@ def test_phase_peaks_are_the_highest_of_their_phases(deep: Savings) -> None:
 # Chrome's trace event format: each event has ph, name, pid and ts where it has a time; X has dur, C numbers as args.
 
 
-def test_the_export_is_a_chrome_trace(deep: Savings) -> None:
+def test_the_export_is_a_chrome_trace(deep: MemoryWhatIfs) -> None:
     memory = deep.memory
     document = json.loads(json.dumps(chrome_trace(memory, memory.replay)))
     events = document["traceEvents"]
@@ -277,6 +277,6 @@ def test_the_export_is_a_chrome_trace(deep: Savings) -> None:
 
 
 def test_the_export_without_an_allocator() -> None:
-    memory = remember(trace(nn.Linear(2, 2), (1, 2), target="cpu"))
+    memory = memory_timeline(trace(nn.Linear(2, 2), (1, 2), target="cpu"))
     names = {event["name"] for event in chrome_trace(memory)["traceEvents"] if event["ph"] == "C"}
     assert names == {"live bytes by role"}

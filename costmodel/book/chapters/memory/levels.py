@@ -8,19 +8,19 @@ from costmodel.book.exercises.words import BATCH, listed
 from costmodel.book.model import Bullets, Paragraph, Section, Table, plain
 from costmodel.book.study import Study
 from costmodel.devices import Device
-from costmodel.memory.ladder import overheads
-from costmodel.report.tables import ladder_table
+from costmodel.memory.levels import overheads
+from costmodel.report.tables import levels_table
 from costmodel.units import iec, percent
 
 
-def ladder_section(studies: Sequence[Study], gpu: Device | None) -> Section:
+def levels_section(studies: Sequence[Study], gpu: Device | None) -> Section:
     """From what tensors ask for to what the process holds."""
     tables = [
         Table(
-            f"{study.slug}-memory-ladder",
+            f"{study.slug}-memory-levels",
             title=f"{study.title}: a training step of {BATCH} images"
             f"{f' on the {gpu.title}' if gpu else ''}, as predicted",
-            frame=ladder_table(study.memory(BATCH, train=True).ladder(gpu)),
+            frame=levels_table(study.memory(BATCH, train=True).levels(gpu)),
         )
         for study in studies
     ]
@@ -46,5 +46,5 @@ def ladder_section(studies: Sequence[Study], gpu: Device | None) -> Section:
                 )
             ),
         ),
-        anchor="memory-ladder",
+        anchor="memory-levels",
     )

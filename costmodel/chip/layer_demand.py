@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 from costmodel.chip.accelerator import Accelerator
 from costmodel.chip.evaluation import moved_in_buffer_bytes
-from costmodel.chip.mapping import place
+from costmodel.chip.mapping import map_nest
 from costmodel.chip.nests import Nest
 from costmodel.chip.shapes import curve_of
 
 
-class Asked(NamedTuple):
+class LayerDemand(NamedTuple):
     """What a layer asks of a chip."""
 
     macs: int
@@ -26,14 +26,14 @@ class Asked(NamedTuple):
     """Beside those of the MACs."""
 
 
-def asked(nest: Nest, chip: Accelerator) -> Asked:
+def layer_demand(nest: Nest, chip: Accelerator) -> LayerDemand:
     """What a nest asks: placed on the array as it is, with the least DRAM traffic. Raises InputError as those do."""
-    return placed(nest, chip, int(curve_of(nest, chip.widths).dram_bytes(chip.buffer_bytes)))
+    return mapped_layer_demand(nest, chip, int(curve_of(nest, chip.widths).dram_bytes(chip.buffer_bytes)))
 
 
-def placed(nest: Nest, chip: Accelerator, dram_bytes: int, additions: int = 0) -> Asked:
+def mapped_layer_demand(nest: Nest, chip: Accelerator, dram_bytes: int, additions: int = 0) -> LayerDemand:
     """The same with DRAM traffic, and additions, that are known."""
-    mapped = place(nest, chip.array)
-    moved = int(moved_in_buffer_bytes(mapped, chip))
+    mapping = map_nest(nest, chip.array)
+    moved = int(moved_in_buffer_bytes(mapping, chip))
     delivery = moved / chip.buffer_bytes_per_cycle if chip.buffer_bytes_per_cycle else 0.0
-    return Asked(nest.macs, max(int(mapped.cycles), delivery) / chip.clock_hertz, moved, dram_bytes, additions)
+    return LayerDemand(nest.macs, max(int(mapping.cycles), delivery) / chip.clock_hertz, moved, dram_bytes, additions)

@@ -1,8 +1,8 @@
-"""What would lower a training step's peak, by how much, and why some of it would not: each lever traced, none guessed.
+"""What would lower a training step's peak, by how much, and why some of it would not: each traced, none guessed.
 
-A lever changes one thing about how the step is run. Its saving is the step's peak less the peak with the lever, in
+A what-if changes one thing about how the step is run. Its saving is the step's peak less the peak with the what-if, in
 requested bytes in the steady state. Forward, backward and optimizer step each have a peak of their own, and only the
-highest counts: a lever that lowers another one saves nothing, and the reason that is given says so in numbers.
+highest counts: a what-if that lowers another one saves nothing, and the reason that is given says so in numbers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from costmodel.display import html_table
 from costmodel.errors import CostModelError, InputError
 from costmodel.graph import LOSS_LAYER, OPTIMIZER_LAYER, Trace
 from costmodel.memory.runs import replay
-from costmodel.memory.timeline import Memory, remember
+from costmodel.memory.timeline import MemoryTimeline, memory_timeline
 from costmodel.units import iec
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class TraceWith(Protocol):
         ...
 
 
-class Lever(NamedTuple):
+class MemoryWhatIf(NamedTuple):
     """A way to run a step that may need less memory."""
 
     name: str
@@ -54,9 +54,9 @@ class Lever(NamedTuple):
 
 @dataclass(frozen=True)
 class Saving:
-    """What a lever saves."""
+    """What a what-if saves."""
 
-    lever: Lever
+    what_if: MemoryWhatIf
     peak_bytes: int | None
     """The step's peak with it; None where the network cannot be run so."""
 
@@ -74,10 +74,10 @@ class Saving:
 
 
 @dataclass(frozen=True, repr=False)
-class Savings:
-    """Levers on one training step."""
+class MemoryWhatIfs:
+    """What-ifs on one training step."""
 
-    memory: Memory
+    memory: MemoryTimeline
     """The step as it is."""
 
     batch: int
@@ -87,97 +87,102 @@ class Savings:
         return iter(self.savings)
 
     def __getitem__(self, name: str) -> Saving:
-        """The saving of the lever of that name. Raises KeyError if there is none."""
+        """The saving of the what-if of that name. Raises KeyError if there is none."""
         for saving in self.savings:
-            if saving.lever.name == name:
+            if saving.what_if.name == name:
                 return saving
         raise KeyError(name)
 
     def largest_first(self) -> list[Saving]:
-        """The levers in the order of their savings; those that cannot be pulled come last."""
+        """The what-ifs in the order of their savings; those that cannot be pulled come last."""
         return sorted(self.savings, key=lambda s: -math.inf if s.saving_bytes is None else s.saving_bytes, reverse=True)
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a lever, in bytes, the largest saving first."""
+        """One row a what-if, in bytes, the largest saving first."""
         import pandas as pd
 
         counts = ("saving_bytes", "peak_bytes", "reserved_bytes", "saved_bytes")
         rows = [
-            {"lever": s.lever.name, "how": s.lever.how, **{name: getattr(s, name) for name in counts}, "why": s.why}
+            {
+                "what_if": s.what_if.name,
+                "how": s.what_if.how,
+                **{name: getattr(s, name) for name in counts},
+                "why": s.why,
+            }
             for s in self.largest_first()
         ]
         return pd.DataFrame(rows).astype(dict.fromkeys(counts, "Int64"))
 
     def __repr__(self) -> str:
         most = max(self.savings, key=lambda s: s.saving_bytes or 0, default=None)
-        best = f", the best {most.lever.name} with {iec(most.saving_bytes or 0)}" if most else ""
-        return f"<Savings of {self.memory.trace.model}: {len(self.savings)} levers{best}>"
+        best = f", the best {most.what_if.name} with {iec(most.saving_bytes or 0)}" if most else ""
+        return f"<What-ifs of {self.memory.trace.model}: {len(self.savings)} what-ifs{best}>"
 
     def _repr_html_(self) -> str:
-        columns = [("lever", "text"), ("saves", "bytes"), ("peak", "bytes"), ("reserved", "bytes"), ("why", "prose")]
-        rows = [(s.lever.name, s.saving_bytes, s.peak_bytes, s.reserved_bytes, s.why) for s in self.largest_first()]
+        columns = [("what_if", "text"), ("saves", "bytes"), ("peak", "bytes"), ("reserved", "bytes"), ("why", "prose")]
+        rows = [(s.what_if.name, s.saving_bytes, s.peak_bytes, s.reserved_bytes, s.why) for s in self.largest_first()]
         return html_table(f"{self.memory.trace.model}: peak of {iec(self.memory.peak_bytes)}", columns, rows)
 
 
-def savings(trace_with: TraceWith, batch: int, **options: Any) -> Savings:
-    """What each lever saves of a training step at a batch; levers that change nothing about it are left out.
+def memory_what_ifs(trace_with: TraceWith, batch: int, **options: Any) -> MemoryWhatIfs:
+    """What each what-if saves of a training step at a batch; what-ifs that change nothing about it are left out.
 
     Args:
-        trace_with: traces the step; it is called for every lever, with what the lever changes.
+        trace_with: traces the step; it is called for every what-if, with what the what-if changes.
         batch: samples in a step.
-        options: how the step is run without a lever: optimizer, optimizer_options, dtype, target ...
+        options: how the step is run without a what-if: optimizer, optimizer_options, dtype, target ...
 
     Raises InputError for a trace that is no training step.
     """
     trace = trace_with(batch, **options)
     if not trace.train:
-        raise InputError("levers are about training: trace a training step.")
-    base = remember(trace)
-    found = (_saving(base, lever, trace_with) for lever in levers_for(trace, batch, options))
-    return Savings(base, batch, tuple(saving for saving in found if saving is not None))
+        raise InputError("what-ifs are about training: trace a training step.")
+    base = memory_timeline(trace)
+    found = (_saving(base, what_if, trace_with) for what_if in what_ifs_for(trace, batch, options))
+    return MemoryWhatIfs(base, batch, tuple(saving for saving in found if saving is not None))
 
 
-def levers_for(trace: Trace, batch: int, options: Mapping[str, Any]) -> list[Lever]:
-    """The levers that can be pulled on a step that was traced at a batch with these options."""
+def what_ifs_for(trace: Trace, batch: int, options: Mapping[str, Any]) -> list[MemoryWhatIf]:
+    """The what-ifs that can be pulled on a step that was traced at a batch with these options."""
     optimizer = options.get("optimizer", "sgd")
     settings = dict(options.get("optimizer_options") or {})
-    found: list[Lever] = []
+    found: list[MemoryWhatIf] = []
 
-    def lever(name: str, how: str, at: int = batch, because: str = "", **changes: Any) -> None:
-        found.append(Lever(name, how, {**options, **changes}, at, because))
+    def what_if(name: str, how: str, at: int = batch, because: str = "", **changes: Any) -> None:
+        found.append(MemoryWhatIf(name, how, {**options, **changes}, at, because))
 
-    def optimizer_lever(name: str, how: str, **changes: Any) -> None:
-        lever(name, how, optimizer_options=settings | changes)
+    def optimizer_what_if(name: str, how: str, **changes: Any) -> None:
+        what_if(name, how, optimizer_options=settings | changes)
 
     if isinstance(optimizer, str):
         own = f"optim.{_CLASSES.get(optimizer, optimizer)}"
-        optimizer_lever("fused optimizer", f"{own}(..., fused=True)", fused=True, foreach=False)
-        optimizer_lever("optimizer tensor by tensor", f"{own}(..., foreach=False)", foreach=False)
+        optimizer_what_if("fused optimizer", f"{own}(..., fused=True)", fused=True, foreach=False)
+        optimizer_what_if("optimizer tensor by tensor", f"{own}(..., foreach=False)", foreach=False)
         if settings.get("weight_decay"):
-            optimizer_lever("no weight decay", f"{own}(..., weight_decay=0)", weight_decay=0)
+            optimizer_what_if("no weight decay", f"{own}(..., weight_decay=0)", weight_decay=0)
         if settings.get("momentum"):
-            optimizer_lever("no momentum", f"{own}(..., momentum=0)", momentum=0)
+            optimizer_what_if("no momentum", f"{own}(..., momentum=0)", momentum=0)
         if optimizer in _ADAMS:
             shared = {name: value for name, value in settings.items() if name in _SHARED}
             for name, told in (("SGD with momentum", {"momentum": 0.9}), ("SGD without momentum", {})):
                 how = f"optim.SGD(..., {'momentum=0.9' if told else 'momentum=0'})"
-                lever(name, how, optimizer="sgd", optimizer_options=shared | told)
+                what_if(name, how, optimizer="sgd", optimizer_options=shared | told)
     if not options.get("checkpoint"):
         for blocks in checkpointable(trace):
             where = _briefly(blocks, trace)
-            lever(f"checkpoint {where}", f"checkpoint(block, x) of {where}", checkpoint=blocks)
+            what_if(f"checkpoint {where}", f"checkpoint(block, x) of {where}", checkpoint=blocks)
     if not options.get("autocast") and trace.dtype == "float32":
-        lever("autocast", "torch.autocast('cuda', torch.bfloat16)", autocast="bfloat16")
-        lever("bfloat16 throughout", "model.to(torch.bfloat16)", dtype="bfloat16")
+        what_if("autocast", "torch.autocast('cuda', torch.bfloat16)", autocast="bfloat16")
+        what_if("bfloat16 throughout", "model.to(torch.bfloat16)", dtype="bfloat16")
     if not options.get("set_to_none", True):
-        lever("gradients let go", "zero_grad(set_to_none=True)", set_to_none=True)
-    lever("activations in place", "nn.ReLU(inplace=True)", because=_IN_PLACE, inplace=True)
+        what_if("gradients let go", "zero_grad(set_to_none=True)", set_to_none=True)
+    what_if("activations in place", "nn.ReLU(inplace=True)", because=_IN_PLACE, inplace=True)
     if batch > 1:
-        lever("half the batch", f"a batch of {batch // 2}", at=batch // 2)
+        what_if("half the batch", f"a batch of {batch // 2}", at=batch // 2)
     parts = next((parts for parts in (4, 2) if batch % parts == 0), None)
     if parts and options.get("accumulate", 1) == 1:
         part = batch // parts
-        lever(f"accumulation over {parts} parts", f"{parts} micro-batches of {part}", at=part, accumulate=parts)
+        what_if(f"accumulation over {parts} parts", f"{parts} micro-batches of {part}", at=part, accumulate=parts)
     return found
 
 
@@ -231,22 +236,22 @@ def _briefly(blocks: Sequence[str], trace: Trace) -> str:
     return ", ".join(words) if len(words) < 3 else f"{words[0]} … {words[-1]}"
 
 
-def _saving(base: Memory, lever: Lever, trace_with: TraceWith) -> Saving | None:
-    """What a lever saves; None if the step is the same with it."""
+def _saving(base: MemoryTimeline, what_if: MemoryWhatIf, trace_with: TraceWith) -> Saving | None:
+    """What a what-if saves; None if the step is the same with it."""
     try:
-        trace = trace_with(lever.batch, **lever.options)
+        trace = trace_with(what_if.batch, **what_if.options)
     except CostModelError as error:
-        return Saving(lever, None, None, None, None, f"the network cannot be run so: {error}")
+        return Saving(what_if, None, None, None, None, f"the network cannot be run so: {error}")
     if trace.operations == base.trace.operations:
         return None
-    memory = remember(trace)
+    memory = memory_timeline(trace)
     reserved = replay(trace).peak_reserved_bytes if trace.target == "cuda" else None
-    saving, why = base.peak_bytes - memory.peak_bytes, _reason(base, memory, lever)
+    saving, why = base.peak_bytes - memory.peak_bytes, _reason(base, memory, what_if)
     why = f"it raises the peak here: {why}" if saving < 0 else why
-    return Saving(lever, memory.peak_bytes, saving, memory.saved_bytes, reserved, why)
+    return Saving(what_if, memory.peak_bytes, saving, memory.saved_bytes, reserved, why)
 
 
-def _reason(base: Memory, memory: Memory, lever: Lever) -> str:
+def _reason(base: MemoryTimeline, memory: MemoryTimeline, what_if: MemoryWhatIf) -> str:
     """Why one peak is lower or higher than the other, or neither: the phases' peaks, the roles at the highest."""
     phase = base.peak_operation.phase
     if memory.peak_bytes == base.peak_bytes:
@@ -259,7 +264,7 @@ def _reason(base: Memory, memory: Memory, lever: Lever) -> str:
         saved = (
             f"{iec(base.saved_bytes)} as before" if same else f"{iec(memory.saved_bytes)}, not {iec(base.saved_bytes)}"
         )
-        because = f"; {lever.because}" if same and lever.because else ""
+        because = f"; {what_if.because}" if same and what_if.because else ""
         return f"{lowers} the highest is the {phase}'s ({iec(base.peak_bytes)}); autograd saves {saved}{because}."
     changes = {
         role: memory.by_role.get(role, 0) - base.by_role.get(role, 0)
@@ -275,7 +280,7 @@ def _reason(base: Memory, memory: Memory, lever: Lever) -> str:
     return f"{', '.join(moved)}{f'; the peak moves to the {there}{place}' if there != phase else ''}."
 
 
-def phase_peaks(memory: Memory) -> Mapping[str, int]:
+def phase_peaks(memory: MemoryTimeline) -> Mapping[str, int]:
     """The most bytes alive at once in each phase."""
     peaks: dict[str, int] = {}
     for operation, live in zip(memory.trace.operations, memory.live_bytes, strict=True):

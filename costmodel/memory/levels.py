@@ -1,4 +1,4 @@
-"""From what tensors ask for to what a process takes: four rungs, each at least as high as the one below it.
+"""From what tensors ask for to what a process takes: four levels, each at least as high as the one below it.
 
 - requested: the bytes of the live tensors (`requested_bytes.all.peak` of `torch.cuda.memory_stats`);
 - allocated: the allocator's blocks that hold them, rounded up (`allocated_bytes.all.peak`);
@@ -23,7 +23,7 @@ from costmodel.memory.runs import Replay
 if TYPE_CHECKING:
     from costmodel.devices import Device
 
-RUNGS = ("requested", "allocated", "reserved", "process")
+LEVELS = ("requested", "allocated", "reserved", "process")
 
 CONTEXT_BYTES = 300_000_000
 """A CUDA context with the kernels that a network loads into it, where none was measured."""
@@ -58,18 +58,18 @@ class Overhead(NamedTuple):
     source: str
 
 
-class Rung(NamedTuple):
+class MemoryLevel(NamedTuple):
     """One way of counting a run's memory at its peak."""
 
     name: str
-    """One of RUNGS."""
+    """One of LEVELS."""
 
     nbytes: int
     added_bytes: int
-    """How much more it is than the rung below."""
+    """How much more it is than the level below."""
 
     adds: str
-    """What it adds to the rung below."""
+    """What it adds to the level below."""
 
     assumed: bool
     """Whether what it adds is an assumption."""
@@ -92,12 +92,12 @@ def overheads(
     )
 
 
-def workspaces_by_rung(trace: Trace, device: Device | str | None = None) -> dict[str, int]:
-    """What cuBLAS's workspaces add to each rung that the allocator counts, one a thread that multiplies matrices."""
+def workspaces_by_level(trace: Trace, device: Device | str | None = None) -> dict[str, int]:
+    """What cuBLAS's workspaces add to each level that the allocator counts, one a thread that multiplies matrices."""
     size, threads = _workspace(device), len(_threads(trace))
     rounded = round_size(size)
-    rungs = {"requested": size, "allocated": rounded, "reserved": segment_size(rounded)}
-    return {rung: threads * nbytes for rung, nbytes in rungs.items()}
+    levels = {"requested": size, "allocated": rounded, "reserved": segment_size(rounded)}
+    return {level: threads * nbytes for level, nbytes in levels.items()}
 
 
 def _workspace(device: Device | str | None) -> int:
@@ -112,24 +112,24 @@ def _threads(trace: Trace) -> tuple[str, ...]:
     return tuple(phase for phase in phases if any(o.operator in _PRODUCTS for o in trace.of_phase(phase)))
 
 
-def ladder(replay: Replay, beside: Iterable[Overhead]) -> tuple[Rung, ...]:
-    """The four rungs of a run that was replayed on the allocator, with what the process holds beside its tensors."""
+def memory_levels(replay: Replay, beside: Iterable[Overhead]) -> tuple[MemoryLevel, ...]:
+    """The four levels of a run that was replayed on the allocator, with what the process holds beside its tensors."""
     requested, allocated, reserved = (
         replay.peak_requested_bytes, replay.peak_allocated_bytes, replay.peak_reserved_bytes,
     )  # fmt: skip
     beside = tuple(beside)
     more = sum(overhead.nbytes for overhead in beside)
     return (
-        Rung("requested", requested, requested, _LIVE, False),
-        Rung(
+        MemoryLevel("requested", requested, requested, _LIVE, False),
+        MemoryLevel(
             "allocated",
             allocated,
             allocated - requested,
             "rounding to whole blocks, and rests too small to split off",
             False,
         ),
-        Rung("reserved", reserved, reserved - allocated, "free blocks in the allocator's segments", False),
-        Rung("process", reserved + more, more, ", ".join(overhead.what for overhead in beside), True),
+        MemoryLevel("reserved", reserved, reserved - allocated, "free blocks in the allocator's segments", False),
+        MemoryLevel("process", reserved + more, more, ", ".join(overhead.what for overhead in beside), True),
     )
 
 
@@ -142,6 +142,6 @@ def check_target(trace: Trace, device: Device) -> None:
         )
 
 
-def requested_only(peak_bytes: int) -> tuple[Rung, ...]:
-    """The one rung that there is where no allocator is replayed: a CPU's differs by system."""
-    return (Rung("requested", peak_bytes, peak_bytes, _LIVE, False),)
+def requested_only(peak_bytes: int) -> tuple[MemoryLevel, ...]:
+    """The one level that there is where no allocator is replayed: a CPU's differs by system."""
+    return (MemoryLevel("requested", peak_bytes, peak_bytes, _LIVE, False),)

@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 from costmodel.chip.accelerator import Accelerator, accelerator
 from costmodel.chip.evaluation import Evaluation, area_of, evaluate
-from costmodel.chip.mapping import Array, place
+from costmodel.chip.mapping import Array, map_nest
 from costmodel.chip.nests import Nest, Nests
 from costmodel.cost import Costs
 from costmodel.graph import Trace
@@ -39,7 +39,7 @@ ISCA = "Jouppi et al., ISCA 2017"
 SCALE_SIM = "scalesim 3.0.0, run on these layers"
 
 
-class Comparison(NamedTuple):
+class ChipComparison(NamedTuple):
     """A published number and ours."""
 
     chip: str
@@ -68,7 +68,7 @@ class EyerissLayer(NamedTuple):
 
     layer: str
     processing_milliseconds: float
-    active_elements: int
+    active_pes: int
     dram_megabytes: float
     """Run-length compressed."""
 
@@ -163,7 +163,7 @@ SCALE_SIM_CYCLES = (
 """Layers, and the "Total Cycles" that SCALE-Sim reports, output- and weight-stationary: its last cycle's number."""
 
 
-def compare(alexnet: Nests, vgg16: Nests, resnet50: Trace | Costs) -> tuple[Comparison, ...]:
+def compare(alexnet: Nests, vgg16: Nests, resnet50: Trace | Costs) -> tuple[ChipComparison, ...]:
     """The published numbers beside ours.
 
     Args:
@@ -174,14 +174,14 @@ def compare(alexnet: Nests, vgg16: Nests, resnet50: Trace | Costs) -> tuple[Comp
     return (*_eyeriss(alexnet), *_eyeriss_on_vgg16(vgg16), *_nvdla(resnet50), _tpu(), *_scale_sim())
 
 
-def _eyeriss(alexnet: Nests) -> list[Comparison]:
+def _eyeriss(alexnet: Nests) -> list[ChipComparison]:
     found = evaluate(alexnet, accelerator("eyeriss"))
     rows = []
     for layer, theirs in zip(found.layers, EYERISS, strict=True):
-        milliseconds, active = layer.array_seconds * 1e3, layer.mapped.active(layer.nest)
+        milliseconds, active = layer.array_seconds * 1e3, layer.mapping.active(layer.nest)
         rows += [
             _one("Eyeriss", f"{theirs.layer}: processing", theirs.processing_milliseconds, milliseconds, "ms", JSSC),
-            _one("Eyeriss", f"{theirs.layer}: active elements", theirs.active_elements, active, "", JSSC),
+            _one("Eyeriss", f"{theirs.layer}: active elements", theirs.active_pes, active, "", JSSC),
         ]
     megabytes = sum(row.dram_megabytes for row in EYERISS)
     how = "theirs is run-length compressed, ours is not: the least of our schedules behind 108 KiB"
@@ -197,7 +197,7 @@ def _eyeriss(alexnet: Nests) -> list[Comparison]:
     ]  # fmt: skip
 
 
-def _eyeriss_on_vgg16(vgg16: Nests) -> list[Comparison]:
+def _eyeriss_on_vgg16(vgg16: Nests) -> list[ChipComparison]:
     chip = accelerator("eyeriss")
     found = evaluate(vgg16, chip)
     table = list(zip(found.layers, EYERISS_VGG16, strict=True))
@@ -216,7 +216,7 @@ def _eyeriss_on_vgg16(vgg16: Nests) -> list[Comparison]:
             sum(partial_sum_seconds(nest, theirs.channels or 1, chip) for nest, theirs in bound) * 1e3,
             "ms", JSSC_VGG16, "no mapping of ours: 1, 2 or 4 input channels a pass, as the chip's buffer accesses say",
         ),
-        Comparison(
+        ChipComparison(
             "Eyeriss", "VGG-16's convolutions", 0.7, found.serial_frames_per_second, found.frames_per_second,
             "frames/s", JSSC, "band: serial to overlapped; on large maps the chip's passes sum few input channels",
         ),
@@ -228,10 +228,10 @@ def partial_sum_seconds(nest: Nest, channels: int, chip: Accelerator) -> float:
     """What a row-stationary array's partial sums take on their bus, with so many input channels a pass."""
     assert chip.scratchpads is not None
     passes = -(-nest.in_channels // channels)
-    return nest.output_elements * passes / chip.scratchpads.partial_sums_per_cycle / chip.clock_hertz
+    return nest.output_numel * passes / chip.scratchpads.partial_sums_per_cycle / chip.clock_hertz
 
 
-def _energy(network: str, theirs: EyerissRun, ours: Evaluation) -> Comparison:
+def _energy(network: str, theirs: EyerissRun, ours: Evaluation) -> ChipComparison:
     joules = (ours.energy.total - ours.energy.dram) / ours.images
     return _one(
         "Eyeriss", f"{network}'s convolutions: energy of an image without DRAM", theirs.millijoules, joules * 1e3, "mJ",
@@ -239,7 +239,7 @@ def _energy(network: str, theirs: EyerissRun, ours: Evaluation) -> Comparison:
     )  # fmt: skip
 
 
-def _nvdla(resnet50: Trace | Costs) -> list[Comparison]:
+def _nvdla(resnet50: Trace | Costs) -> list[ChipComparison]:
     rows = []
     for theirs in NVDLA:
         chip = accelerator(f"nvdla-{theirs.macs}")
@@ -252,7 +252,7 @@ def _nvdla(resnet50: Trace | Costs) -> list[Comparison]:
         rows += [
             _one(chip.title, "area, 28 nm", theirs.area_28nm_mm2, at_28, "mm²", PRIMER, smallest),
             _one(chip.title, "area, 16 nm", theirs.area_16nm_mm2, at_16, "mm²", PRIMER, "28 nm's times 0.07 / 0.127"),
-            Comparison(
+            ChipComparison(
                 chip.title, "ResNet-50", theirs.frames_per_second, found.serial_frames_per_second,
                 found.frames_per_second, "frames/s", PRIMER, "band: serial and unfused, to overlapped and fused",
             ),
@@ -260,18 +260,18 @@ def _nvdla(resnet50: Trace | Costs) -> list[Comparison]:
     return rows
 
 
-def _tpu() -> Comparison:
+def _tpu() -> ChipComparison:
     return _one("TPU v1", "ridge point", 1350, accelerator("tpu-v1").ridge_point, "MACs a weight byte", ISCA)
 
 
-def _scale_sim() -> list[Comparison]:
+def _scale_sim() -> list[ChipComparison]:
     rows, columns = SCALE_SIM_ARRAY
     found = []
     for nest, output, weight in SCALE_SIM_CYCLES:
         what = f"{nest.in_rows}x{nest.in_columns}x{nest.in_channels}, {nest.out_channels} of {nest.filter_rows}x"
         what += f"{nest.filter_columns}"
         folds = -(-nest.out_rows * nest.out_columns // rows) * -(-nest.out_channels // columns)
-        at = {flow: int(place(nest, Array(flow, rows, columns)).cycles) for flow in _FLOWS}
+        at = {flow: int(map_nest(nest, Array(flow, rows, columns)).cycles) for flow in _FLOWS}
         drain = f"ours less {rows * folds} cycles of draining, which its formula has and its simulation leaves out"
         counts = "it numbers its last cycle, from 0"
         found += [
@@ -287,5 +287,7 @@ def _scale_sim() -> list[Comparison]:
 _FLOWS = ("weight_stationary", "output_stationary")
 
 
-def _one(chip: str, quantity: str, published: float, ours: float, unit: str, source: str, how: str = "") -> Comparison:
-    return Comparison(chip, quantity, published, ours, ours, unit, source, how)
+def _one(
+    chip: str, quantity: str, published: float, ours: float, unit: str, source: str, how: str = ""
+) -> ChipComparison:
+    return ChipComparison(chip, quantity, published, ours, ours, unit, source, how)

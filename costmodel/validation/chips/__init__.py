@@ -1,0 +1,1 @@
+"""Published accelerators and their numbers beside the chip model's."""
