@@ -12,10 +12,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import Any, NamedTuple
+from itertools import chain
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from costmodel.display import html_table, show
 from costmodel.errors import InputError
+from costmodel.typed import convert
 
 FORWARD, BACKWARD, OPTIMIZER = PHASES = ("forward", "backward", "optimizer")
 
@@ -41,7 +43,15 @@ DTYPE_BYTES = {
 """Bytes of an element, as torch stores it: a byte at least. Of the packed types ("x2", "x4", "x8") one element is the
 byte with several numbers in it."""
 
-SCHEMA = "costmodel/trace/1"
+SCHEMA = "costmodel/trace/2"
+
+
+if TYPE_CHECKING:
+    Value = Any
+else:
+    _Plain = bool | int | float | str | None
+    Value = _Plain | tuple[_Plain | tuple[_Plain, ...], ...]
+    """What attributes and settings may be. JSON has no tuples: this says where its lists become some again."""
 
 
 class TensorSpec(NamedTuple):
@@ -100,7 +110,7 @@ class Operation(NamedTuple):
     outputs: tuple[TensorSpec, ...]
     """The tensors it returned, or wrote in place when it returned none."""
 
-    attributes: Mapping[str, Any]
+    attributes: Mapping[str, Value]
     """The other arguments by name, where they are numbers, truth values, texts or lists of them."""
 
     view: bool = False
@@ -164,7 +174,7 @@ class Module(NamedTuple):
     output_shape: tuple[int, ...] | None = None
     """Shape of the first tensor that its last call returned."""
 
-    settings: Mapping[str, Any] = {}
+    settings: Mapping[str, Value] = {}
     """What its class was told, where its formulas need it: in_channels, kernel_size, groups ..."""
 
 
@@ -194,7 +204,7 @@ class Trace:
     target: str = "cuda"
     """Whose way of running operators was recorded: "cuda", "cpu", or "meta" where nothing is fused."""
 
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Value] = field(default_factory=dict)
     """How it was run beyond the above, as it was asked for: loss, optimizer and its options, mixed precision ..."""
 
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -233,70 +243,30 @@ class Trace:
         return (operation for operation in self.operations if operation.phase == phase)
 
     def to_json(self) -> str:
-        """The trace as a JSON document (schema costmodel/trace/1)."""
-        document = {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
-        return json.dumps({"schema": SCHEMA} | document, separators=(",", ":"))
+        """The trace as a JSON document (schema costmodel/trace/2): named tuples are arrays."""
+        document = {f.name: getattr(self, f.name) for f in fields(self)}
+        return json.dumps({"schema": SCHEMA} | document, separators=(",", ":"), default=dict)
 
     @classmethod
     def from_json(cls, text: str) -> Trace:
         """The trace that `to_json` wrote. Raises InputError if the text is not such a document."""
         try:
             document = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             raise InputError(f"this is not a JSON document: {error}.") from None
         if not isinstance(document, dict) or document.get("schema") != SCHEMA:
             raise InputError(f"this is not a trace: its schema should be {SCHEMA!r}.")
         try:
-            return _trace(document)
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"this trace is damaged: {error!r}.") from None
+            trace = convert(document, cls)
+        except InputError as error:
+            raise InputError(f"this trace is damaged: {error}.") from None
+        specs = chain(trace.inputs, trace.outputs, (p.tensor for p in trace.parameters), _operands(trace))
+        if unknown := {spec.dtype for spec in specs} - DTYPE_BYTES.keys():
+            raise InputError(f"this trace is damaged: it has no dtype {', '.join(sorted(unknown))}.")
+        return trace
 
 
-def _plain(value: Any) -> Any:
-    """What `json` knows: a named tuple becomes an object, but a tensor's spec, of which there are many, an array."""
-    if isinstance(value, Mapping):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_asdict") and not isinstance(value, TensorSpec):
-        return _plain(value._asdict())
-    return [_plain(item) for item in value] if isinstance(value, tuple) else value
-
-
-def _trace(document: dict[str, Any]) -> Trace:
-    document = {f.name: document[f.name] for f in fields(Trace)}
-    document["operations"] = tuple(
-        Operation(**operation | {
-            "inputs": {name: _spec(tensor) for name, tensor in operation["inputs"].items()},
-            "outputs": _specs(operation["outputs"]),
-            "attributes": {name: _frozen(value) for name, value in operation["attributes"].items()},
-        })
-        for operation in document["operations"]
-    )  # fmt: skip
-    document["storages"] = tuple(
-        Storage(**storage | {"saved_by": tuple(storage["saved_by"])}) for storage in document["storages"]
-    )
-    document["modules"] = tuple(
-        Module(**module | {
-            "output_shape": _frozen(module["output_shape"]),
-            "settings": {name: _frozen(value) for name, value in module["settings"].items()},
-        })
-        for module in document["modules"]
-    )  # fmt: skip
-    document["settings"] = {name: _frozen(value) for name, value in document["settings"].items()}
-    document["parameters"] = tuple(Parameter(**p | {"tensor": _spec(p["tensor"])}) for p in document["parameters"])
-    return Trace(**document | {"inputs": _specs(document["inputs"]), "outputs": _specs(document["outputs"])})
-
-
-def _spec(values: list[Any]) -> TensorSpec:
-    shape, dtype, strides, storage, offset = values
-    if dtype not in DTYPE_BYTES:
-        raise ValueError(f"unknown dtype {dtype!r}")
-    return TensorSpec(tuple(shape), dtype, tuple(strides), storage, offset)
-
-
-def _specs(values: list[list[Any]]) -> tuple[TensorSpec, ...]:
-    return tuple(_spec(value) for value in values)
-
-
-def _frozen(value: Any) -> Any:
-    """Lists, which JSON makes of tuples, as tuples again."""
-    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
+def _operands(trace: Trace) -> Iterator[TensorSpec]:
+    for operation in trace.operations:
+        yield from operation.inputs.values()
+        yield from operation.outputs
