@@ -15,7 +15,7 @@ from costmodel.tracer import trace
 
 names = st.text(max_size=12)
 plain = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | names
-values = plain | st.lists(plain | st.lists(plain, max_size=3).map(tuple), max_size=3).map(tuple)
+values = st.one_of(plain, st.tuples(plain), st.tuples(plain, st.tuples(plain, plain)))
 specs = st.builds(
     lambda shape, dtype, storage: TensorSpec(tuple(shape), dtype, tuple(range(len(shape))), storage),
     st.lists(st.integers(0, 99), max_size=4), st.sampled_from(sorted(DTYPE_BYTES)), st.integers(0, 9),
