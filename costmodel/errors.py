@@ -23,14 +23,8 @@ class TraceError(CostModelError):
     """The network could not be traced: its forward raised, or depends on values that meta tensors do not have."""
 
 
-class UnmodelledError(CostModelError):
-    """The network ran operators for which no rule says what they cost."""
-
-    exit_code = 3
-
-
 class HardwareError(CostModelError):
-    """The hardware that was asked for is not on this machine."""
+    """The requested hardware is not on this machine."""
 
     exit_code = 4
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from costmodel.chip.bounds import bound_bytes, compulsory_bytes, practical_target_bytes, work
+from costmodel.chip.bounds import bound_bytes, compulsory_bytes, work
 from costmodel.chip.nests import Nest
 from costmodel.chip.tiling import least_traffic
 from costmodel.chip.widths import Widths
@@ -102,18 +102,3 @@ def test_a_window_that_the_stride_does_not_divide() -> None:
     assert work(nest) == (12, pytest.approx(12 / math.sqrt(1.5)))
     back = Nest("", "", "conv", 1, 1, 1, 1, 1, 9, 1, 3, (1, 2), in_rows=1, in_columns=4, transposed=True)
     assert work(back) == (12, pytest.approx(8 / math.sqrt(2) + 4))
-
-
-def test_the_practical_target_is_no_bound() -> None:
-    """2 G / sqrt(rho S) + |O|, and a schedule that keeps all weights of a small layer moves less."""
-    assert practical_target_bytes(CONV, 32 * 1024) == 2 * (3_699_376_128 // 384 + 64 * 224 * 224)
-    resident = Nest("", "aten.mm", "linear", 10_000, 1, 32, 32)
-    size = 2 * 1024 + 256
-    assert bound_bytes(resident, size) <= least_traffic(resident).dram_bytes(size)
-    assert least_traffic(resident).dram_bytes(size) < practical_target_bytes(resident, size)
-
-
-def test_partial_sums_fill_the_target_at_their_own_width() -> None:
-    """Twice as wide, half as many: 2 G / sqrt(9 x 8192) + |O|."""
-    wide = practical_target_bytes(CONV, 32 * 1024, Widths.of(16, 32))
-    assert wide == math.ceil(2 * (2 * CONV.macs / math.sqrt(9 * 8192) + 64 * 224 * 224))

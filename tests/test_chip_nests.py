@@ -67,14 +67,13 @@ def test_a_grouped_strided_convolution() -> None:
     assert nest.weight_numel == 12 * 2 * 6
     assert nest.output_numel == 2 * 12 * 50
     # The last row's window begins at row 7 = 2 x 4 - 1 and ends at row 9: all 10 rows are touched.
-    assert nest.input_numel == nest.stored_input_numel == 2 * 8 * 110
+    assert nest.input_numel == 2 * 8 * 110
 
 
 def test_what_a_stride_skips_is_not_read() -> None:
     """1x1 with stride 2 on 7 x 8 pixels: rows 0, 2, 4, 6 and columns 0, 2, 4, 6."""
     (nest,) = nests(nn.Conv2d(3, 5, 1, stride=2), (1, 3, 7, 8))
     assert nest.input_numel == 3 * 4 * 4
-    assert nest.stored_input_numel == 3 * 7 * 8
 
 
 def test_a_depthwise_convolution_has_a_group_for_each_channel() -> None:
@@ -120,7 +119,7 @@ def test_the_backward_pass_of_a_strided_convolution() -> None:
     assert for_weight.output_numel == second.weight_numel
     assert for_weight.weight_numel == second.output_numel
     assert for_weight.input_numel == second.input_numel
-    assert for_input.output_numel == second.stored_input_numel
+    assert for_input.output_numel == 4 * 3 * 9 * 9
 
 
 def test_a_linear_layer_is_a_pixel() -> None:

@@ -19,7 +19,7 @@ from torch import nn
 
 from costmodel.graph import Trace
 from costmodel.memory import memory_timeline
-from costmodel.memory.allocator import Allocator, Block, OutOfMemoryError
+from costmodel.memory.allocator import Allocator, Block, MemoryLimitError
 from costmodel.memory.runs import AllocationSchedule, replay, replay_schedule
 from costmodel.tracer import trace
 
@@ -115,7 +115,7 @@ def test_at_the_limit_free_segments_go_back() -> None:
     # 32 MiB are reserved; 16 MiB more do not fit 40, but do once the free 12 went back
     allocator.malloc(16 * MIB)
     assert (allocator.reserved_bytes, allocator.retries) == (36 * MIB, 1)
-    with pytest.raises(OutOfMemoryError, match=r"41,943,040 B"):
+    with pytest.raises(MemoryLimitError, match=r"41,943,040 B"):
         allocator.malloc(6 * MIB)  # a segment of 20 MiB
 
 
@@ -125,7 +125,7 @@ def test_a_segment_in_use_does_not_go_back() -> None:
     assert kept is not None
     assert gone is not None
     allocator.free(gone)
-    with pytest.raises(OutOfMemoryError):
+    with pytest.raises(MemoryLimitError):
         allocator.malloc(19 * MIB)
 
 
@@ -268,7 +268,7 @@ def ours(lines: Sequence[str], limit: int | None) -> list[str]:
                 held.append(allocator.malloc(value))
             elif (block := held[value]) is not None:
                 allocator.free(block)
-        except OutOfMemoryError:
+        except MemoryLimitError:
             return [*said, "oom"]
         sums = allocator.requested_bytes, allocator.allocated_bytes, allocator.reserved_bytes, allocator.retries
         said.append(" ".join(map(str, sums)))

@@ -15,7 +15,7 @@ from costmodel.devices import Device, device
 from costmodel.errors import InputError
 from costmodel.graph import Trace
 from costmodel.memory import memory_timeline
-from costmodel.memory.allocator import OutOfMemoryError
+from costmodel.memory.allocator import MemoryLimitError
 from costmodel.memory.capacity import Scaling, scaling
 from costmodel.memory.levels import memory_levels, overheads
 from costmodel.memory.runs import replay
@@ -113,7 +113,7 @@ def test_no_larger_batch_runs(mebibytes: int) -> None:
     if fit.batch_without_retries:
         assert memory.replay(fit.batch_without_retries).peak_reserved_bytes <= fit.limit_bytes
     for batch in range(fit.batch + 1, fit.bound + 20):
-        with pytest.raises(OutOfMemoryError):
+        with pytest.raises(MemoryLimitError):
             memory.replay(batch, limit_bytes=fit.limit_bytes)
     assert fit.batch_without_retries <= fit.batch <= fit.bound
 

@@ -222,7 +222,7 @@ def hostile(name: str) -> MemoryTimeline:
 @pytest.mark.parametrize("name", ["<b>&amp;", "$\\frac{1}{", "line\nbreak", "x" * 300, "_^{}%--> ]]>"])
 def test_hostile_names_in_plots(name: str, tmp_path: Path) -> None:
     memory = hostile(name)
-    plots.save(memory.plot().figure, tmp_path / "timeline")  # type: ignore[arg-type]
+    plots.save(plots.memory(memory).figure, tmp_path / "timeline")  # type: ignore[arg-type]
     swept = scaling(lambda batch: trace(networks.find("lenet").module, (batch, 1, 28, 28))).sweep([1, 2])
     plots.save(plots.memory_against_batch({name: swept}, [H200.replace(title=name)]).figure, tmp_path / "batch")  # type: ignore[arg-type]
 
@@ -231,7 +231,7 @@ def test_it_draws_on_the_axes_it_is_given() -> None:
     figure = Drawing()
     ax = figure.add_subplot()
     memory = hostile("net")
-    assert memory.plot(ax) is ax
+    assert plots.memory(memory, ax) is ax
     assert plots.memory(memory, reserved=False).get_ylim()[1] < plots.memory(memory).get_ylim()[1]
     with pytest.raises(InputError, match="nothing to draw"):
         plots.memory_against_batch({})
@@ -239,6 +239,6 @@ def test_it_draws_on_the_axes_it_is_given() -> None:
 
 def test_the_areas_reach_the_peak() -> None:
     memory = hostile("net")
-    ax = memory.plot()
+    ax = plots.memory(memory)
     tops = [float(area.get_datalim(ax.transData).y1) for area in ax.collections]
     assert max(tops) == pytest.approx(memory.peak_bytes)

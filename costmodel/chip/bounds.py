@@ -1,4 +1,4 @@
-"""What no schedule can beat: lower bounds on the traffic of a loop nest behind a buffer, and a practical target.
+"""What no schedule can beat: lower bounds on the traffic of a loop nest behind a buffer.
 
 They are of one nest by itself, its inputs and weights in DRAM before and its outputs there after it.
 
@@ -26,10 +26,6 @@ remainder r dilation mod stride, m meet a stored row over all outputs and a word
     G / sqrt(rho) = N K C x (sum over rows' taps of m / sqrt n) x (the same of columns),    G = N K C x (sum of m) x ...
 
 which is the published form again where there is no border and the stride divides the window.
-
-The practical target of Chen, Han and Wang, "Communication lower bound in convolution accelerators", HPCA 2020, is
-2 G / sqrt(rho S) + |O|: the whole buffer holds partial sums, no halo is read twice. It is no bound: a schedule that
-keeps weights or inputs on the chip can be below it.
 """
 
 from __future__ import annotations
@@ -65,15 +61,6 @@ def bound_bytes(nest: Nest, buffer_bytes: Any, widths: Widths | None = None) -> 
     # Rounded down: a float a hair above the truth is not a bound.
     bits = np.maximum(_compulsory_bits(nest, widths), np.floor(pebbles * (1 - 1e-12)))
     result = np.ceil(bits / 8).astype(np.int64)
-    return result if result.ndim else int(result)
-
-
-def practical_target_bytes(nest: Nest, buffer_bytes: Any, widths: Widths | None = None) -> Any:
-    """HPCA 2020's 2 G / sqrt(rho S) + |O|, S the partial sums that fill the buffer; no bound."""
-    widths = widths or Widths()
-    size = 8 * np.asarray(buffer_bytes, dtype=float) / widths.partial_bits
-    streamed = math.sqrt(widths.input_bits * widths.weight_bits) * 2 * work(nest)[1] / np.sqrt(size)
-    result = np.ceil((streamed + widths.output_bits * nest.output_numel) / 8).astype(np.int64)
     return result if result.ndim else int(result)
 
 

@@ -64,6 +64,13 @@ class Stage:
     """How many operations work on its outputs one by one."""
 
     @property
+    def contraction(self) -> Nest:
+        """Its loop nest. Raises ValueError for a pooling, which has none."""
+        if self.nest is None:
+            raise ValueError(f"{self.layer} is a pooling and has no loop nest")
+        return self.nest
+
+    @property
     def macs(self) -> int:
         """Multiply-accumulates of the whole stage."""
         return self.nest.macs if self.nest else 0

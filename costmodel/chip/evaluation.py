@@ -219,9 +219,14 @@ class Evaluation:
     @property
     def frames_per_second_per_mm2(self) -> float:
         """Samples a second and square millimetre at the fast end. Raises InputError without a technology."""
+        return self.frames_per_second / self.area_mm2
+
+    @property
+    def area_mm2(self) -> float:
+        """The whole area. Raises InputError without a technology."""
         if self.area is None:
             raise InputError(f"{self.accelerator.title} names no technology: area needs one.")
-        return self.frames_per_second / self.area.total
+        return self.area.total
 
     def by_binding(self) -> dict[str, float]:
         """Seconds of the overlapped time by what binds it, the most first."""

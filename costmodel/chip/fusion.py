@@ -223,7 +223,7 @@ class _Cutter:
 
     def check(self, stages: Sequence[Stage]) -> None:
         """Raises InputError if some contraction has no tile that fits, with the smallest buffer for all of them."""
-        curves = [self.curve(stage, None) for stage in stages if stage.nest]
+        curves = [self.curve(stage.nest, None) for stage in stages if stage.nest]
         hungriest = max(curves, key=lambda curve: curve.smallest_buffer_bytes)
         if hungriest.smallest_buffer_bytes > self.buffer_bytes:
             raise InputError(
@@ -248,10 +248,9 @@ class _Cutter:
         """One contraction by itself, the first pooling at once, further ones from and to DRAM."""
         start, end = chain.units[index]
         contraction, *pools = chain.stages[start:end]
-        alone = self.curve(contraction, None)
-        variants: list[tuple[Curve, list[Stage]]] = [(alone, pools)]
+        variants: list[tuple[Curve, list[Stage]]] = [(self.curve(contraction.contraction, None), pools)]
         if pools:
-            pooled = self.curve(contraction, (pools[0].rows, pools[0].columns))
+            pooled = self.curve(contraction.contraction, (pools[0].rows, pools[0].columns))
             if pooled.smallest_buffer_bytes <= self.buffer_bytes:
                 variants.append((pooled, pools[1:]))
         for curve, after in variants:
@@ -326,13 +325,12 @@ class _Cutter:
         where = (int(place[0]), int(place[1]))
         return int(traffic[where]), where, int(footprint[where] + staying[where]), int(moved[where]), shape
 
-    def curve(self, stage: Stage, pool: tuple[Window, Window] | None) -> Curve:
-        """The least traffic of a contraction; those of one shape are worked out once."""
-        assert stage.nest is not None
-        shape = replace(stage.nest, layer="", operator="", kind="", phase="")
+    def curve(self, nest: Nest, pool: tuple[Window, Window] | None) -> Curve:
+        """The least traffic of a contraction; that of each shape is computed once."""
+        shape = replace(nest, layer="", operator="", kind="", phase="")
         if (shape, pool) not in self.curves:
             self.curves[shape, pool] = least_traffic(shape, self.widths, self.double_buffer, pool)
-        return replace(self.curves[shape, pool], nest=stage.nest)
+        return replace(self.curves[shape, pool], nest=nest)
 
     def _group(
         self,
@@ -346,8 +344,7 @@ class _Cutter:
         macs: int,
     ) -> Group:
         contractions = [stage for stage in stages if stage.nest]
-        one = contractions[0]
-        assert one.nest is not None
+        nests = tuple(stage.contraction for stage in contractions)
         compulsory = (
             self._bytes(_input_words(stages), self.widths.input_bits)
             + self._bytes(sum(stage.weights for stage in contractions), self.widths.weight_bits)
@@ -355,7 +352,7 @@ class _Cutter:
         )
         return Group(
             tuple(stage.layer for stage in stages),
-            one.kind if len(contractions) == 1 else "fused",
+            contractions[0].kind if len(contractions) == 1 else "fused",
             schedule,
             tile,
             inputs + weights + outputs,
@@ -363,13 +360,13 @@ class _Cutter:
             weights,
             outputs,
             compulsory,
-            compulsory if len(stages) > 1 else bound_bytes(one.nest, self.buffer_bytes, self.widths),
+            compulsory if len(stages) > 1 else bound_bytes(nests[0], self.buffer_bytes, self.widths),
             footprint,
             macs,
             max(0, macs - sum(stage.macs for stage in contractions)),
-            sum(int(self.curve(stage, None).dram_bytes(self.buffer_bytes)) for stage in contractions),
+            sum(int(self.curve(nest, None).dram_bytes(self.buffer_bytes)) for nest in nests),
             self._bytes(sum(stage.apart_words for stage in stages), self.widths.output_bits),
-            tuple(stage.nest for stage in contractions if stage.nest),
+            nests,
         )
 
     @staticmethod

@@ -92,11 +92,6 @@ class Nest:
         return self.batch * self.groups * self.in_channels * touched(self.rows) * touched(self.columns)
 
     @property
-    def stored_input_numel(self) -> int:
-        """Words of all groups' inputs, touched or not."""
-        return self.batch * self.groups * self.in_channels * self.in_rows * self.in_columns
-
-    @property
     def rows(self) -> Window:
         """How output rows meet input rows."""
         return self._window(0, self.out_rows, self.in_rows, self.filter_rows)

@@ -8,9 +8,9 @@ tiles by channels; and transforms of 32 additions for each input tile and 24 for
 
 Behind a buffer it is a convolution of its own: an output "pixel" is a tile, its window (m + 2) x (m + 2) with stride m.
 That window touches the inputs that the tile touches, overlaps of 2 again; its filters are the transformed ones, as they
-lie in memory; a word of output is m² words; and a partial sum, which stays transformed until it is complete, is
-(m + 2)². The traffic is the least of that nest with words of those widths, and what it holds fits the buffer. Tiles
-that hang over the border are whole on the chip, but only outputs that there are go to DRAM.
+lie in memory; a partial sum, which stays transformed until it is complete, is (m + 2)² words. The traffic is the least
+of that nest with words of those widths. Tiles that hang over the border are whole on the chip, but only the outputs
+inside it go to DRAM: their traffic is added here, so their width does not matter in the nest.
 
 Transforms take energy and no time: an array as wide as a tile makes them beside the products.
 """
@@ -58,7 +58,7 @@ def _curve(nest: Nest, chip: Accelerator, m: int) -> Curve:
     widths, side = chip.widths, m + 2
     rows, columns = _tiles(nest, m)
     tiled = replace(nest, out_rows=rows, out_columns=columns, filter_rows=side, filter_columns=side, stride=(m, m))
-    words = Widths(widths.input_bits, widths.weight_bits, m**2 * widths.output_bits, side**2 * widths.partial_bits)
+    words = Widths(widths.input_bits, widths.weight_bits, widths.output_bits, side**2 * widths.partial_bits)
     return curve_of(tiled, words)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from costmodel.cli.options import InputOptions, NetworkOptions, StepOptions, Tf32Options, TrainingOptions
@@ -57,6 +58,9 @@ def tracing(found: Network) -> TraceWith:
 
 def training_options(training: TrainingOptions) -> dict[str, Any]:
     """The options of a training step that were given, as `trace` takes them. Raises InputError without --train."""
+    for name, value in (("momentum", training.momentum), ("weight-decay", training.weight_decay)):
+        if value is not None and not (math.isfinite(value) and value >= 0):
+            raise InputError(f"--{name} {value} is not a number from 0: give one such as 0.9 or 5e-4.")
     optimizer = {
         "momentum": training.momentum,
         "weight_decay": training.weight_decay,

@@ -94,7 +94,7 @@ def memory(
     if plot is not None:
         named = f"{found.title}, {'training' if step.train else 'inference'}"
         limits = [hardware] if hardware else []
-        axes = memory.plot() if swept is None else plots.memory_against_batch({named: swept}, limits)
+        axes = plots.memory(memory) if swept is None else plots.memory_against_batch({named: swept}, limits)
         write_file(plot, picture(axes, plot))
     if export is not None:
         write_file(export, _exported(memory, export))

@@ -45,8 +45,8 @@ ROUND_LARGE = 2 << 20
 """kRoundLarge: what such a segment is a multiple of."""
 
 
-class OutOfMemoryError(CostModelError):
-    """A request that the limit has no room for, after every wholly free segment went back."""
+class MemoryLimitError(CostModelError):
+    """A request does not fit the limit, even after every wholly free segment was released."""
 
 
 class Block:
@@ -96,7 +96,7 @@ class Allocator:
         self._end = 0
 
     def malloc(self, nbytes: int) -> Block | None:
-        """A block for a request; None for a request of nothing. Raises OutOfMemoryError."""
+        """A block for a request; None for a request of nothing. Raises MemoryLimitError."""
         if not nbytes:
             return None
         size = round_size(nbytes)
@@ -154,7 +154,7 @@ class Allocator:
             self.retries += 1
             self._release_free_segments()
             if self._lacks(whole):
-                raise OutOfMemoryError(
+                raise MemoryLimitError(
                     f"out of memory: {whole:,} B more than the {self.reserved_bytes:,} B that are reserved do not fit "
                     f"{self.limit_bytes:,} B."
                 )

@@ -26,7 +26,7 @@ from costmodel.devices import device as find_device
 from costmodel.display import html_table
 from costmodel.errors import InputError
 from costmodel.graph import Trace
-from costmodel.memory.allocator import MIN_BLOCK, OutOfMemoryError
+from costmodel.memory.allocator import MIN_BLOCK, MemoryLimitError
 from costmodel.memory.levels import (
     CONTEXT_BYTES,
     MemoryLevel,
@@ -147,7 +147,7 @@ class Scaling:
         return self._plan(batch).peak_bytes
 
     def replay(self, batch: int, *, limit_bytes: int | None = None) -> Replay:
-        """The batch on the allocator. Raises OutOfMemoryError if a limit is too small."""
+        """The batch on the allocator. Raises MemoryLimitError if a limit is too small."""
         return self._plan(batch).replay(limit_bytes)
 
     def levels(self, batch: int, device: Device | str | None = None) -> tuple[MemoryLevel, ...]:
@@ -307,14 +307,14 @@ class _Plan(NamedTuple):
         return self.schedule == other.schedule and bool(np.array_equal(self.sizes, other.sizes))
 
     def replay(self, limit_bytes: int | None = None) -> Replay:
-        """The run on the allocator. Raises OutOfMemoryError if a limit is too small."""
+        """The run on the allocator. Raises MemoryLimitError if a limit is too small."""
         return replay_schedule(self.schedule, self.sizes.tolist(), limit_bytes)
 
     def runs_in(self, limit_bytes: int) -> bool:
         """Whether the allocator finds room for it."""
         try:
             self.replay(limit_bytes)
-        except OutOfMemoryError:
+        except MemoryLimitError:
             return False
         return True
 

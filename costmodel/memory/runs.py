@@ -165,7 +165,7 @@ MOST_RUNS = 8
 def replay(trace: Trace, *, limit_bytes: int | None = None) -> Replay:
     """A trace's births and deaths on the allocator, run after run until one needs no new segment.
 
-    `limit_bytes` is what the driver can give in all. Raises OutOfMemoryError if that is too little.
+    `limit_bytes` is what the driver can give in all. Raises MemoryLimitError if that is too little.
     """
     return replay_schedule(AllocationSchedule.of(trace), [storage.nbytes for storage in trace.storages], limit_bytes)
 

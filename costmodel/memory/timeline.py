@@ -25,7 +25,6 @@ from costmodel.view import Column, Table, share
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
 
     from costmodel.devices import Device
 
@@ -162,12 +161,6 @@ class MemoryTimeline:
         if self.trace.target != "cuda":
             return requested_only(self.peak_bytes)
         return memory_levels(self.replay, overheads(self.trace, device))
-
-    def plot(self, ax: Axes | None = None, **options: Any) -> Axes:
-        """The timeline as areas by role, with its peak: `costmodel.plot.memory`. Returns the axes."""
-        import costmodel
-
-        return costmodel.plot.memory(self, ax, **options)
 
     def table(self, by: str = "tensor", depth: int | None = None, *, most: int | None = None) -> Table:
         """Who holds the peak: one row a tensor, layer, block or role, the largest first, and their sum.

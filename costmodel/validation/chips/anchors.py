@@ -30,6 +30,7 @@ from costmodel.chip.evaluation import Evaluation, area_of, evaluate
 from costmodel.chip.mapping import Array, map_nest
 from costmodel.chip.nests import Nest, Nests
 from costmodel.cost import Costs
+from costmodel.errors import InputError
 from costmodel.graph import Trace
 
 JSSC = "Chen et al., IEEE JSSC 52(1), 2017"
@@ -185,13 +186,12 @@ def _eyeriss(alexnet: Nests) -> list[ChipComparison]:
         ]
     megabytes = sum(row.dram_megabytes for row in EYERISS)
     how = "theirs is run-length compressed, ours is not: the least of our schedules behind 108 KiB"
-    assert found.area is not None  # its file names a technology
     return [
         *rows,
         _one("Eyeriss", "DRAM traffic", megabytes, found.dram_bytes / 1e6, "MB", JSSC, how),
         _energy("AlexNet", EYERISS_ALEXNET_RUN, found),
         _one(
-            "Eyeriss", "area", EYERISS_CORE_MM2, found.area.total, "mm²", JSSC,
+            "Eyeriss", "area", EYERISS_CORE_MM2, found.area_mm2, "mm²", JSSC,
             "theirs is the core's, with the network on the chip, compression and control",
         ),
     ]  # fmt: skip
@@ -226,7 +226,8 @@ def _eyeriss_on_vgg16(vgg16: Nests) -> list[ChipComparison]:
 
 def partial_sum_seconds(nest: Nest, channels: int, chip: Accelerator) -> float:
     """What a row-stationary array's partial sums take on their bus, with so many input channels a pass."""
-    assert chip.scratchpads is not None
+    if chip.scratchpads is None:
+        raise InputError(f"{chip.title} has no scratchpads: only a row-stationary array has a partial-sum bus.")
     passes = -(-nest.in_channels // channels)
     return nest.output_numel * passes / chip.scratchpads.partial_sums_per_cycle / chip.clock_hertz
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from costmodel import plots
 from costmodel.book.chapters.memory.steps import growth, state_share
 from costmodel.book.exercises.words import BATCH, counted, listed, place, times
 from costmodel.book.model import Bullets, Figure, Paragraph, Section, Table, code, plain
@@ -44,7 +45,7 @@ def overhead_section(study: Study) -> Section:
             Figure(
                 f"memory-{study.slug}",
                 title=f"{study.title}: a training step of {BATCH} images, operation by operation",
-                draw=lambda: many.plot(title=f"{study.title}: a training step of {BATCH} images"),
+                draw=lambda: plots.memory(many, title=f"{study.title}: a training step of {BATCH} images"),
                 note="The broken line is what PyTorch's caching allocator reserves on a GPU for these tensors.",
             ),
             Table(
@@ -124,8 +125,8 @@ def comparison_section(studies: Sequence[Study]) -> Section:
         Figure(
             f"memory-{study.slug}",
             title=f"{study.title}: a training step of {BATCH} images, operation by operation",
-            draw=lambda study=study: study.memory(BATCH, train=True).plot(
-                title=f"{study.title}: a training step of {BATCH} images"
+            draw=lambda study=study: plots.memory(
+                study.memory(BATCH, train=True), title=f"{study.title}: a training step of {BATCH} images"
             ),  # type: ignore[misc]
         )
         for study in dict.fromkeys((*studies[1:3], heaviest(studies)))
