@@ -95,6 +95,33 @@ def test_gpus_come_from_their_device_files() -> None:
         accelerator("xeon-icelake")
 
 
+def test_a_gpus_array_has_a_row_for_each_of_its_units() -> None:
+    # H200: 989.4e12 FLOP/s of fp16, two a MAC, at 1.98 GHz on 132 units: 1892.8 MACs a cycle and unit; the clock is
+    # set so that 132 x 1893 of them do 989.4e12 / 2 a second
+    gpu = accelerator("h200")
+    assert (gpu.rows, gpu.columns) == (132, 1893)
+    assert gpu.clock_hertz == pytest.approx(494.7e12 / (132 * 1893))
+    assert not gpu.memory_interface and gpu.facts["dram_bandwidth"].value == gpu.dram_bandwidth
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "most"),
+    [
+        ("rows", 1, 65_536), ("columns", 1, 65_536), ("clock_hertz", 1e5, 1e11), ("buffer_bytes", 1, 2**40),
+        ("dram_bandwidth", 1e5, 1e15), ("pe_bytes", 0, 2**30), ("buffer_banks", 1, 65_536),
+        ("buffer_bytes_per_cycle", 1e-3, 1e9), ("other_sram_bytes", 0, 2**40), ("other_mm2", 0, 1e5),
+    ],
+)  # fmt: skip
+def test_what_a_number_can_be(name: str, least: float, most: float) -> None:
+    chip = accelerator("edge-npu").replace(buffer_banks=1, buffer_bytes=2**30)
+    for value in (least, most):
+        assert getattr(chip.replace(**{name: value}), name) == value
+    step = 1 if isinstance(least, int) else 0.001 * least
+    for value in (least - step, most * 1.001 if isinstance(most, float) else most + 1):
+        with pytest.raises(InputError, match=name):
+            chip.replace(**{name: value})
+
+
 def test_an_accelerator_is_itself() -> None:
     assert accelerator(accelerator("eyeriss")) is accelerator("eyeriss")
     for wrong in (None, 3):

@@ -197,6 +197,21 @@ def test_branches_and_sums_end_a_chain(kind: str, expected: list[list[str]]) -> 
     assert [[stage.layer for stage in chain.stages] for chain in found] == expected
 
 
+class Reshaped(nn.Module):
+    """Pools maps of 4 x 8 in 8 channels, which the convolution left as 8 x 8 in 4."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.pool = nn.Conv2d(3, 4, 3, padding=1), nn.MaxPool2d(2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.pool(self.conv(x).reshape(1, 8, 4, 8))
+
+
+def test_a_pooling_of_other_channels_ends_a_chain() -> None:
+    assert [[stage.layer for stage in chain.stages] for chain in chains(trace(Reshaped(), 1, 3, 8, 8))] == [["conv"]]
+
+
 def test_every_contraction_is_in_one_group() -> None:
     network = cm.networks.find("torchvision:swin_t")
     run = cm.trace(network.module, network.inputs(1), name="swin")

@@ -78,12 +78,13 @@ def tests_of(mutant: Mutant, known: dict[str, Any]) -> list[tuple[str, set[str],
     """Test files with the tests that reach a mutant and the seconds they take, the nearest by name and fastest first.
 
     Code outside of functions, and functions that were not there when the tests were recorded, are reached by all tests
-    that reach the file; a template by all that reach a file of its folder.
+    that reach the file, constants also by those beside them in a test file that is named alike; a template is reached
+    by all that reach a file of its folder.
     """
     path = ROOT / mutant.file
     source = path.read_bytes()
     function = functions(path).get(mutant.line(source)) if path.suffix == ".py" else None
-    words = set(re.findall("[a-z]+", mutant.file))
+    words = _words(mutant.file)
     found = []
     for test_file, entry in known.items():
         reached = entry["reached"].get(mutant.file, {})
@@ -93,7 +94,13 @@ def tests_of(mutant: Mutant, known: dict[str, Any]) -> list[tuple[str, set[str],
             reached = dict(enumerate(itertools.chain(*(tests.values() for tests in there))))
         names = set(reached.get(function, ()) or itertools.chain(*reached.values()))
         if names:
+            near = len(words & _words(test_file))
+            if not function and near:
+                names = set(entry["seconds"])
             seconds = sum(entry["seconds"][name] for name in names)
-            near = len(words & set(re.findall("[a-z]+", test_file.removeprefix("tests/"))))
             found.append((test_file, names, seconds, near))
     return [entry[:3] for entry in sorted(found, key=lambda entry: (-entry[3], entry[2]))]
+
+
+def _words(path: str) -> set[str]:
+    return set(re.findall("[a-z]+", path)) - {"costmodel", "tests", "test", "py"}
