@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from costmodel.errors import InputError, type_of
 from costmodel.formulas import parameter_formula
 from costmodel.graph import LOSS_LAYER, OPTIMIZER, Module, Operation, TensorSpec, Trace
-from costmodel.grouping import grouped
+from costmodel.grouping import grouped, some
 from costmodel.rules import Rule, Work, rules
 from costmodel.units import iec, plural, si
 from costmodel.view import Table, column, share
@@ -271,12 +271,6 @@ def not_counted(costs: Costs) -> tuple[str, ...]:
         f"Not counted, as it has no rule: {entry.operator} ({plural(entry.count, 'call')}, in {some(entry.layers)})."
         for entry in costs.unmodelled
     )
-
-
-def some(layers: tuple[str, ...], limit: int = 3) -> str:
-    """The first layers of several in words: "features.0, classifier.1 and 4 more layers"."""
-    shown = ", ".join(name or "the network itself" for name in layers[:limit])
-    return shown + (f" and {len(layers) - limit} more layers" if len(layers) > limit else "")
 
 
 def count(trace: Trace) -> Costs:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from costmodel.errors import InputError, nearest
@@ -43,3 +43,9 @@ def block_of(layer: str, leaf: bool, depth: int | None = None) -> str:
     if depth is not None:
         return ".".join(layer.split(".")[:depth])
     return layer.rpartition(".")[0] if leaf else layer
+
+
+def some(layers: Sequence[str], limit: int = 3) -> str:
+    """The first layers of several in words: "features.0, classifier.1 and 4 more layers"."""
+    shown = ", ".join(name or "the network itself" for name in layers[:limit])
+    return shown + (f" and {len(layers) - limit} more layers" if len(layers) > limit else "")

@@ -32,7 +32,7 @@ nor area. Where they are given a technology, their area leaves out the memory's 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from os import PathLike, fspath
@@ -45,10 +45,10 @@ from costmodel.chip.technology import technology as find_technology
 from costmodel.chip.widths import Widths
 from costmodel.devices import Device, device
 from costmodel.devices import names as device_names
-from costmodel.display import html_table
 from costmodel.errors import InputError, nearest
 from costmodel.facts import Fact, Range, SourcedFile, with_other
 from costmodel.units import iec, si
+from costmodel.view import Table
 
 _FOLDER = Path(__file__).with_name("accelerators")
 
@@ -206,7 +206,20 @@ class Accelerator:
             ("technology", self.technology or "none given"),
         ]
         sources = dict.fromkeys(f"{fact.source.title} ({fact.source.date})" for fact in self.facts.values())
-        return html_table(self.title, [("", "text"), ("", "text")], rows, notes=list(sources))
+        return Table.of(("number", "amount"), rows, title=self.title, notes=tuple(sources))._repr_html_()
+
+
+def accelerators_table(accelerators: Iterable[Accelerator]) -> Table:
+    """One row an accelerator."""
+    names = (
+        "name", "title", "array", "dataflow", "operand", "clock_hertz", "buffer_bytes", "dram_bandwidth", "ridge_point",
+        "technology",
+    )  # fmt: skip
+    rows = (
+        [f"{chip.rows}x{chip.columns}" if name == "array" else getattr(chip, name) for name in names]
+        for chip in accelerators
+    )
+    return Table.of(names, rows, title="Accelerators")
 
 
 Which = Accelerator | str | PathLike[str]

@@ -32,10 +32,10 @@ from costmodel.chip.nests import Nest, Nests, by_name
 from costmodel.chip.shapes import curve_of
 from costmodel.chip.technology import Technology
 from costmodel.chip.tiling import Curve
-from costmodel.display import html_table
 from costmodel.errors import InputError
 from costmodel.graph import FORWARD
 from costmodel.units import iec, si
+from costmodel.view import Table
 
 Floats = npt.NDArray[np.float64]
 Networks = Nests | Mapping[str, Nests]
@@ -137,15 +137,19 @@ class Balance:
             f"{si(self.dram_bandwidth, 'B/s')}: {si(self.frames_per_second)} frames a second>"
         )
 
-    def _repr_html_(self) -> str:
+    def table(self) -> Table:
+        """How the area is divided, and what more of each would bring."""
         area = self.area_mm2
         rows = [
             ("pes", f"{self.pes:,.0f}", self.pes_mm2 / area, self.marginals.pes_mm2),
             ("buffer", iec(self.buffer_bytes), self.sram_mm2 / area, self.marginals.sram_mm2),
             ("bandwidth", si(self.dram_bandwidth, "B/s"), self.interface_mm2 / area, self.marginals.interface_mm2),
         ]
-        columns = [("part", "text"), ("how much", "text"), ("of the area", "percent"), ("frames/s a mm²", "ratio")]
-        return html_table(f"{area:.3g} mm², balanced: {si(self.frames_per_second)} frames a second", columns, rows)
+        title = f"{area:.3g} mm², balanced: {si(self.frames_per_second)} frames a second"
+        return Table.of(("part", "amount", "area_share", "marginal"), rows, title=title)
+
+    def _repr_html_(self) -> str:
+        return self.table()._repr_html_()
 
 
 def elasticities(networks: Networks, chip: Which, weights: Mapping[str, float] | None = None) -> Elasticities:

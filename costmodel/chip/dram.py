@@ -22,10 +22,10 @@ from costmodel.chip.schedules import Tile
 from costmodel.chip.tiling import Curve, Integers, least_traffic
 from costmodel.chip.widths import WORD_BITS, Widths, whole
 from costmodel.cost import Costs
-from costmodel.display import html_table
 from costmodel.errors import InputError
 from costmodel.graph import Trace
 from costmodel.units import iec
+from costmodel.view import Table, column, sentence
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -158,20 +158,24 @@ class Curves:
         self.dram_bytes(min(buffers))  # refuses a buffer that is too small for any layer
         return Traffic(self, tuple(dict.fromkeys(buffers)))
 
-    def to_frame(self) -> pd.DataFrame:
+    def table(self) -> Table:
         """Every step of every layer's staircase: from which buffer on, traffic in bytes, schedule and tile."""
-        import pandas as pd
+        steps = [curve.table() for curve in self.curves]
+        rows = [row for each in steps for row in each.rows()]
+        title = f"{self.nests.model}: DRAM traffic behind a buffer of any size"
+        return Table(steps[0].columns, tuple(zip(*rows, strict=True)), title=title, notes=(sentence(CONVENTION),))
 
-        return pd.concat([curve.to_frame() for curve in self.curves], ignore_index=True)
+    def to_frame(self) -> pd.DataFrame:
+        """The table as a data frame."""
+        return self.table().to_frame()
 
     def __repr__(self) -> str:
         return f"<Curves of {self.nests.model}: {len(self.curves)} contractions>"
 
     def _repr_html_(self) -> str:
-        columns = [
-            ("layer", "layer"), ("kind", "term"), ("steps", "count"), ("smallest buffer", "bytes"),
-            ("traffic there", "bytes"), ("buffer that suffices", "bytes"), ("compulsory", "bytes"),
-        ]  # fmt: skip
+        """The ends of each layer's staircase, for a notebook."""
+        columns = ("layer", "kind", "steps", "smallest_buffer_bytes", "most_dram_bytes", "sufficient_buffer_bytes",
+                   "compulsory_bytes")  # fmt: skip
         rows = [
             (
                 curve.nest.layer, curve.nest.kind, len(curve), curve.smallest_buffer_bytes,
@@ -180,9 +184,19 @@ class Curves:
             for curve in self.curves
         ]  # fmt: skip
         smallest, enough = self.smallest_buffer_bytes, self.sufficient_buffer_bytes
-        footer = ("all", "", len(self.steps[0]), smallest, self.dram_bytes(smallest), enough, self.compulsory_bytes)
-        title = f"{self.nests.model}: DRAM traffic behind a buffer of any size"
-        return html_table(title, columns, rows, footer, [f"{CONVENTION[0].upper()}{CONVENTION[1:]}."])
+        last = ("all", "", len(self.steps[0]), smallest, self.dram_bytes(smallest), enough, self.compulsory_bytes)
+        total = dict(zip(columns, last, strict=True))
+        return Table.of(
+            columns, rows, title=self.table().title, notes=(sentence(CONVENTION),), total=total
+        )._repr_html_()
+
+    @property
+    def in_words(self) -> str:
+        """The widths, what a buffer holds and how tiles are written, for the notes of a table."""
+        widths = self.widths
+        words = f"{widths.input_bits}-bit words, partial sums of {widths.partial_bits} bits"
+        held = "streaming tiles held twice" if self.double_buffer else "one tile of each operand"
+        return f"{words}, {held}: images x output channels x input channels x rows x columns"
 
     def _sum(self, of: Callable[[Curve], Any]) -> Any:
         total = sum(of(curve) for curve in self.curves)
@@ -220,34 +234,31 @@ class Traffic:
         """The network's name."""
         return self.curves.nests.model
 
-    def to_frame(self) -> pd.DataFrame:
-        """One row a contraction and buffer, in bytes."""
-        import pandas as pd
+    def table(self) -> Table:
+        """One row a contraction and buffer: its DRAM traffic, bounds, schedule and tile, and the traffic by operand."""
+        ranked = dict.fromkeys(("operator", "phase", "footprint_bytes"), 9)
+        columns = [column(name, rank=ranked[name]) if name in ranked else column(name) for name in LayerTraffic._fields]
+        rows = [row._replace(tile=tuple(row.tile)) for row in self.rows]  # type: ignore[arg-type]
+        sums = [
+            f"Behind {iec(total.buffer_bytes)}: {iec(total.dram_bytes)} of DRAM traffic; no schedule of contractions "
+            f"one by one moves less than {iec(total.bound_bytes)}."
+            for total in self.totals
+        ]
+        notes = (sentence(f"{CONVENTION}; {self.curves.in_words}"), *sums)
+        warnings = tuple(lost.note for lost in self.unlowered)
+        table = Table.of(columns, rows, title=f"{self.model}: DRAM traffic", notes=notes, warnings=warnings)
+        return table.summed() if len(self.totals) == 1 else table
 
-        return pd.DataFrame([row._asdict() | {"tile": tuple(row.tile)} for row in self.rows])
+    def to_frame(self) -> pd.DataFrame:
+        """The table as a data frame."""
+        return self.table().to_frame()
 
     def __repr__(self) -> str:
         totals = ", ".join(f"{iec(total.dram_bytes)} behind {iec(total.buffer_bytes)}" for total in self.totals)
         return f"<Traffic of {self.model}: {totals}>"
 
     def _repr_html_(self) -> str:
-        columns = [
-            ("layer", "layer"), ("kind", "term"), ("buffer", "bytes"), ("DRAM traffic", "bytes"),
-            ("bound", "bytes"), ("compulsory", "bytes"), ("schedule", "term"), ("tile n, k, c, h, w", "shape"),
-        ]  # fmt: skip
-        rows = [
-            (
-                row.layer, row.kind, row.buffer_bytes, row.dram_bytes, row.bound_bytes, row.compulsory_bytes,
-                row.schedule, tuple(row.tile),
-            )
-            for row in self.rows
-        ]  # fmt: skip
-        footer = None
-        if len(self.totals) == 1:
-            total = self.totals[0]
-            footer = ("total", "", *total, "", None)
-        notes = [f"{CONVENTION[0].upper()}{CONVENTION[1:]}.", *(f"Left out: {u.operator}." for u in self.unlowered)]
-        return html_table(f"{self.model}: DRAM traffic", columns, rows, footer, notes)
+        return self.table()._repr_html_()
 
     @property
     def unlowered(self) -> tuple[Any, ...]:

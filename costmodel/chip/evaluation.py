@@ -34,10 +34,10 @@ from costmodel.chip.shapes import curve_of
 from costmodel.chip.technology import TYPE_BITS, Technology
 from costmodel.chip.tiling import Tiling
 from costmodel.cost import Costs
-from costmodel.display import html_table
 from costmodel.errors import InputError
 from costmodel.graph import FORWARD, Trace
-from costmodel.units import percent, seconds, si
+from costmodel.units import joules, percent, seconds, si
+from costmodel.view import Table, sentence
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -235,11 +235,43 @@ class Evaluation:
             sums[layer.binding] = sums.get(layer.binding, 0.0) + layer.overlapped_seconds
         return dict(sorted(sums.items(), key=lambda entry: -entry[1]))
 
-    def to_frame(self) -> pd.DataFrame:
-        """One row a nest, in base units."""
-        import pandas as pd
+    def table(self) -> Table:
+        """One row a nest: its times on the accelerator, what binds it, its traffic and energy; and their sum."""
+        rows = [_row(layer) for layer in self.layers]
+        title = (
+            f"{self.model} on {self.accelerator.title}: {si(self.serial_frames_per_second)} to "
+            f"{si(self.frames_per_second)} frames a second{for_share(self.counted_share)}"
+        )
+        table = Table.of(rows[0], [list(row.values()) for row in rows], title=title, notes=self.notes).summed()
+        return table.around(total={**(table.total or {}), "utilisation": self.utilisation})
 
-        return pd.DataFrame([_row(layer) for layer in self.layers])
+    def to_frame(self) -> pd.DataFrame:
+        """The table as a data frame."""
+        return self.table().to_frame()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The band, what binds it, energy and area, in sentences."""
+        only, whole = for_share(self.counted_share), self.overlapped_seconds
+        bound = ", ".join(f"{name} for {percent(part / whole)}" for name, part in self.by_binding().items())
+        lines = [
+            f"{si(self.serial_frames_per_second)} to {si(self.frames_per_second)} frames a second "
+            f"({seconds(self.serial_seconds)} to {seconds(whole)} a run){only}.",
+            sentence(CONVENTION),
+            f"Bound by {bound} of the overlapped time.",
+        ]
+        if all(layer.energy is not None for layer in self.layers):
+            energy = self.energy
+            parts = ", ".join(f"{name} {percent(part / energy.total)}" for name, part in energy._asdict().items())
+            lines.append(
+                f"{joules(self.joules_per_frame)} a frame ({parts}), {si(self.frames_per_joule)} frames a joule, "
+                f"{si(self.watts, 'W')}{only}; without leakage and clock wires, {self.accelerator.technology}."
+            )
+        if self.area is not None:
+            parts = ", ".join(f"{name} {part:.3g}" for name, part in self.area._asdict().items() if part)
+            rate = si(self.frames_per_second_per_mm2)
+            lines.append(f"{self.area.total:.3g} mm² ({parts}): {rate} frames/s a mm²{only}.")
+        return tuple(lines)
 
     def __repr__(self) -> str:
         return (
@@ -248,27 +280,7 @@ class Evaluation:
         )
 
     def _repr_html_(self) -> str:
-        columns = [
-            ("layer", "layer"), ("MACs", "macs"), ("array", "seconds"), ("DRAM", "seconds"), ("overlapped", "seconds"),
-            ("bound by", "term"), ("utilisation", "percent"), ("DRAM", "bytes"), ("schedule", "term"),
-        ]  # fmt: skip
-        rows = [
-            (
-                layer.nest.layer, layer.nest.macs, layer.array_seconds, layer.dram_seconds, layer.overlapped_seconds,
-                layer.binding, layer.utilisation, layer.dram_bytes, layer.tiling.schedule,
-            )
-            for layer in self.layers
-        ]  # fmt: skip
-        total = (
-            "total", self.macs, sum(layer.array_seconds for layer in self.layers),
-            sum(layer.dram_seconds for layer in self.layers), self.overlapped_seconds, None, self.utilisation,
-            self.dram_bytes, None,
-        )  # fmt: skip
-        title = (
-            f"{self.model} on {self.accelerator.title}: {si(self.serial_frames_per_second)} to "
-            f"{si(self.frames_per_second)} frames a second{for_share(self.counted_share)}"
-        )
-        return html_table(title, columns, rows, total, [f"{CONVENTION[0].upper()}{CONVENTION[1:]}."])
+        return self.table()._repr_html_()
 
 
 def evaluate(network: Trace | Costs | Nests, accelerator: Which, *, energy: bool = True) -> Evaluation:

@@ -21,9 +21,9 @@ from costmodel.chip.nests import Nests, by_name
 from costmodel.chip.pareto import pareto
 from costmodel.chip.space import Space
 from costmodel.chip.sweep import Piece, SweepResult, run, work_of
-from costmodel.display import html_table
 from costmodel.errors import InputError, nearest
-from costmodel.units import si
+from costmodel.units import plural, si
+from costmodel.view import Table, column
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,6 +50,8 @@ OBJECTIVES: Mapping[str, Objective] = {
     "edp": Objective("joule_seconds", True, "Least energy x time a frame"),
 }
 """What a design can be best at; the energy-delay product is that of a frame, at the overlapped time."""
+
+SPEED = OBJECTIVES["speed"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -102,6 +104,33 @@ class Exploration:
         axes = {name: values for name, values in self.space.sizes.items() if len(set(values)) > 1}
         return tuple(name for name, values in axes.items() if design[name] in (min(values), max(values)))
 
+    def front(self, network: str, most: int | None = None, objective: Objective = SPEED) -> pd.DataFrame:
+        """The Pareto front of a network: what is best against area, or against bandwidth without areas.
+
+        Of equals that of least energy, then the fastest. Of more than `most` rows, as many at equal distances along
+        the front, its ends among them.
+        """
+        against = "area_mm2" if "area_mm2" in self.frame.columns else "dram_bandwidth"
+        if objective.least:
+            front = self.pareto(network, maximise=(), minimise=(against, objective.column))
+        else:
+            front = self.pareto(network, maximise=(objective.column,), minimise=(against,))
+        energy = ["joules_per_frame"] if "joules_per_frame" in front.columns else []
+        front = front.sort_values(
+            [against, *energy, "frames_per_second"], ascending=[True] * (1 + len(energy)) + [False], kind="stable"
+        ).drop_duplicates([against, objective.column])
+        if most is None or len(front) <= most:
+            return front
+        places = sorted({round(index * (len(front) - 1) / max(most - 1, 1)) for index in range(most)})
+        return front.iloc[places]
+
+    def table(self, designs: pd.DataFrame | None = None, objective: Objective = SPEED) -> Table:
+        """One row a design and network: of the whole exploration, or of some of its rows (a front, the best)."""
+        ranks = dict.fromkeys(_ENDS, 9) | {"frames_per_second_per_mm2": 2, objective.column: 0}
+        frame = self.frame if designs is None else designs
+        columns = {name: column(name, rank=rank) for name, rank in ranks.items()}
+        return Table.from_frame(frame, columns, title=f"{len(self.frame):,} of {plural(self.tried, 'point')}")
+
     def to_frame(self) -> pd.DataFrame:
         """One row a design and network, in base units."""
         return self.frame
@@ -110,20 +139,18 @@ class Exploration:
         return f"<Exploration of {', '.join(self.networks)}: {len(self.frame):,} of {self.tried:,} points>"
 
     def _repr_html_(self) -> str:
-        columns = [
-            ("network", "text"), ("array", "text"), ("dataflow", "term"), ("buffer", "bytes"),
-            ("bandwidth", "bytes_per_second"), ("operand", "term"), ("frames/s", "ratio"),
-        ]  # fmt: skip
-        best = [self.best(network) for network in self.networks]
-        rows = [
-            (
-                row["network"], f"{row['rows']} x {row['columns']} at {si(row['clock_hertz'], 'Hz')}", row["dataflow"],
-                row["buffer_bytes"], row["dram_bandwidth"], row["operand"], row["frames_per_second"],
-            )
-            for row in best
-        ]  # fmt: skip
-        notes = [f"The fastest of {len(self.frame):,} of {self.tried:,} points."]
-        return html_table("Designs", columns, rows, notes=notes)
+        """The fastest design for each network."""
+        import pandas as pd
+
+        best = pd.concat([self.best(network).to_frame().T for network in self.networks])
+        title = f"The fastest of {len(self.frame):,} of {self.tried:,} points"
+        return self.table(best).around(title=title)._repr_html_()
+
+
+_ENDS = (
+    "rows", "columns", "overlapped_seconds", "serial_seconds", "dram_bytes", "joules_per_frame", "joule_seconds",
+)  # fmt: skip
+"""The columns that a narrow terminal does without first."""
 
 
 def explore(
@@ -230,6 +257,7 @@ def _frame(
             overlapped, serial = result.overlapped.ravel()[kept], result.serial.ravel()[kept]
             row = {
                 "network": np.full(kept.sum(), names.index(name), dtype=np.int8),
+                "array": flat(np.arange(len(sides), dtype=np.int16), 0),
                 "operand": np.full(kept.sum(), space.operands.index(operand), dtype=np.int8),
                 "dataflow": np.full(kept.sum(), space.dataflows.index(flow), dtype=np.int8),
                 "rows": flat(sides[:, 0], 0),
@@ -256,7 +284,8 @@ def _frame(
             for key, values in row.items():
                 columns.setdefault(key, []).append(values)
     data = {name: np.concatenate(parts) for name, parts in columns.items()}
-    coded = {"network": names, "operand": space.operands, "dataflow": space.dataflows}
+    arrays = [f"{rows}x{columns}" for rows, columns in space.arrays]
+    coded = {"network": names, "array": arrays, "operand": space.operands, "dataflow": space.dataflows}
     labels = {name: pd.Categorical.from_codes(data[name], categories=pd.Index(coded[name])) for name in coded}
     return pd.DataFrame(data | labels, copy=False), tried
 

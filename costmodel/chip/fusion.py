@@ -19,7 +19,7 @@ doi:10.1145/3566052, with the best tiles and weights that come again in place of
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -35,10 +35,10 @@ from costmodel.chip.tiling import Curve, least_traffic
 from costmodel.chip.widths import WORD_BITS, Widths, whole
 from costmodel.chip.windows import Integers, Window
 from costmodel.cost import Costs
-from costmodel.display import html_table
 from costmodel.errors import InputError
 from costmodel.graph import Trace
-from costmodel.units import iec, percent, plural
+from costmodel.units import iec, percent, plural, si
+from costmodel.view import Table, column, sentence
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -144,11 +144,16 @@ class Fusion:
         together = (group for group in self.groups if not group.schedule.endswith(APART))
         return tuple(layer for group in together for layer in group.layers[:-1])
 
-    def to_frame(self) -> pd.DataFrame:
-        """One row a group, in bytes."""
-        import pandas as pd
+    def table(self) -> Table:
+        """One row a group: what it moves, and what its layers move one by one."""
+        saved = percent(1 - self.dram_bytes / (self.layer_by_layer_bytes + self.pooling_bytes))
+        return fusion_table([self]).around(
+            title=f"{self.model} behind {iec(self.buffer_bytes)}: {saved} of the traffic saved"
+        )
 
-        return pd.DataFrame([group._asdict() for group in self.groups]).drop(columns="nests")
+    def to_frame(self) -> pd.DataFrame:
+        """The table as a data frame."""
+        return self.table().to_frame()
 
     def __repr__(self) -> str:
         return (
@@ -157,26 +162,40 @@ class Fusion:
         )
 
     def _repr_html_(self) -> str:
-        columns = [
-            ("layers", "text"), ("schedule", "term"), ("tile", "shape"), ("DRAM traffic", "bytes"),
-            ("compulsory", "bytes"), ("alone", "bytes"), ("apart", "bytes"), ("buffer used", "bytes"),
-            ("MACs recomputed", "macs"),
-        ]  # fmt: skip
-        rows = [
-            (
-                ", ".join(group.layers), group.schedule, group.tile, group.dram_bytes, group.compulsory_bytes,
-                group.layer_by_layer_bytes, group.pooling_bytes, group.footprint_bytes, group.recomputed_macs,
-            )
-            for group in self.groups
-        ]  # fmt: skip
-        footer = (
-            "total", "", None, self.dram_bytes, self.compulsory_bytes, self.layer_by_layer_bytes, self.pooling_bytes,
-            None, self.recomputed_macs,
-        )  # fmt: skip
-        saved = percent(1 - self.dram_bytes / (self.layer_by_layer_bytes + self.pooling_bytes))
-        title = f"{self.model} behind {iec(self.buffer_bytes)}: {saved} of the traffic saved"
-        notes = ["Alone: its contractions one by one; apart: its activations and poolings one by one."]
-        return html_table(title, columns, rows, footer, notes)
+        return self.table()._repr_html_()
+
+    @property
+    def note(self) -> str:
+        """What fusing saves, in a sentence."""
+        return (
+            f"Behind {iec(self.buffer_bytes)}: {iec(self.dram_bytes)} in {plural(len(self.groups), 'group')} instead "
+            f"of {iec(self.layer_by_layer_bytes + self.pooling_bytes)}: contractions layer by layer "
+            f"{iec(self.layer_by_layer_bytes)}, activations and poolings {iec(self.pooling_bytes)}; "
+            f"{si(self.recomputed_macs, 'MAC')} recomputed."
+        )
+
+
+def fusion_table(fusions: Sequence[Fusion]) -> Table:
+    """One row a group of layers and buffer; a group is named by its first and last layer."""
+    columns = [column(name, **_SHOWN.get(name, {})) for name in ("layer", "buffer_bytes", *Group._fields[:-1])]
+    rows = [
+        (" to ".join(dict.fromkeys((group.layers[0], group.layers[-1]))), fusion.buffer_bytes, *group[:-1])
+        for fusion in fusions
+        for group in fusion.groups
+    ]
+    notes = (sentence(CONVENTION), *(fusion.note for fusion in fusions))
+    table = Table.of(columns, rows, title=fusions[0].model, notes=notes)
+    return table.summed() if len(fusions) == 1 else table
+
+
+_SHOWN: Mapping[str, Mapping[str, Any]] = {
+    "layer": {"title": "layers"},
+    "layers": {"rank": 9},
+    "macs": {"rank": 9},
+    "footprint_bytes": {"rank": 9},
+    "bound_bytes": {"rank": 4},
+}
+"""What of the columns is shown otherwise here."""
 
 
 def fuse(

@@ -17,13 +17,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from costmodel.chip.windows import Window, touched
-from costmodel.display import html_table
 from costmodel.errors import InputError
 from costmodel.graph import FORWARD
-from costmodel.units import si
+from costmodel.grouping import some
+from costmodel.units import plural, si
+from costmodel.view import Table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -128,6 +129,11 @@ class Unlowered:
 
     phase: str = FORWARD
 
+    @property
+    def note(self) -> str:
+        """What is not counted and why, in a sentence."""
+        return f"Not counted: {self.operator} ({self.reason}; {plural(self.count, 'time')}, in {some(self.layers)})."
+
 
 @dataclass(frozen=True, repr=False)
 class Nests:
@@ -177,32 +183,29 @@ class Nests:
         unlowered = tuple(lost for lost in self.unlowered if lost.phase == phase)
         return replace(kept, unlowered=unlowered, unfused_numel=self.unfused_numel if phase == FORWARD else 0)
 
-    def to_frame(self) -> pd.DataFrame:
-        """One row a nest, in elements."""
-        import pandas as pd
+    def table(self) -> Table:
+        """One row a nest, in elements; channels are those of one group."""
+        names = (
+            *(field.name for field in fields(Nest)),
+            "macs",
+            "input_numel",
+            "weight_numel",
+            "output_numel",
+        )
+        rows = [[getattr(nest, name) for name in names] for nest in self.nests]
+        title = f"{self.model}: {len(self)} loop nests, {si(self.macs, 'MAC')}"
+        notes = ("Channels are those of one group.",)
+        return Table.of(names, rows, title=title, notes=notes, warnings=tuple(lost.note for lost in self.unlowered))
 
-        return pd.DataFrame([_row(nest) for nest in self.nests])
+    def to_frame(self) -> pd.DataFrame:
+        """The table as a data frame."""
+        return self.table().to_frame()
 
     def __repr__(self) -> str:
         return f"<Nests of {self.model}: {len(self)} contractions, {si(self.macs, 'MAC')}>"
 
     def _repr_html_(self) -> str:
-        columns = [
-            ("layer", "layer"), ("kind", "term"), ("batch", "count"), ("groups", "count"), ("out channels", "count"),
-            ("in channels", "count"), ("output", "shape"), ("window", "shape"), ("stride", "shape"), ("MACs", "macs"),
-            ("input words", "count"), ("weight words", "count"), ("output words", "count"),
-        ]  # fmt: skip
-        rows = [
-            (
-                nest.layer, nest.kind, nest.batch, nest.groups, nest.out_channels, nest.in_channels,
-                (nest.out_rows, nest.out_columns), (nest.filter_rows, nest.filter_columns), nest.stride,
-                nest.macs, nest.input_numel, nest.weight_numel, nest.output_numel,
-            )
-            for nest in self.nests
-        ]  # fmt: skip
-        title = f"{self.model}: {len(self)} loop nests, {si(self.macs, 'MAC')}"
-        notes = [f"{lost.operator} is not among them ({lost.reason})." for lost in self.unlowered]
-        return html_table(title, columns, rows, notes=["Channels are those of one group.", *notes])
+        return self.table()._repr_html_()
 
     def _where(self, keep: Callable[[Nest], bool], what: str) -> Nests:
         kept = tuple(nest for nest in self.nests if keep(nest))
@@ -219,13 +222,3 @@ def by_name(networks: Nests | Mapping[str, Nests]) -> dict[str, Nests]:
     if not named:
         raise InputError("there is nothing to run: give at least one network.")
     return dict(named)
-
-
-def _row(nest: Nest) -> dict[str, Any]:
-    own = {field.name: getattr(nest, field.name) for field in fields(nest)}
-    return own | {
-        "macs": nest.macs,
-        "input_numel": nest.input_numel,
-        "weight_numel": nest.weight_numel,
-        "output_numel": nest.output_numel,
-    }

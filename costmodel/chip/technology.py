@@ -55,10 +55,10 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from costmodel.display import html_table
 from costmodel.errors import InputError, nearest
 from costmodel.facts import Fact, Range, SourcedFile
 from costmodel.units import iec, parse_bytes
+from costmodel.view import Table, column
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -140,24 +140,24 @@ class Technology:
         """Area of the memory's interface for a bandwidth in bytes/s, in mm²."""
         return bandwidth * self._area("memory_interface", "the area of the memory's interface")
 
-    def to_frame(self) -> pd.DataFrame:
+    def table(self) -> Table:
         """One row a number: joules or square metres, and where it comes from."""
-        import pandas as pd
-
-        names = ("quantity", "value", "derived", "source", "date", "note")
         rows = [
-            (name, fact.value, name in self.derived, fact.source.title, fact.source.date, fact.note)
+            (
+                name, *((None, fact.value) if name.startswith("area") else (fact.value, None)), name in self.derived,
+                fact.source.title, fact.source.date, fact.note,
+            )
             for name, fact in self._facts.items()
-        ]
-        return pd.DataFrame(rows, columns=list(names))
+        ]  # fmt: skip
+        columns = ("number", "joules", "square_metres", "derived", column("source", title="source"), "date", "note")
+        return Table.of(columns, rows, title=f"{self.title}: energy and area")
+
+    def to_frame(self) -> pd.DataFrame:
+        """The table as a data frame."""
+        return self.table().to_frame()
 
     def _repr_html_(self) -> str:
-        columns = [("quantity", "text"), ("value", "text"), ("source", "text"), ("note", "text")]
-        rows = [
-            (name, _shown(name, fact.value), f"{fact.source.title} ({fact.source.date})", fact.note)
-            for name, fact in self._facts.items()
-        ]
-        return html_table(f"{self.title}: energy and area", columns, rows)
+        return self.table()._repr_html_()
 
     @property
     def _facts(self) -> Mapping[str, Fact]:
@@ -313,7 +313,3 @@ def _types(table: Mapping[str, Fact], what: str) -> str:
 def _label(size: int) -> str:
     """An array's size as files write it: 8KiB."""
     return iec(size, digits=1).replace(" ", "")
-
-
-def _shown(name: str, value: float) -> str:
-    return f"{value * 1e12:,.4g} {'µm²' if name.startswith('area') else 'pJ'}"

@@ -35,6 +35,7 @@ from costmodel.chip.schedules import (
 from costmodel.chip.widths import Widths, whole
 from costmodel.chip.windows import Tiles, sizes, tiles
 from costmodel.errors import InputError
+from costmodel.view import Table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -133,19 +134,18 @@ class Curve:
         footprint, traffic = int(self.footprint_bytes[step]), int(self.traffic_bytes[step])
         return Tiling(schedule.name, tile, footprint, inputs, weights, outputs, partials, traffic)
 
-    def to_frame(self) -> pd.DataFrame:
+    def table(self) -> Table:
         """One row a step: from which buffer on, the traffic in bytes, schedule and tile."""
-        import pandas as pd
+        columns = ("layer", "buffer_bytes", "dram_bytes", "schedule", "tile")
+        schedules = [SCHEDULES[index].name for index in self.schedules.tolist()]
+        tiles = [tuple(tile) for tile in self.tiles.tolist()]
+        layer = [self.nest.layer] * len(schedules)
+        data = (layer, self.footprint_bytes.tolist(), self.traffic_bytes.tolist(), schedules, tiles)
+        return Table.of(columns, zip(*data, strict=True), title=f"{self.nest.layer}: DRAM traffic")
 
-        return pd.DataFrame(
-            {
-                "layer": self.nest.layer,
-                "buffer_bytes": self.footprint_bytes,
-                "dram_bytes": self.traffic_bytes,
-                "schedule": [SCHEDULES[index].name for index in self.schedules.tolist()],
-                "tile": [tuple(tile) for tile in self.tiles.tolist()],
-            }
-        )
+    def to_frame(self) -> pd.DataFrame:
+        """The table as a data frame."""
+        return self.table().to_frame()
 
     def __repr__(self) -> str:
         return f"<Curve of {self.nest.layer or self.nest.operator}: {len(self)} steps>"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from costmodel.chip import changes
 from costmodel.chip.accelerator import Accelerator
@@ -17,10 +17,10 @@ from costmodel.chip.evaluation import area_of, contractions, energy_of
 from costmodel.chip.nests import Nests
 from costmodel.chip.technology import TYPE_BITS
 from costmodel.cost import Costs, count
-from costmodel.display import html_table
 from costmodel.errors import InputError
 from costmodel.graph import Trace
 from costmodel.units import seconds
+from costmodel.view import Table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,30 +59,35 @@ class WhatIfs:
         """An outcome by its change. Raises KeyError for another."""
         return {outcome.change: outcome for outcome in self.outcomes}[change]
 
-    def to_frame(self) -> pd.DataFrame:
-        """One row a change, in base units."""
-        import pandas as pd
+    def table(self) -> Table:
+        """One row a change: a frame's times, traffic and energy after it, and the chip's area where there is one."""
+        names = [n for n in _COLUMNS if n != "area_mm2" or any(each.area_mm2 is not None for each in self.outcomes)]
+        rows = [[_whole(name, getattr(each, name)) for name in names] for each in self.outcomes]
+        first = self.outcomes[0].overlapped_seconds
+        title = f"{self.model} on {self.accelerator.title}, {seconds(first)} a frame: what if"
+        return Table.of(names, rows, title=title)
 
-        return pd.DataFrame(list(self.outcomes), columns=list(WhatIfOutcome._fields))
+    def to_frame(self) -> pd.DataFrame:
+        """The table as a data frame."""
+        return self.table().to_frame()
 
     def __repr__(self) -> str:
         best = max(self.outcomes, key=lambda outcome: outcome.speedup)
         return f"<What-ifs of {self.model} on {self.accelerator.title}: {best.change} helps most>"
 
     def _repr_html_(self) -> str:
-        columns = [
-            ("change", "text"), ("overlapped", "seconds"), ("serial", "seconds"), ("speedup", "times"),
-            ("MACs", "macs"), ("DRAM", "bytes"), ("energy (J)", "ratio"), ("mm²", "ratio"), ("does nothing", "prose"),
-        ]  # fmt: skip
-        rows = [
-            (
-                each.change, each.overlapped_seconds, each.serial_seconds, each.speedup, round(each.macs),
-                each.dram_bytes, each.joules, each.area_mm2, each.does_nothing,
-            )
-            for each in self.outcomes
-        ]  # fmt: skip
-        first = self.outcomes[0].overlapped_seconds
-        return html_table(f"{self.model} on {self.accelerator.title}, {seconds(first)} a frame: what if", columns, rows)
+        return self.table()._repr_html_()
+
+
+_COLUMNS = (
+    "change", "speedup", "overlapped_seconds", "serial_seconds", "macs", "dram_bytes", "joules", "area_mm2",
+    "does_nothing",
+)  # fmt: skip
+
+
+def _whole(name: str, value: Any) -> Any:
+    """A frame's counts, which a batch's division leaves as fractions, to the nearest."""
+    return round(value) if name in ("macs", "dram_bytes") else value
 
 
 def what_ifs(

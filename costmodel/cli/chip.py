@@ -68,9 +68,9 @@ def chip(
     from costmodel.chip.evaluation import evaluate
     from costmodel.chip.lowering import lower
     from costmodel.chip.whatif import what_ifs
+    from costmodel.networks.variants import other_resolutions
     from costmodel.report import documents
     from costmodel.report.captions import caption, chip_notes, unlowered_warnings
-    from costmodel.report.resolutions import other_resolutions
     from costmodel.report.tables import evaluation_table, what_ifs_table
 
     nests = lower(trace)
@@ -170,11 +170,10 @@ def explore(
     shares = _weights(weight, models)
     check_weights(shares, models)
     runs = [traced(model, feed, StepOptions()) for model in models]  # takes seconds: what can be refused was
+    from costmodel.chip.answers import answers, notes
     from costmodel.chip.lowering import lower
     from costmodel.report import documents
     from costmodel.report.captions import unlowered_warnings
-    from costmodel.report.designs import answers, front_table, notes
-    from costmodel.report.tables import csv
 
     networks = {trace.model: lower(trace) for _, trace in runs}
     weights = {trace.model: shares[text] for text, (_, trace) in zip(models, runs, strict=True)} if shares else None
@@ -182,7 +181,7 @@ def explore(
     lost = tuple(entry for nests in networks.values() for entry in nests.unlowered)
     code = uncounted_code(lost, allow_unmodelled)
     if every:
-        return Answer(csv(found.frame), code)
+        return Answer(found.table().csv(), code)
     if out.format is Format.JSON:
         told = answers(found, networks, weights, every_front=True, objective=goal)
         return Answer(documents.to_text(documents.designs(found, told, objective)), code)
@@ -190,7 +189,7 @@ def explore(
     for name in found.networks:
         told = answers(found, networks, weights, only=name, objective=goal)
         title = f"{'The average frame' if name == MIX else name}: the front of {plural(found.tried, 'point')}"
-        table = front_table(found, name, None if out.format is Format.CSV else front, goal)
+        table = found.table(found.front(name, None if out.format is Format.CSV else front, goal), goal).to_frame()
         warnings = unlowered_warnings(networks[name].unlowered) if name in networks else []
         tables.append(rendered(table, out, title, notes(told[name], goal), warnings, total=False))
     return Answer("\n".join(tables), code)

@@ -49,3 +49,16 @@ def resized(network: Network, factor: float, batch: int = 1, **options: Any) -> 
         return trace(network.module, network.inputs(batch, [image]), name=network.name, **options)
     except CostModelError:
         return None
+
+
+_RESOLUTIONS = {"images of half the resolution": 0.5, "images of twice the resolution": 2.0}
+_DOES_NOTHING = "to convolutions' weights, and to FC layers behind adaptive pooling"
+
+
+def other_resolutions(network: Network, batch: int = 1, **options: Any) -> list[tuple[str, Trace, str]]:
+    """What `costmodel.what_ifs` takes as `extra`: images of other sizes, without those that the network does not take.
+
+    The options are those of `costmodel.trace`.
+    """
+    found = ((name, resized(network, factor, batch, **options)) for name, factor in _RESOLUTIONS.items())
+    return [(name, trace, _DOES_NOTHING) for name, trace in found if trace is not None]

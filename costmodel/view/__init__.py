@@ -5,7 +5,7 @@ from __future__ import annotations
 from costmodel.view.columns import COLUMNS, Column, column
 from costmodel.view.grid import Cell, Grid, Heading, Span, grid
 from costmodel.view.html import html_table
-from costmodel.view.kinds import BAD, FIELD, GOOD, KINDS, QUANTITY, UNSURE, Kind, is_missing, show
+from costmodel.view.kinds import BAD, FIELD, GOOD, KINDS, QUANTITY, UNSURE, Kind, is_missing, sentence, show
 from costmodel.view.table import TOTAL, Table, share
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "grid",
     "html_table",
     "is_missing",
+    "sentence",
     "share",
     "show",
 ]

@@ -57,6 +57,11 @@ def is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
+def sentence(text: str) -> str:
+    """A remark as a sentence of its own: with a capital and a full stop."""
+    return f"{text[:1].upper()}{text[1:]}."
+
+
 def _count(value: float) -> str:
     if value == int(value):
         return f"{value:,}"
@@ -109,6 +114,7 @@ KINDS: Mapping[str, Kind] = {
     "flops": _number(si),
     "seconds": _number(seconds),
     "joules": _number(joules),
+    "square_metres": _number(lambda area: f"{area * 1e12:,.4g} µm²"),
     "hertz": _number(lambda value: si(value, "Hz")),
     "flops_per_second": _number(lambda rate: si(rate, "FLOP/s")),
     "bytes_per_second": _number(lambda rate: si(rate, "B/s")),

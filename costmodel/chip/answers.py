@@ -8,50 +8,17 @@ from typing import TYPE_CHECKING, Any
 from costmodel.chip.balance import balance, elasticities, marginals, ridge_and_mix
 from costmodel.chip.dram import traffic_curves
 from costmodel.chip.evaluation import for_share
-from costmodel.chip.explore import MIX, OBJECTIVES, Exploration, Objective
+from costmodel.chip.explore import MIX, SPEED, Exploration, Objective
 from costmodel.chip.nests import Nests
 from costmodel.chip.space import variant
 from costmodel.graph import FORWARD
-from costmodel.report.columns import column
-from costmodel.report.tables import designs_table, records
 from costmodel.units import iec, joules, percent, si
+from costmodel.view import column
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from costmodel.chip.accelerator import Accelerator
 
 Answer = dict[str, Any]
-SPEED = OBJECTIVES["speed"]
-
-
-def front_rows(found: Exploration, network: str, most: int | None = None, objective: Objective = SPEED) -> pd.DataFrame:
-    """The Pareto front of a network: what is best against area, or against bandwidth without areas.
-
-    Of equals that of least energy, then the fastest. Of more than `most` rows, as many at equal distances along the
-    front, its ends among them.
-    """
-    against = "area_mm2" if "area_mm2" in found.frame.columns else "dram_bandwidth"
-    if objective.least:
-        front = found.pareto(network, maximise=(), minimise=(against, objective.column))
-    else:
-        front = found.pareto(network, maximise=(objective.column,), minimise=(against,))
-    energy = ["joules_per_frame"] if "joules_per_frame" in front.columns else []
-    front = front.sort_values(
-        [against, *energy, "frames_per_second"], ascending=[True] * (1 + len(energy)) + [False], kind="stable"
-    ).drop_duplicates([against, objective.column])
-    if most is None or len(front) <= most:
-        return front
-    places = sorted({round(index * (len(front) - 1) / max(most - 1, 1)) for index in range(most)})
-    return front.iloc[places]
-
-
-def front_table(
-    found: Exploration, network: str, most: int | None = None, objective: Objective = SPEED
-) -> pd.DataFrame:
-    """The front as a table, with the objective's own column."""
-    rows = front_rows(found, network, most, objective)
-    return designs_table(rows, objective.column) if objective.least else designs_table(rows)
 
 
 def answers(
@@ -72,7 +39,7 @@ def answers(
         own = networks if name == MIX else networks[name]
         shares = weights if name == MIX else None
         answer: Answer = {
-            "best": records(designs_table(best.to_frame().T, objective.column))[0],
+            "best": found.table(best.to_frame().T, objective).records()[0],
             "counted_share": _counted_share(networks if name == MIX else {name: networks[name]}, shares),
             "at_an_end": list(found.at_an_end(best)),
             "bandwidth_takes_area": design.memory_interface,
@@ -86,7 +53,7 @@ def answers(
             answer["marginal_frames_per_second"] = marginals(own, design, shares)._asdict()
             answer["balanced"] = _balanced(own, design, float(best["area_mm2"]), shares)
         if every_front:
-            answer["front"] = records(front_table(found, name, objective=objective))
+            answer["front"] = found.table(found.front(name, objective=objective), objective).records()
         told[name] = answer
     return told
 
