@@ -1,8 +1,8 @@
-"""Which bytes a trace keeps alive when, when they peak, who holds them, and what a GPU has to have for it.
+"""Which bytes a trace keeps alive when, when they peak, who holds them, and how much memory a GPU needs for it.
 
-`timeline` is what tensors ask for; `allocator` and `runs` are what PyTorch's caching allocator takes for it; `levels`
-leads from the one to what a process holds; `capacity` is the same at any batch, and the largest batch that fits;
-`what_ifs` is what would lower it; `export` takes it to a viewer.
+`timeline` counts the bytes that tensors request; `allocator` and `runs` what PyTorch's caching allocator takes for
+them; `levels` leads from the one to the memory of a process; `capacity` has the same at any batch, and the largest
+batch that fits; `what_ifs` is what would lower the peak; `export` writes the timeline for a viewer.
 """
 
 from __future__ import annotations

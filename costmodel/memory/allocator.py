@@ -1,21 +1,21 @@
-"""PyTorch's CUDA caching allocator, replayed: from the bytes that tensors ask for to the bytes that a GPU gives away.
+"""PyTorch's CUDA caching allocator, replayed: from the bytes that tensors request to those taken from the GPU.
 
 The rules are those of DeviceCachingAllocator in c10/cuda/CUDACachingAllocator.cpp with the constants of
 c10/core/AllocatorConfig.h, in the default configuration (PYTORCH_ALLOC_CONF unset) and on one stream:
-- a request is rounded up to a multiple of 512 B (get_round_size), a request of nothing gets nothing;
+- a request is rounded up to a multiple of 512 B (get_round_size), a request of 0 B gets no block;
 - up to 1 MiB it is served from the small pool, beyond from the large one (get_pool);
 - it takes the smallest free block that is large enough, of equal ones that at the lowest address (get_free_block);
-- without one, a segment is asked of the driver: 2 MiB in the small pool, 20 MiB for less than 10 MiB, else the size
+- without one, the driver allocates a segment: 2 MiB in the small pool, 20 MiB for less than 10 MiB, else the size
   rounded up to a multiple of 2 MiB (get_allocation_size);
-- what a block has too much is split off if it is at least 512 B (small pool) or more than 1 MiB (large pool), and stays
-  part of the block if not (should_split);
+- the rest of a block is split off if it is at least 512 B (small pool) or more than 1 MiB (large pool), else it stays
+  part of the block (should_split);
 - a freed block merges with free neighbours in its segment (free_block);
-- segments stay until the driver has no more: then those that are wholly free go back, and the request is repeated
-  (release_cached_blocks); if that does not help, it is out of memory.
+- segments are kept until the driver has no memory left: then those that are wholly free are released and the request
+  is retried (release_cached_blocks); if that fails too, it is out of memory.
 
-Two things are the driver's and are assumed: later segments lie at higher addresses (which decides between blocks of
-equal size only: other orders moved what is reserved by 1.3 % at most, in six networks at four batches), and the driver
-can give all of a limit.
+Two things depend on the driver and are assumed: later segments lie at higher addresses (which decides between blocks of
+equal size only: other orders changed the reserved bytes by 1.3 % at most, in six networks at four batches), and the
+driver can allocate all of a limit.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ MIN_LARGE = 10 << 20
 """kMinLargeAlloc: from here on a request gets a segment of its own size."""
 
 ROUND_LARGE = 2 << 20
-"""kRoundLarge: what such a segment is a multiple of."""
+"""kRoundLarge: such a segment is a multiple of it."""
 
 
 class MemoryLimitError(CostModelError):
@@ -57,7 +57,7 @@ class Block:
     def __init__(self, address: int, size: int, small: bool) -> None:
         self.address, self.size, self.small = address, size, small
         self.requested = 0
-        """Bytes that were asked for; the rest up to `size` is the allocator's."""
+        """Requested bytes; the rest up to `size` is rounding."""
         self.free = False
         self.before: Block | None = None
         """Its neighbour in the segment, at lower addresses."""
@@ -65,7 +65,7 @@ class Block:
 
 
 class Segment(NamedTuple):
-    """Memory that the driver gave in one piece."""
+    """One allocation from the driver."""
 
     address: int
     size: int
@@ -77,16 +77,16 @@ class Allocator:
     """The state of the allocator: segments, their blocks, and the sums that `torch.cuda.memory_stats` reports."""
 
     def __init__(self, limit_bytes: int | None = None) -> None:
-        """`limit_bytes` is what the driver can give in all; None if there is no end to it."""
+        """`limit_bytes` is the most that the driver can allocate; None for no limit."""
         self.limit_bytes = limit_bytes
         self.requested_bytes = 0
-        """`requested_bytes.all.current`: what the blocks in use were asked for."""
+        """`requested_bytes.all.current`: the requests that the blocks in use serve."""
         self.allocated_bytes = 0
         """`allocated_bytes.all.current`: the sizes of the blocks in use."""
         self.reserved_bytes = 0
         """`reserved_bytes.all.current`: the sizes of the segments."""
         self.retries = 0
-        """`num_alloc_retries`: how often segments went back because the driver had no more."""
+        """`num_alloc_retries`: how often free segments were released because the driver had no memory left."""
         self.segments: dict[int, Segment] = {}
         """By address."""
         self._heads: dict[int, Block] = {}
@@ -96,7 +96,7 @@ class Allocator:
         self._end = 0
 
     def malloc(self, nbytes: int) -> Block | None:
-        """A block for a request; None for a request of nothing. Raises MemoryLimitError."""
+        """A block for a request; None for 0 bytes. Raises MemoryLimitError."""
         if not nbytes:
             return None
         size = round_size(nbytes)
@@ -111,7 +111,7 @@ class Allocator:
         return block
 
     def free(self, block: Block) -> None:
-        """Take a block back, and merge it with its free neighbours."""
+        """Free a block and merge it with its free neighbours."""
         self.requested_bytes -= block.requested
         self.allocated_bytes -= block.size
         before, after = block.before, block.after
@@ -135,20 +135,20 @@ class Allocator:
         """Every segment with its blocks, by address."""
         for address, segment in sorted(self.segments.items()):
             block: Block | None = self._heads[address]
-            found = []
+            blocks = []
             while block is not None:
-                found.append(block)
+                blocks.append(block)
                 block = block.after
-            yield segment, tuple(found)
+            yield segment, tuple(blocks)
 
     def _best_fit(self, size: int, small: bool) -> Block | None:
         """The smallest free block that is large enough, at the lowest address; it is taken out of the pool."""
         pool = self._free[small]
-        place = bisect_left(pool, (size,))
-        return pool.pop(place)[2] if place < len(pool) else None
+        index = bisect_left(pool, (size,))
+        return pool.pop(index)[2] if index < len(pool) else None
 
     def _new_segment(self, size: int, small: bool) -> Block:
-        """A segment's one block, fresh from the driver."""
+        """A new segment from the driver, as one block."""
         whole = segment_size(size)
         if self._lacks(whole):
             self.retries += 1
@@ -169,7 +169,7 @@ class Allocator:
         return self.limit_bytes is not None and self.reserved_bytes + whole > self.limit_bytes
 
     def _release_free_segments(self) -> None:
-        """Give the driver every segment back in which nothing is in use."""
+        """Return every segment without a block in use to the driver."""
         for pool in self._free.values():
             kept = []
             for entry in pool:
@@ -205,7 +205,7 @@ def round_size(nbytes: int) -> int:
 
 
 def segment_size(size: int) -> int:
-    """The segment that the driver is asked for when no free block holds a rounded request."""
+    """The segment that is allocated when no free block fits a rounded request."""
     if size <= SMALL_SIZE:
         return SMALL_SEGMENT
     if size < MIN_LARGE:

@@ -1,15 +1,15 @@
 """Memory at any batch, and the largest batch that fits: two traces in place of one at every batch.
 
 A network's tensors are affine in its batch: bytes(B) = constant + slope · B, storage by storage, while the order in
-which they come and go stays the same. Two traces give both numbers, and from them follows what any batch takes: live
-bytes, and by a replay the allocator's segments. It follows up to the largest batch at which a trace said the same:
-beyond that the first question is answered by a trace, which then vouches for all batches below it. Where a trace says
-something else (the network's code looks at the batch), every batch is traced from then on.
+which they come and go stays the same. Two traces give both numbers, and with them the live bytes at any batch and, by a
+replay, the allocator's segments. The lines are trusted up to the largest batch at which a trace confirmed them: the
+first query beyond it makes a trace there, which confirms all batches below. Where a trace disagrees (the network's code
+depends on the batch), every batch is traced from then on.
 
-The largest batch is the largest that runs: on a GPU, the largest whose replay finds room in what the process's own
-memory (`levels.overheads`) leaves of the device's. Live bytes, each rounded to whole blocks, only grow with the batch,
-so none can run beyond the batch at which those alone fill the memory; a trace checks the lines there. Below it nothing
-is monotone, as the allocator's luck with gaps differs from batch to batch: the batches in between are tried one by one.
+On a GPU the largest batch is the largest whose replay fits in what the process's own memory (`levels.overheads`) leaves
+of the device's. Live bytes, each rounded to whole blocks, only grow with the batch, so nothing runs beyond the batch at
+which they alone fill the memory; a trace checks the lines there. Below it nothing is monotone, as fragmentation differs
+from batch to batch: the batches in between are tried one by one.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ TraceAt = Callable[[int], Trace]
 """Makes the trace of a batch."""
 
 _SAMPLES = (2, 3)
-"""The batches that are traced. One sample alone is special to some operators: it is traced when it is asked for."""
+"""The batches that are traced. A batch of 1 is special to some operators: it is traced when it is needed."""
 
 EFFORT = 100_000
-"""Operations that one search replays at most to try every batch below the bound."""
+"""The most operations that a search replays to try every batch below the bound."""
 
 
 class Point(NamedTuple):
@@ -75,14 +75,14 @@ class Fit:
     """0 if not even one sample fits."""
 
     level: str
-    """What was held against the memory: "process" on a GPU, "requested" on a CPU."""
+    """Which level was compared with the memory: "process" on a GPU, "requested" on a CPU."""
 
     point: Point
     """What that batch takes on the device; or what one sample would take, if none fits."""
 
     batch_without_retries: int
-    """The largest batch found that runs without the allocator giving segments back and asking again for others, which
-    costs time in every step; `batch` itself where it does not have to."""
+    """The largest batch found that runs without the allocator releasing segments and allocating others in every step,
+    which costs time; `batch` itself if it does not have to."""
 
     bound: int
     """No larger batch can run: its live bytes alone fill the memory."""
@@ -97,7 +97,7 @@ class Fit:
     """What the device leaves for tensors."""
 
     beside: tuple[Overhead, ...]
-    """What the process was assumed to hold beside its tensors."""
+    """What the process is assumed to hold besides its tensors."""
 
     def __repr__(self) -> str:
         return f"<Fit of the {self.device.title}: batch {self.batch:,}>"
@@ -123,7 +123,7 @@ class Scaling:
         self._trace_at = trace_at
         self._traces: dict[int, Trace] = {}
         self._checked = _SAMPLES[-1]
-        """The largest batch at which a trace said what the lines say."""
+        """The largest batch at which a trace agreed with the lines."""
         self.context_bytes = context_bytes
 
     def __repr__(self) -> str:
@@ -131,7 +131,7 @@ class Scaling:
 
     @property
     def affine(self) -> bool:
-        """Whether bytes at other batches follow from two traces, as far as traces at others did not say otherwise."""
+        """Whether bytes are affine in the batch, as far as the traces so far show."""
         return self._lines is not None
 
     def trace(self, batch: int) -> Trace:
@@ -158,7 +158,7 @@ class Scaling:
         return memory_levels(self.replay(batch), beside)
 
     def beside(self, device: Device | str | None = None) -> tuple[Overhead, ...]:
-        """What the process holds beside its tensors: nothing on a CPU.
+        """What the process holds besides its tensors: nothing on a CPU.
 
         Raises InputError for a device that does not run the trace's target.
         """
@@ -168,7 +168,7 @@ class Scaling:
         return overheads(trace, device, self.context_bytes) if trace.target == "cuda" else ()
 
     def point(self, batch: int, device: Device | str | None = None, *, limit_bytes: int | None = None) -> Point:
-        """What a batch takes on every level that there is, in as much memory as it likes or within a limit."""
+        """What a batch takes at every level, with or without a limit on memory."""
         beside = self.beside(device)
         if self._any_trace.target != "cuda":
             return Point(batch, self.peak_bytes(batch), None, None, None)
@@ -176,12 +176,12 @@ class Scaling:
         return Point(batch, *(level.nbytes for level in levels))
 
     def sweep(self, batches: Iterable[int], device: Device | str | None = None) -> pd.DataFrame:
-        """One row a batch: what it takes on every level, in bytes; on a device of known memory, whether it `fits`."""
+        """One row a batch: what it takes at every level, in bytes; on a device of known memory, whether it `fits`."""
         import pandas as pd
 
         batches = tuple(batches)
         if batches:
-            self._vouched_for(max(batches))  # the largest first: where it is as foretold, so are those below
+            self._confirmed_up_to(max(batches))  # the largest first: if the lines hold there, they hold below
         frame = pd.DataFrame([self.point(batch, device) for batch in batches], columns=Point._fields)
         if device is not None and find_device(device).available_bytes:
             frame["fits"] = [self.holds(batch, device) for batch in batches]
@@ -198,22 +198,22 @@ class Scaling:
     def fit(self, device: Device | str, *, effort: int = EFFORT) -> Fit:
         """The largest batch that a device runs.
 
-        `effort` is how many operations may be replayed to try every batch below the bound; beyond it bisection has to
-        do. Raises InputError if the device's memory is unknown, or if it does not run the trace's target.
+        `effort` is how many operations may be replayed to try every batch below the bound; beyond it the
+        search bisects. Raises InputError if the device's memory is unknown, or if it does not run the trace's target.
         """
         device = find_device(device)
         limit, target = self._limit_bytes(device), self._any_trace.target
-        found = self._search(limit, effort)
-        if self.affine and not self._vouched_for(max(1, found.bound)):
-            found = self._search(limit, effort)  # which traces every batch that it tries
+        result = self._search(limit, effort)
+        if self.affine and not self._confirmed_up_to(max(1, result.bound)):
+            result = self._search(limit, effort)  # which traces every batch that it tries
         return Fit(
             device=device,
-            batch=found.batch,
+            batch=result.batch,
             level="process" if target == "cuda" else "requested",
-            point=self.point(max(1, found.batch), device, limit_bytes=limit if found.batch else None),
-            batch_without_retries=found.batch_without_retries,
-            bound=found.bound,
-            exhaustive=found.exhaustive,
+            point=self.point(max(1, result.batch), device, limit_bytes=limit if result.batch else None),
+            batch_without_retries=result.batch_without_retries,
+            bound=result.bound,
+            exhaustive=result.exhaustive,
             extrapolated=self.affine,
             limit_bytes=limit,
             beside=self.beside(device),
@@ -228,27 +228,27 @@ class Scaling:
             )
         return max(0, device.available_bytes - sum(overhead.nbytes for overhead in beside))
 
-    def _search(self, limit_bytes: int, effort: int) -> _Found:
+    def _search(self, limit_bytes: int, effort: int) -> _SearchResult:
         """The largest batch that a memory holds."""
         trace = self._any_trace
         on_gpu = trace.target == "cuda"
 
         def could_run(batch: int) -> bool:
-            plan = self._foretold(batch)
+            plan = self._extrapolated(batch)
             return (plan.rounded_peak_bytes if on_gpu else plan.peak_bytes) <= limit_bytes
 
         def runs(batch: int) -> bool:
-            return self._foretold(batch).runs_in(limit_bytes)
+            return self._extrapolated(batch).runs_in(limit_bytes)
 
-        def runs_easily(batch: int) -> bool:
-            return self._foretold(batch).replay().peak_reserved_bytes <= limit_bytes
+        def runs_without_retries(batch: int) -> bool:
+            return self._extrapolated(batch).replay().peak_reserved_bytes <= limit_bytes
 
         bound = last(could_run)
         if not on_gpu:
-            return _Found(bound, bound, bound, True)
+            return _SearchResult(bound, bound, bound, True)
         tries = effort // len(trace.operations) if self.affine else 0
         batch, exhaustive = largest(runs, bound, tries)
-        return _Found(batch, largest(runs_easily, batch, tries)[0], bound, exhaustive)
+        return _SearchResult(batch, largest(runs_without_retries, batch, tries)[0], bound, exhaustive)
 
     @property
     def _any_trace(self) -> Trace:
@@ -256,22 +256,22 @@ class Scaling:
 
     @cached_property
     def _lines(self) -> _Lines | None:
-        """The storages as functions of the batch, or None if they are no affine ones."""
+        """The storages' bytes as functions of the batch; None if they are not affine."""
         return _Lines.through(*((batch, _Plan.of(self.trace(batch))) for batch in _SAMPLES))
 
-    def _foretold(self, batch: int) -> _Plan:
-        """What comes and goes at a batch and how large it is, as the lines say, checked or not."""
+    def _extrapolated(self, batch: int) -> _Plan:
+        """The plan of a batch by the lines, confirmed or not."""
         lines = self._lines
         return self._plan(batch) if lines is None or batch < _SAMPLES[0] else lines.at(batch)
 
     def _plan(self, batch: int) -> _Plan:
-        """The same as it is: from a trace that is there or must be, else from lines that hold so far."""
-        if batch not in self._traces and batch >= _SAMPLES[0] and self._vouched_for(batch):
-            return self._foretold(batch)
+        """The plan of a batch: by its trace if there is one or it needs one, else by confirmed lines."""
+        if batch not in self._traces and batch >= _SAMPLES[0] and self._confirmed_up_to(batch):
+            return self._extrapolated(batch)
         return _Plan.of(self.trace(batch))
 
-    def _vouched_for(self, batch: int) -> bool:
-        """Whether the lines hold up to a batch, as a trace there says, once for all batches below it."""
+    def _confirmed_up_to(self, batch: int) -> bool:
+        """Whether the lines hold up to a batch: a trace there decides for all batches below it."""
         lines = self._lines
         if lines is not None and batch > self._checked:
             if _Plan.of(self.trace(batch)).same_as(lines.at(batch)):
@@ -281,8 +281,8 @@ class Scaling:
         return self.affine
 
 
-class _Found(NamedTuple):
-    """What a search found; see `Fit`."""
+class _SearchResult(NamedTuple):
+    """The result of a search; see `Fit`."""
 
     batch: int
     batch_without_retries: int
@@ -291,7 +291,7 @@ class _Found(NamedTuple):
 
 
 class _Plan(NamedTuple):
-    """One run: what comes and goes when, and how large it is."""
+    """One run: when storages are allocated and freed, and how large they are."""
 
     schedule: AllocationSchedule
     sizes: NDArray[np.int64]
@@ -303,7 +303,7 @@ class _Plan(NamedTuple):
         return cls(AllocationSchedule.of(trace), sizes)
 
     def same_as(self, other: _Plan) -> bool:
-        """Whether the same comes and goes, with the same sizes."""
+        """Whether both allocate and free the same storages, with the same sizes."""
         return self.schedule == other.schedule and bool(np.array_equal(self.sizes, other.sizes))
 
     def replay(self, limit_bytes: int | None = None) -> Replay:
@@ -311,7 +311,7 @@ class _Plan(NamedTuple):
         return replay_schedule(self.schedule, self.sizes.tolist(), limit_bytes)
 
     def runs_in(self, limit_bytes: int) -> bool:
-        """Whether the allocator finds room for it."""
+        """Whether it fits in a limit."""
         try:
             self.replay(limit_bytes)
         except MemoryLimitError:
@@ -324,7 +324,7 @@ class _Plan(NamedTuple):
 
     @property
     def rounded_peak_bytes(self) -> int:
-        """The peak if every storage took whole blocks and nothing else: less than any allocator with those needs."""
+        """The peak if every storage took whole blocks and nothing else: a lower bound of what the allocator needs."""
         return _peak(self.schedule, -(-self.sizes // MIN_BLOCK) * MIN_BLOCK)
 
 

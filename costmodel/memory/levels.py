@@ -1,4 +1,4 @@
-"""From what tensors ask for to what a process takes: four levels, each at least as high as the one below it.
+"""From the bytes of tensors to those of a process: four levels, each at least as large as the one before.
 
 - requested: the bytes of the live tensors (`requested_bytes.all.peak` of `torch.cuda.memory_stats`);
 - allocated: the allocator's blocks that hold them, rounded up (`allocated_bytes.all.peak`);
@@ -51,7 +51,7 @@ _LIVE = "the live tensors"
 
 
 class Overhead(NamedTuple):
-    """Memory of a process that no tensor holds: an assumption."""
+    """Memory of a process outside its tensors: an assumption."""
 
     what: str
     nbytes: int
@@ -78,7 +78,7 @@ class MemoryLevel(NamedTuple):
 def overheads(
     trace: Trace, device: Device | str | None = None, context_bytes: int = CONTEXT_BYTES
 ) -> tuple[Overhead, ...]:
-    """What a process holds on a GPU beside its tensors: the CUDA context, and a cuBLAS workspace a thread.
+    """What a process holds on a GPU besides its tensors: the CUDA context, and a cuBLAS workspace a thread.
 
     The forward's matrix products run in the program's thread and the backward's in autograd's, and each thread has a
     cuBLAS handle of its own, whose workspace PyTorch takes from the caching allocator and keeps: at most a segment
@@ -113,7 +113,7 @@ def _threads(trace: Trace) -> tuple[str, ...]:
 
 
 def memory_levels(replay: Replay, beside: Iterable[Overhead]) -> tuple[MemoryLevel, ...]:
-    """The four levels of a run that was replayed on the allocator, with what the process holds beside its tensors."""
+    """The four levels of a run that was replayed on the allocator, with what the process holds besides its tensors."""
     requested, allocated, reserved = (
         replay.peak_requested_bytes, replay.peak_allocated_bytes, replay.peak_reserved_bytes,
     )  # fmt: skip
@@ -134,7 +134,7 @@ def memory_levels(replay: Replay, beside: Iterable[Overhead]) -> tuple[MemoryLev
 
 
 def check_target(trace: Trace, device: Device) -> None:
-    """Raises InputError for a trace of operators that a device does not run: a CPU's on a GPU, or the other way."""
+    """Raises InputError if the trace has the operators of another target: a CPU's for a GPU, or the reverse."""
     if trace.target not in ("meta", device.target):
         raise InputError(
             f"the {device.title} is a {device.kind.upper()}, and this trace has the operators of target "
@@ -143,5 +143,5 @@ def check_target(trace: Trace, device: Device) -> None:
 
 
 def requested_only(peak_bytes: int) -> tuple[MemoryLevel, ...]:
-    """The one level that there is where no allocator is replayed: a CPU's differs by system."""
+    """The only level where no allocator is replayed: a CPU's allocator differs by system."""
     return (MemoryLevel("requested", peak_bytes, peak_bytes, _LIVE, False),)

@@ -1,10 +1,10 @@
 """A trace on the allocator: requested, allocated and reserved bytes over its operations, in the steady state.
 
-A run asks for each operation's outputs while it runs and lets go of what nobody holds after it; between two runs it
-lets go of all that it made. What stands from run to run is what was there before the first operation: parameters,
-buffers, optimizer state, and one batch, as if every run had the same. The first run makes the optimizer's state, where
-its optimizer step begins, so that it lies where the backward left room. Memory that operators ask for and return while
-they run (cuDNN's and cuBLAS's workspaces) is not in a trace.
+A run allocates each operation's outputs while it runs and frees what nothing refers to after it; between two runs it
+frees all that it made. What persists from run to run is what existed before the first operation: parameters, buffers,
+optimizer state, and one batch, as if every run had the same. The first run makes the optimizer's state where its
+optimizer step begins, so that it lies where the backward left room. Memory that operators allocate and free while they
+run (cuDNN's and cuBLAS's workspaces) is not in a trace.
 """
 
 from __future__ import annotations
@@ -24,34 +24,34 @@ if TYPE_CHECKING:
 
 
 class Moment(NamedTuple):
-    """What one operation does to memory: numbers of storages."""
+    """The storages, by index, that one operation allocates and frees."""
 
     births: tuple[int, ...]
-    """Those that it makes, in the order in which it asks for them."""
+    """Those that it makes, in the order of allocation."""
 
     deaths: tuple[int, ...]
-    """Those that nobody holds after it."""
+    """Those that nothing refers to after it."""
 
 
 @dataclass(frozen=True)
 class AllocationSchedule:
-    """The order in which a run asks for its storages and lets go of them, whatever their sizes."""
+    """The order in which a run allocates and frees its storages, whatever their sizes."""
 
     resident: tuple[int, ...]
-    """What is there before the first operation: parameters, buffers, inputs."""
+    """What exists before the first operation: parameters, buffers, inputs."""
 
     lasting: tuple[int, ...]
     """What the first run makes for all later ones: optimizer state, and gradients if they are kept."""
 
     lasting_from: int
-    """The operation before which it does: the optimizer step's first."""
+    """The operation before which it makes them: the first of the optimizer step."""
 
     moments: tuple[Moment, ...]
     """One an operation."""
 
     leftover: tuple[int, ...]
-    """What the run made and still holds after the last operation: let go before the next run begins (gradients by
-    `zero_grad`, outputs and loss by their names' new meaning)."""
+    """What the run made and still holds after the last operation: freed before the next run begins (gradients by
+    `zero_grad`, outputs and loss when their names are bound anew)."""
 
     @classmethod
     def of(cls, trace: Trace) -> AllocationSchedule:
@@ -86,8 +86,8 @@ class AllocationSchedule:
 _LASTING = frozenset({"optimizer state", "gradient"})
 
 _LAST_FIRST = frozenset({"aten.native_dropout"})
-"""Operators that ask for their last output first: dropout for its mask (aten/src/ATen/native/cuda/Dropout.cu,
-dropout_cuda). The others ask in the order in which they return, as far as we read them."""
+"""Operators that allocate their last output first: dropout its mask (aten/src/ATen/native/cuda/Dropout.cu,
+dropout_cuda). The others allocate in the order in which they return, as far as we have read them."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -95,20 +95,20 @@ class Replay:
     """The allocator's sums over the operations of a run, in its steady state."""
 
     requested_bytes: tuple[int, ...]
-    """What the storages asked for that are alive while each operation runs."""
+    """Of the storages that are alive while each operation runs."""
 
     allocated_bytes: tuple[int, ...]
-    """The blocks that hold them."""
+    """Of the blocks that hold them."""
 
     reserved_bytes: tuple[int, ...]
-    """The segments that the blocks lie in."""
+    """Of the segments that the blocks lie in."""
 
     runs: int
-    """Which run is shown: the first that asked the driver for nothing. What it does every later one repeats, as nothing
-    that outlives a run moves, and all else has merged into free segments by its end."""
+    """Which run is shown: the first that needed no new segment. Every later one repeats it, as what outlives a run does
+    not move, and all else has merged into free segments by its end."""
 
     retries: int
-    """How often segments went back to the driver for want of memory, in all runs; 0 without a limit."""
+    """How often free segments were released because memory ran out, in all runs; 0 without a limit."""
 
     segments: tuple[Segment, ...]
     """The segments after the last operation, by address."""
@@ -159,13 +159,13 @@ class Replay:
 
 
 MOST_RUNS = 8
-"""Runs that are replayed at most: under a limit, segments may have to go back in every run."""
+"""The most runs that are replayed: under a limit, segments may be released in every run."""
 
 
 def replay(trace: Trace, *, limit_bytes: int | None = None) -> Replay:
     """A trace's births and deaths on the allocator, run after run until one needs no new segment.
 
-    `limit_bytes` is what the driver can give in all. Raises MemoryLimitError if that is too little.
+    `limit_bytes` is the most that the driver can allocate. Raises MemoryLimitError if that is too little.
     """
     return replay_schedule(AllocationSchedule.of(trace), [storage.nbytes for storage in trace.storages], limit_bytes)
 

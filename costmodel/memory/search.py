@@ -9,7 +9,7 @@ _MOST = 1 << 40
 
 
 def last(holds: Callable[[int], bool]) -> int:
-    """The last number from 1 on for which something holds that, once it does not, never does again; 0 if none."""
+    """The last number from 1 on for which a condition holds that never holds again once it fails; 0 if none."""
     low, high = 0, 1
     while high <= _MOST and holds(high):
         low, high = high, 2 * high

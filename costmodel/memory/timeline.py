@@ -1,8 +1,7 @@
 """A trace's memory: which bytes are alive when, when they peak, and who holds them then.
 
-A storage is alive from the operation that makes it to the operation after which its last holder lets go; an operation's
-outputs stand beside everything that is alive while it runs. These are requested bytes: what tensors ask for, before an
-allocator rounds.
+A storage is alive from the operation that makes it to the one after which nothing refers to it; an operation's outputs
+add to everything that is alive while it runs. These are requested bytes, before an allocator rounds them.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ class PeakTensor(NamedTuple):
     role: str
     nbytes: int
     shape: tuple[int, ...] = ()
-    """Of the first tensor that looked at it."""
+    """Of the first tensor on the storage."""
 
     dtype: str = ""
 
@@ -111,7 +110,7 @@ class MemoryTimeline:
         """The peak's bytes by "layer", "block" or "role", the largest first.
 
         A parameter, its gradient and its optimizer state belong to the layer that holds it, what was computed to the
-        layer that made it; what the network was fed is "(input)". A block is the module that a layer stands in; with
+        layer that made it; the network's inputs are "(input)". A block is the module that a layer stands in; with
         `depth`, the layer's path cut to that many components. Raises InputError for another key.
         """
         layers = {parameter.name: parameter.layer for parameter in self.trace.parameters}
@@ -127,9 +126,9 @@ class MemoryTimeline:
     def saved_bytes(self) -> int:
         """Bytes of the distinct storages that autograd saves in forward and loss for the backward.
 
-        It is what torch.autograd.graph.saved_tensors_hooks is handed, each storage once and whole, apart from
-        parameters and buffers, which are there anyway; the network's inputs and the labels count. (In steps of several
-        micro-batches, of the first.)
+        It is what torch.autograd.graph.saved_tensors_hooks sees, each storage once and whole, without parameters and
+        buffers, which exist anyway; the network's inputs and the labels count. (In a step of several micro-batches, of
+        the first.)
         """
         return sum(self.saved_by_layer.values())
 
@@ -226,14 +225,14 @@ class MemoryTimeline:
 
 
 _SHOWN = 12
-"""Holders that a notebook shows."""
+"""Tensors that a notebook shows."""
 
 BYTES = "Bytes are those that tensors ask for, before an allocator rounds."
 """What the peak's bytes are, in one line."""
 
 
 def memory_timeline(trace: Trace) -> MemoryTimeline:
-    """The live bytes of a trace over its operations. Raises InputError for what is no trace."""
+    """The live bytes of a trace over its operations. Raises InputError for anything but a trace."""
     if not isinstance(trace, Trace):
         raise InputError(f"memory_timeline takes a trace, not {type_of(trace)}: cm.trace(network, shape) makes one.")
     return MemoryTimeline(trace)
@@ -249,12 +248,12 @@ def _layer_of(tensor: PeakTensor, layers: Mapping[str, str]) -> str:
 
 
 def _first_tensors(trace: Trace) -> dict[int, tuple[tuple[int, ...], str]]:
-    """Shape and element type of the first tensor that looks at each storage."""
-    found: dict[int, tuple[tuple[int, ...], str]] = {}
+    """Shape and element type of the first tensor on each storage."""
+    first: dict[int, tuple[tuple[int, ...], str]] = {}
     known = (*(parameter.tensor for parameter in trace.parameters), *trace.inputs)
     for tensor in (*known, *(spec for o in trace.operations for spec in (*o.outputs, *o.inputs.values()))):
-        found.setdefault(tensor.storage, (tensor.shape, tensor.dtype))
-    return found
+        first.setdefault(tensor.storage, (tensor.shape, tensor.dtype))
+    return first
 
 
 def _alive(storage: Storage, index: int) -> bool:

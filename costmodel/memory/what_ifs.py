@@ -1,8 +1,8 @@
-"""What would lower a training step's peak, by how much, and why some of it would not: each traced, none guessed.
+"""What would lower a training step's peak of memory, by how much, and why some changes do not: each is traced.
 
-A what-if changes one thing about how the step is run. Its saving is the step's peak less the peak with the what-if, in
+A what-if changes one thing about how the step is run. Its saving is the step's peak minus the peak with the change, in
 requested bytes in the steady state. Forward, backward and optimizer step each have a peak of their own, and only the
-highest counts: a what-if that lowers another one saves nothing, and the reason that is given says so in numbers.
+highest counts: a change that lowers another one saves nothing, and the reason given says so in numbers.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class TraceWith(Protocol):
 
 
 class MemoryWhatIf(NamedTuple):
-    """A way to run a step that may need less memory."""
+    """A change to how a step is run that may need less memory."""
 
     name: str
     how: str
@@ -94,7 +94,7 @@ class MemoryWhatIfs:
         raise KeyError(name)
 
     def largest_first(self) -> list[Saving]:
-        """The what-ifs in the order of their savings; those that cannot be pulled come last."""
+        """The what-ifs in the order of their savings; those that cannot be run come last."""
         return sorted(self.savings, key=lambda s: -math.inf if s.saving_bytes is None else s.saving_bytes, reverse=True)
 
     def to_frame(self) -> pd.DataFrame:
@@ -125,31 +125,31 @@ class MemoryWhatIfs:
 
 
 def memory_what_ifs(trace_with: TraceWith, batch: int, **options: Any) -> MemoryWhatIfs:
-    """What each what-if saves of a training step at a batch; what-ifs that change nothing about it are left out.
+    """What each change would save of a training step at a batch; those that change nothing are left out.
 
     Args:
-        trace_with: traces the step; it is called for every what-if, with what the what-if changes.
+        trace_with: traces the step; called once for every what-if, with its changes.
         batch: samples in a step.
         options: how the step is run without a what-if: optimizer, optimizer_options, dtype, target ...
 
-    Raises InputError for a trace that is no training step.
+    Raises InputError if the trace is not a training step.
     """
     trace = trace_with(batch, **options)
     if not trace.train:
-        raise InputError("what-ifs are about training: trace a training step.")
+        raise InputError("what-ifs of memory are about training: trace a training step.")
     base = memory_timeline(trace)
-    found = (_saving(base, what_if, trace_with) for what_if in what_ifs_for(trace, batch, options))
-    return MemoryWhatIfs(base, batch, tuple(saving for saving in found if saving is not None))
+    savings = (_saving(base, what_if, trace_with) for what_if in what_ifs_for(trace, batch, options))
+    return MemoryWhatIfs(base, batch, tuple(saving for saving in savings if saving is not None))
 
 
 def what_ifs_for(trace: Trace, batch: int, options: Mapping[str, Any]) -> list[MemoryWhatIf]:
-    """The what-ifs that can be pulled on a step that was traced at a batch with these options."""
+    """The changes that apply to a step that was traced at a batch with these options."""
     optimizer = options.get("optimizer", "sgd")
     settings = dict(options.get("optimizer_options") or {})
-    found: list[MemoryWhatIf] = []
+    applicable: list[MemoryWhatIf] = []
 
     def what_if(name: str, how: str, at: int = batch, because: str = "", **changes: Any) -> None:
-        found.append(MemoryWhatIf(name, how, {**options, **changes}, at, because))
+        applicable.append(MemoryWhatIf(name, how, {**options, **changes}, at, because))
 
     def optimizer_what_if(name: str, how: str, **changes: Any) -> None:
         what_if(name, how, optimizer_options=settings | changes)
@@ -164,9 +164,9 @@ def what_ifs_for(trace: Trace, batch: int, options: Mapping[str, Any]) -> list[M
             optimizer_what_if("no momentum", f"{own}(..., momentum=0)", momentum=0)
         if optimizer in _ADAMS:
             shared = {name: value for name, value in settings.items() if name in _SHARED}
-            for name, told in (("SGD with momentum", {"momentum": 0.9}), ("SGD without momentum", {})):
-                how = f"optim.SGD(..., {'momentum=0.9' if told else 'momentum=0'})"
-                what_if(name, how, optimizer="sgd", optimizer_options=shared | told)
+            for name, momentum in (("SGD with momentum", {"momentum": 0.9}), ("SGD without momentum", {})):
+                how = f"optim.SGD(..., {'momentum=0.9' if momentum else 'momentum=0'})"
+                what_if(name, how, optimizer="sgd", optimizer_options=shared | momentum)
     if not options.get("checkpoint"):
         for blocks in checkpointable(trace):
             where = _briefly(blocks, trace)
@@ -183,7 +183,7 @@ def what_ifs_for(trace: Trace, batch: int, options: Mapping[str, Any]) -> list[M
     if parts and options.get("accumulate", 1) == 1:
         part = batch // parts
         what_if(f"accumulation over {parts} parts", f"{parts} micro-batches of {part}", at=part, accumulate=parts)
-    return found
+    return applicable
 
 
 _CLASSES = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
@@ -193,7 +193,7 @@ _ADAMS = ("adam", "adamw")
 """Those that keep two tensors of state for each parameter."""
 
 _SHARED = ("lr", "weight_decay", "foreach", "fused", "maximize")
-"""What can be told to SGD as well."""
+"""Options that SGD takes as well."""
 
 _IN_PLACE = (
     "a ReLU keeps its output for the backward and the layer before it does not keep its own, so what in-place spares "
