@@ -178,7 +178,7 @@ def test_a_chip_may_be_named() -> None:
 
 
 def test_an_area_that_holds_nothing() -> None:
-    with pytest.raises(InputError, match=r"0\.0001 mm² hold no design: one element"):
+    with pytest.raises(InputError, match=r"0\.0001 mm² hold no design: one PE"):
         balance(NET, CHIP, 0.0001)
     with pytest.raises(InputError, match="names no technology"):
         balance(NET, CHIP.replace(technology="", dram=""), 5.0)

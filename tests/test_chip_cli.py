@@ -296,7 +296,7 @@ class TestExplore:
         axes = ("--array", "32x32", "--buffer-bytes", 524288, "--bandwidth", "8.5e9", "--clock", "800e6")
         out = cli("explore", "alexnet", "--batch", 4, *axes, "--dataflow", "output_stationary").out
         # by finite differences of `costmodel chip`: 0.48 and 0.52
-        assert "1 % more elements saves 0.48 % of the time, 1 % more bandwidth 0.52 %, 1 % more buffer 0.00 %" in out
+        assert "1 % more PEs saves 0.48 % of the time, 1 % more bandwidth 0.52 %, 1 % more buffer 0.00 %" in out
         assert "the front of 1 point\n" in out
 
     def test_one_design_is_what_chip_says(self, cli, file: Path) -> None:

@@ -167,7 +167,7 @@ def test_a_chip_may_be_named() -> None:
     assert evaluate(trace, "edge-npu").accelerator is accelerator("edge-npu")
     with pytest.raises(InputError, match="Did you mean edge-npu"):
         evaluate(trace, "edge-nup")
-    with pytest.raises(InputError, match="names no accelerator"):
+    with pytest.raises(InputError, match="is not an accelerator"):
         evaluate(trace, None)
     for wrong in (3, network.module):
         with pytest.raises(InputError, match=r"not from '\w+': costmodel\.trace"):

@@ -1,4 +1,4 @@
-"""An accelerator: an array of processing elements, a buffer, a memory and a technology, in a TOML file or in Python.
+"""An accelerator: an array of processing elements (PEs), buffer, memory and technology, in a TOML file or in Python.
 
     title = "My accelerator"
     dataflow = "weight_stationary"            # see `costmodel.chip.mapping`: also output_stationary, row_stationary ...
@@ -13,7 +13,7 @@
     technology = "16nm+derived"               # see `costmodel.chip.technology`; or a TOML file
 
 These are required, except the last two, without which an accelerator has no energy and no area. Optional:
-`pe_bytes` (registers or scratchpads of one element), `buffer_banks` (equal arrays of SRAM that the buffer is made
+`pe_bytes` (registers or scratchpads of one PE), `buffer_banks` (equal arrays of SRAM that the buffer is made
 of, each of at least 1 KiB: an access takes the energy of one), `buffer_bytes_per_cycle` (what the buffer delivers),
 `other_sram_bytes` (on the chip beside the buffer: its area counts), `other_mm2` (everything else on the chip),
 `weights_ahead = true` (a weight-stationary array that takes in the next weights while it multiplies),
@@ -58,12 +58,12 @@ SMALLEST_BANK_BYTES = 1024
 
 @dataclass(frozen=True)
 class Accelerator:
-    """What multiplies, what it holds, and what feeds it. Raises InputError for numbers that cannot be."""
+    """An array, its on-chip memories and its DRAM. Raises InputError for impossible numbers."""
 
     name: str
     title: str
     dataflow: str
-    """How the array shares a nest's loops: one of `costmodel.chip.mapping.DATAFLOWS`."""
+    """How the array divides a nest's loops: one of `costmodel.chip.mapping.DATAFLOWS`."""
 
     rows: int
     columns: int
@@ -75,37 +75,37 @@ class Accelerator:
     """Type of partial sums."""
 
     buffer_bytes: int
-    """What the array works from, shared by inputs, weights and partial sums."""
+    """Capacity of the on-chip buffer, shared by inputs, weights and partial sums."""
 
     dram_bandwidth: float
     """Bytes/s between the chip and its memory."""
 
     dram: str = ""
-    """Kind of memory; "" where its energy is not asked for."""
+    """Kind of memory; "" if energy is not needed."""
 
     technology: str = ""
-    """Name or file of the technology; "" where energy and area are not asked for."""
+    """Name or file of the technology; "" if energy and area are not needed."""
 
     pe_bytes: int = 0
-    """What one element stores."""
+    """Capacity of one PE's registers or scratchpads."""
 
     buffer_bytes_per_cycle: float | None = None
-    """What the buffer gives and takes in a cycle at most; None where it keeps up with the array."""
+    """The most that the buffer reads and writes in a cycle; None where it keeps up with the array."""
 
     buffer_banks: int = 1
-    """Arrays of SRAM that the buffer is made of: an access costs what one of them takes."""
+    """SRAM arrays that the buffer consists of: an access costs the energy of one."""
 
     other_sram_bytes: int = 0
-    """SRAM on the chip beside the buffer and the elements' own."""
+    """On-chip SRAM besides the buffer and the PEs' own."""
 
     other_mm2: float = 0.0
-    """Area of what is neither elements nor SRAM: control, host interface."""
+    """Area of what is neither PEs nor SRAM: control, host interface."""
 
     memory_interface: bool = True
-    """Whether the area of the memory's interface counts; not where `other_mm2` has it, or it is someone else's."""
+    """Whether the area of the memory's interface counts; not if `other_mm2` has it, or it is not on the chip."""
 
     scratchpads: Scratchpads | None = None
-    """Of a row-stationary element."""
+    """Of a row-stationary PE."""
 
     weights_ahead: bool = False
     """Whether a weight-stationary array takes in the next weights while it multiplies."""
@@ -120,12 +120,12 @@ class Accelerator:
 
     @property
     def pes(self) -> int:
-        """Processing elements: multiply-accumulates a cycle at most."""
+        """Processing elements: the most multiply-accumulates a cycle."""
         return self.rows * self.columns
 
     @property
     def macs_per_second(self) -> float:
-        """Multiply-accumulates a second at most."""
+        """The most multiply-accumulates a second."""
         return self.pes * self.clock_hertz
 
     @property
@@ -135,7 +135,7 @@ class Accelerator:
 
     @property
     def array(self) -> Array:
-        """What a nest is placed on."""
+        """The array that nests are mapped to."""
         operand, accumulator = TYPE_BITS[self.operand] // 8, TYPE_BITS[self.accumulator] // 8
         return Array(
             self.dataflow, self.rows, self.columns, self.scratchpads, self.buffer_bytes, operand, accumulator,
@@ -144,19 +144,19 @@ class Accelerator:
 
     @property
     def widths(self) -> Widths:
-        """How wide its words are in memory; an accumulator that is narrower than an operand counts as wide as that."""
+        """The widths of its words in memory; an accumulator narrower than an operand counts as wide as the operand."""
         bits = TYPE_BITS[self.operand]
         return Widths(bits, bits, bits, max(bits, TYPE_BITS[self.accumulator]))
 
     def replace(self, **changes: Any) -> Accelerator:
-        """The same accelerator with other numbers: `eyeriss.replace(dram_bandwidth=1e9)`. Its title says what changed.
+        """The same accelerator with other numbers: `eyeriss.replace(dram_bandwidth=1e9)`. Its title names the changes.
 
-        Raises InputError for an unknown field or a number that cannot be.
+        Raises InputError for an unknown field or an impossible number.
         """
         return with_other(self, "an accelerator", changes)
 
     def find_technology(self) -> Technology:
-        """Its technology. Raises InputError if it names none, or one that there is not."""
+        """Its technology. Raises InputError if it names none, or an unknown one."""
         if not self.technology:
             raise InputError(f"{self.title} names no technology: energy and area need one.")
         return find_technology(self.technology)
@@ -165,9 +165,9 @@ class Accelerator:
     def from_device(cls, gpu: Device, operand: str = "") -> Accelerator:
         """The matrix units of a GPU as an ideal array, its level-2 cache as the buffer.
 
-        It computes in fp16, or else fp32, if no type is given. Raises InputError for a device that is no GPU, lacks
-        arithmetic on that type, or whose file does not say its units and its level-2 cache, and for a type that the
-        model of chips does not know.
+        It computes in fp16, or else fp32, if no type is given. Raises InputError for a device that is not a GPU or has
+        no arithmetic on that type, if its file does not give its units and level-2 cache, and for a type unknown to the
+        chip model.
         """
         operand = operand or ("fp16" if "fp16" in gpu.peaks else "fp32")
         if operand not in gpu.peaks or operand not in TYPE_BITS:
@@ -176,7 +176,7 @@ class Accelerator:
             ours = ", ".join(f"{gpu.name}@{name}" for name in gpu.peaks if name in TYPE_BITS)
             raise InputError(f"{problem}: take one of {ours}.")
         if gpu.kind != "gpu" or gpu.units is None or gpu.l2_bytes is None:
-            raise InputError(f"{gpu.title} is no accelerator: that takes a GPU whose file says its units and its L2.")
+            raise InputError(f"{gpu.title} cannot be an accelerator: use a GPU whose file gives its units and L2.")
         columns = max(1, round(gpu.peaks[operand] / 2 / (gpu.clock_hertz or 1e9) / gpu.units))
         return cls(
             name=gpu.name,
@@ -229,13 +229,13 @@ Which = Accelerator | str | PathLike[str]
 def accelerator(name_or_path: Which) -> Accelerator:
     """An accelerator by its name ("eyeriss", "tpu-v1", "h200", "h200@int8"), or read from a TOML file of yours.
 
-    A GPU's name may say the type that it computes in, behind an @; an accelerator is itself. Raises InputError for an
-    unknown name, with the nearest ones, and for a file that cannot be read or makes no sense.
+    A GPU's name may give the type that it computes in, after an @; an Accelerator is returned as is. Raises InputError
+    for an unknown name, with the nearest ones, and for a file that cannot be read or is invalid.
     """
     if isinstance(name_or_path, Accelerator):
         return name_or_path
     if not isinstance(name_or_path, (str, PathLike)):
-        raise InputError(f"{name_or_path!r} names no accelerator: give a name, such as edge-npu, or a TOML file.")
+        raise InputError(f"{name_or_path!r} is not an accelerator: give a name, such as edge-npu, or a TOML file.")
     text = fspath(name_or_path)
     if not isinstance(name_or_path, str) or text.lower().endswith(".toml") or "/" in text or "\\" in text:
         return read_accelerator(Path(text))
@@ -243,18 +243,18 @@ def accelerator(name_or_path: Which) -> Accelerator:
         return _ours(text)
     gpu, _, operand = text.partition("@")
     try:
-        found = device(gpu)
+        spec = device(gpu)
     except InputError:
         known = [*names(), *(name for name in device_names() if device(name).kind == "gpu")]
         hint = nearest(text, known) or f" Ours are {', '.join(names())}; GPUs go by their device's name."
         raise InputError(
             f"unknown accelerator {text!r}.{hint} An accelerator file of your own ends in .toml."
         ) from None
-    return Accelerator.from_device(found, operand)
+    return Accelerator.from_device(spec, operand)
 
 
 def names() -> list[str]:
-    """The names of the accelerators that come with costmodel, beside the GPUs."""
+    """The names of the accelerators that come with costmodel, besides the GPUs."""
     return sorted(path.stem for path in _FOLDER.glob("*.toml"))
 
 
@@ -264,7 +264,7 @@ def _ours(name: str) -> Accelerator:
 
 
 def scratchpad_bytes(pads: Scratchpads, operand: str, accumulator: str) -> int:
-    """What a row-stationary element's scratchpads hold, in words of these types."""
+    """Capacity of a row-stationary PE's scratchpads, with words of these types."""
     words = (pads.weight_words + pads.input_words) * TYPE_BITS[operand]
     return (words + pads.partial_sum_words * TYPE_BITS[accumulator]) // 8
 
@@ -283,7 +283,7 @@ LIMITS: Mapping[str, Range] = {
     "other_sram_bytes": Range(0, 1 << 40, "bytes", whole=True),
     "other_mm2": Range(0, 1e5, "mm²"),
 }
-"""What each number of an accelerator can be."""
+"""The range of each number of an accelerator."""
 
 _WORDS = Range(1, 1 << 20, "words", whole=True)
 _REQUIRED = (
@@ -300,7 +300,7 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
 def read_accelerator(path: Path) -> Accelerator:
     """The accelerator that a TOML file describes; its name is the file's.
 
-    Raises InputError if the file cannot be read, is no TOML, or has an unknown, missing or senseless field.
+    Raises InputError if the file cannot be read, is not TOML, or has an unknown, missing or invalid field.
     """
     file = SourcedFile(path, "accelerator", f"Ours are {', '.join(names())}.")
     known = (*_TEXTS, *LIMITS, *_SWITCHES, "scratchpads", "sources")

@@ -1,4 +1,4 @@
-"""An array of processing elements, and what placing a nest on it comes to."""
+"""An array of processing elements (PEs), and the mapping of a nest to it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy.typing as npt
 from costmodel.chip.nests import Nest
 
 Count = int | npt.NDArray[np.int64]
-"""A whole number, or an array of them: one for each of several arrays of elements."""
+"""A whole number, or an array of them: one for each of several arrays of PEs."""
 
 
 class Scratchpads(NamedTuple):
-    """What a row-stationary element holds, and what reaches the array in a cycle, in words."""
+    """What a row-stationary PE holds, and what reaches the array in a cycle, in words."""
 
     weight_words: int
     input_words: int
@@ -31,10 +31,10 @@ class Array(NamedTuple):
     rows: Count
     columns: Count
     scratchpads: Scratchpads | None = None
-    """Of a row-stationary element."""
+    """Of a row-stationary PE."""
 
     buffer_bytes: int = 1 << 62
-    """What the buffer behind a row-stationary array holds."""
+    """Capacity of the buffer behind a row-stationary array; unlimited unless given."""
 
     operand_bytes: int = 2
     """Of an input or a weight."""
@@ -45,13 +45,13 @@ class Array(NamedTuple):
 
 
 class NestMapping(NamedTuple):
-    """A nest on an array."""
+    """A nest mapped to an array: its cycles and its words."""
 
     cycles: Count
     """From the first word into the array to the last out of it, if no word is late."""
 
     multiply_cycles: Count
-    """Those of them in which the array multiplies: without filling, draining, loading and adding up."""
+    """Those in which the array multiplies: without filling, draining, loading and reducing."""
 
     input_words: Count
     """Words from the buffer into the array, a multicast counted once."""
@@ -61,13 +61,13 @@ class NestMapping(NamedTuple):
     """Words of partial sums and outputs between array and buffer, both ways."""
 
     choice: str = ""
-    """What the mapping chose, where it has a choice."""
+    """The sizes that the mapping chose, where it has a choice."""
 
     def active(self, nest: Nest) -> Any:
-        """Elements at work while the array multiplies, on average."""
+        """PEs at work while the array multiplies, on average."""
         return nest.macs / self.multiply_cycles
 
 
 def ceil(value: Any, by: Any) -> Any:
-    """How many of one size make another; numbers or arrays."""
+    """The quotient rounded up; numbers or arrays."""
     return -(-value // by)

@@ -1,15 +1,15 @@
-"""The designer's questions: what is more compute, memory or bandwidth worth here, and how is an area best divided?
+"""The designer's questions: what do more compute, memory or bandwidth bring, and how is an area best divided?
 
-A frame takes the sum over its layers of max(array, DRAM): array time falls as 1 / elements (at the utilisation that the
+A frame takes the sum over its layers of max(array, DRAM): array time falls as 1 / PEs (at the utilisation that the
 array has), DRAM time as 1 / bandwidth and, step by step, with the buffer. So
 
-    elasticity to elements  = d ln(time) / d ln(elements) = - share of the time that the array binds
-    elasticity to bandwidth = - share of the time that DRAM binds
+    elasticity to PEs       = d ln(time) / d ln(PEs) = - share of the time that the array bounds
+    elasticity to bandwidth = - share of the time that DRAM bounds
     elasticity to SRAM      = d ln(time) / d ln(buffer), across a fourth root of 2 both ways: traffic is a staircase
 
 The first two sum to -1 on any design: twice both is twice as fast. A design is balanced for an area when no square
-millimetre would do more for the frame rate elsewhere: what elements, SRAM and bandwidth are worth in frames/s a mm² is
-then equal, unless a layer stands just between array and DRAM (it loses by less of either and gains by more of neither).
+millimetre would do more for the frame rate elsewhere: the marginal frames/s a mm² of PEs, SRAM and bandwidth are then
+equal, unless a layer stands just between array and DRAM (it loses by less of either and gains by more of neither).
 `balance` finds it by trying divisions of the area, and finer ones around the best. Where the memory's interface is not
 the chip's (`memory_interface = false`), bandwidth takes no area, and stays what it is.
 
@@ -44,7 +44,7 @@ STEP = 2**0.25
 """Across how much of the buffer, both ways, its elasticity is taken."""
 
 MARGIN = 1e-4
-"""How much more of elements and bandwidth the margin is: a ten-thousandth; for the buffer it is STEP."""
+"""The step of marginal values in PEs and bandwidth, a ten-thousandth; for the buffer it is STEP."""
 
 
 class Frame(NamedTuple):
@@ -87,19 +87,19 @@ class Elasticities(NamedTuple):
 
 
 class Marginals(NamedTuple):
-    """Frames a second for each further one of these at the margin, everything else as it is."""
+    """Marginal frames a second of each resource, everything else unchanged."""
 
     pes_mm2: float
-    """A further mm² of processing elements."""
+    """Per further mm² of processing elements."""
 
     sram_mm2: float
-    """A further mm² of buffer."""
+    """Per further mm² of buffer."""
 
     bandwidth: float
-    """A further GB/s (1e9 bytes/s)."""
+    """Per further GB/s (1e9 bytes/s)."""
 
     interface_mm2: float | None
-    """A further mm² of the memory's interface, which is bandwidth too; None where that takes none of the chip."""
+    """Per further mm² of the memory's interface, which is bandwidth too; None if it takes no chip area."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ class Balance:
 
 
 def elasticities(networks: Networks, chip: Which, weights: Mapping[str, float] | None = None) -> Elasticities:
-    """What a frame's overlapped time depends on, on a design. Raises InputError where `evaluate` does."""
+    """How a frame's overlapped time depends on a design's resources. Raises InputError where `evaluate` does."""
     chip = accelerator(chip)
     times = _Times(frame_of(networks, weights), chip)
     buffers = np.array([chip.buffer_bytes / STEP, chip.buffer_bytes, chip.buffer_bytes * STEP])
@@ -165,7 +165,7 @@ def elasticities(networks: Networks, chip: Which, weights: Mapping[str, float] |
 
 
 def marginals(networks: Networks, chip: Which, weights: Mapping[str, float] | None = None) -> Marginals:
-    """What further area or bandwidth brings on a design. Raises InputError where `evaluate` does, or without areas."""
+    """What more area or bandwidth brings on a design. Raises InputError where `evaluate` does, or without areas."""
     chip = accelerator(chip)
     technology = chip.find_technology()
     times = _Times(frame_of(networks, weights), chip)
@@ -178,7 +178,7 @@ def balance(networks: Networks, base: Which, area_mm2: float, weights: Mapping[s
 
     Everything else is the base's: technology, clock, types, the utilisation that its array has on each layer (an ideal
     one wastes nothing), and the bandwidth if the chip has no memory interface. Raises InputError for an area that holds
-    nothing, with what is needed at least.
+    nothing, with the least that is needed.
     """
     base = accelerator(base)
     technology = base.find_technology()
@@ -190,7 +190,7 @@ def balance(networks: Networks, base: Which, area_mm2: float, weights: Mapping[s
     free = area_mm2 - fixed
     if not free > smallest * per_byte + per_pe:
         raise InputError(
-            f"{area_mm2:g} mm² hold no design: one element, {smallest:,} bytes of buffer and the rest take "
+            f"{area_mm2:g} mm² hold no design: one PE, {smallest:,} bytes of buffer and the rest take "
             f"{fixed + smallest * per_byte + per_pe:.3g} mm²."
         )
     low, high = np.log(smallest), np.log((free - per_pe) / per_byte * 0.95)
@@ -241,7 +241,7 @@ def frame_seconds(
     bandwidths: Floats,
     weights: Mapping[str, float] | None = None,
 ) -> Floats:
-    """Overlapped time of a frame for numbers of elements and bandwidths that broadcast, behind one buffer."""
+    """Overlapped time of a frame for numbers of PEs and bandwidths that broadcast, behind one buffer."""
     times = _Times(frame_of(networks, weights), base)
     dram = times.traffic(np.array([buffer_bytes]))[:, 0]
     total: Floats = sum(
@@ -252,7 +252,7 @@ def frame_seconds(
 
 
 class Mix(NamedTuple):
-    """Where a frame's layers lie about a design's ridge point."""
+    """Where a frame's layers lie relative to a design's ridge point."""
 
     ridge_point: float
     """MACs a byte at which arithmetic and memory take equally long."""
@@ -261,7 +261,7 @@ class Mix(NamedTuple):
     """MACs a byte of DRAM traffic, of the whole frame."""
 
     macs_below: float
-    """Share of the MACs in layers whose intensity is below the ridge point: memory binds them if no element idles."""
+    """Share of the MACs in layers whose intensity is below the ridge point: memory bounds them if no PE idles."""
 
     traffic_below: float
     """Share of the traffic in those layers."""
@@ -299,7 +299,7 @@ class _Times:
         self.array = np.array(array)
 
     def traffic(self, buffers: Floats) -> Floats:
-        """Bytes of each layer behind each buffer; the smallest that holds a tile where one is too small."""
+        """Bytes of each layer behind each buffer; where one is too small, behind the smallest that holds a tile."""
         rows = [
             curve.dram_bytes(np.maximum(buffers.astype(np.int64), curve.smallest_buffer_bytes)) for curve in self.curves
         ]
@@ -319,7 +319,7 @@ def _marginals(
     buffer_bytes: float,
     bandwidth: float,
 ) -> Marginals:
-    """Frames/s after a little more of each, less those before, for each mm² or GB/s of that little."""
+    """The gain in frames/s from a small step in each resource, per mm² or GB/s of the step."""
 
     def rate(count: float, size: float, bytes_per_second: float) -> float:
         dram = times.traffic(np.array([size])) / bytes_per_second
@@ -336,6 +336,6 @@ def _marginals(
 
 
 def _pe_mm2(chip: Accelerator, technology: Technology) -> float:
-    """Area of an element with its scratchpads."""
+    """Area of a PE with its scratchpads."""
     pads = technology.sram_mm2(chip.pe_bytes) if chip.scratchpads else 0.0
     return technology.pe_mm2(chip.operand) + pads

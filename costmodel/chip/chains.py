@@ -1,7 +1,7 @@
-"""Trace -> chains: what follows what, so that one contraction's outputs may stay on the chip for the next.
+"""Trace -> chains: layers in a row, so that one contraction's outputs may stay on the chip for the next.
 
 A chain is a run of convolutions, poolings and fully connected layers in which each takes what the one before it made
-and nobody else does. What works on each element by itself and in place (activation, batch normalization, dropout) goes
+and nothing else does. What works on each element by itself and in place (activation, batch normalization, dropout) goes
 with the contraction before it. A fully connected layer that takes whole feature maps is a convolution whose window is
 the map. A branch, a sum of two tensors, attention, or whatever looks at other elements (local response normalization)
 ends a chain.
@@ -41,7 +41,7 @@ _ELEMENTWISE = tuple(
 
 @dataclass(frozen=True)
 class Stage:
-    """A convolution, a fully connected layer or a pooling, with what works on its outputs element by element."""
+    """A convolution, a fully connected layer or a pooling, with the elementwise operations on its outputs."""
 
     layer: str
     kind: str
@@ -61,7 +61,7 @@ class Stage:
     """The contraction; None for a pooling."""
 
     elementwise: int = 0
-    """How many operations work on its outputs one by one."""
+    """How many elementwise operations follow on its outputs."""
 
     @property
     def contraction(self) -> Nest:
@@ -111,20 +111,20 @@ def chains(trace: Trace) -> tuple[Chain, ...]:
     readers = _readers(operations)
     kept = {spec.storage for spec in trace.outputs}
     done: set[int] = set()
-    found = []
+    all_chains = []
     for index, operation in enumerate(operations):
         if index in done:
             continue
         nests = nests_of(operation)
         if len(nests) == 1 and (first := _contraction(operation, nests[0])):
-            found.append(Chain(_follow(operations, readers, kept, index, first, done)))
+            all_chains.append(Chain(_follow(operations, readers, kept, index, first, done)))
         else:
-            found += [Chain((_alone(nest),)) for nest in nests]
-    return tuple(found)
+            all_chains += [Chain((_alone(nest),)) for nest in nests]
+    return tuple(all_chains)
 
 
 def follows(operation: Operation) -> bool:
-    """Whether an operation is one that a chain takes in behind a contraction, element by element or as a pooling."""
+    """Whether a chain takes in an operation behind a contraction: elementwise, or a pooling."""
     return operation.operator in _ELEMENTWISE or operation.operator in _POOLS
 
 
@@ -162,7 +162,7 @@ def _follow(
 
 
 def _next(operation: Operation, tensor: TensorSpec, last: Stage) -> Stage | None:
-    """The stage that an operation is after `last`: `last` itself if it works element by element, None if none."""
+    """The stage that an operation makes after `last`: `last` itself if it is elementwise, None if it is no stage."""
     if operation.operator in _ELEMENTWISE:
         same = operation.outputs and operation.outputs[0].numel == tensor.numel
         others = [spec for spec in operation.inputs.values() if spec.storage != tensor.storage]
@@ -245,9 +245,9 @@ def _along(attributes: Mapping[str, Any], name: str, axis: int) -> int:
 
 def _readers(operations: Iterable[Operation]) -> dict[int, list[int]]:
     """Which operations read a storage, views left out."""
-    found: dict[int, list[int]] = {}
+    by_storage: dict[int, list[int]] = {}
     for index, operation in enumerate(operations):
         if not operation.view:
             for storage in {spec.storage for spec in operation.inputs.values()}:
-                found.setdefault(storage, []).append(index)
-    return found
+                by_storage.setdefault(storage, []).append(index)
+    return by_storage

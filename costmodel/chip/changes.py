@@ -1,4 +1,4 @@
-"""Changes to a network or its numbers, each as what its layers then ask of a chip, with when it does nothing.
+"""Changes to a network or its numbers: its layers' demand on a chip after each, and when the change does nothing.
 
 batch: weights move once a batch; everything else grows with it.
 
@@ -6,7 +6,7 @@ other operands: every word moved is narrower or wider, and a MAC takes another e
 hold products; "bf16/fp32" says that they do not. A GPU has as much arithmetic of a type as its datasheet says.
 
 fused layers: what stays between layers of a group never leaves the chip (`costmodel.chip.fusion`: pyramids of
-convolutions, with what follows each; what overlaps make again is computed again).
+convolutions, with what follows each; overlaps are recomputed).
 
 FC layers are those that end a network: a row an image, behind convolutions or from the start. The linear layers of a
 transformer's blocks and an LSTM's gates are none.
@@ -61,7 +61,7 @@ class WhatIf(NamedTuple):
     chip: Accelerator
     images: int
     unfused_bytes: int
-    """DRAM traffic of what stands between contractions, where it is not fused."""
+    """DRAM traffic of the operations between contractions, if they are not fused."""
 
     does_nothing: str = ""
     """When the change does nothing, or harm."""
@@ -74,7 +74,7 @@ def as_it_is(network: Costs | Nests, chip: Accelerator, name: str = "as it is", 
 
 
 def batches(first: WhatIf, nests: Nests, batch: int) -> Iterator[WhatIf]:
-    """So many times as many samples."""
+    """A larger batch."""
     chip = first.chip
 
     def more(nest: Nest) -> Nest:
@@ -108,7 +108,7 @@ def types(network: Costs | Nests, chip: Accelerator, operands: Sequence[str]) ->
 def with_operand(chip: Accelerator, operand: str) -> Accelerator | None:
     """A chip as large that works on another type; None if it is a GPU without that type.
 
-    Its elements store as many words as before.
+    Its PEs store as many words as before.
     """
     integer, bits = operand.startswith("int"), TYPE_BITS[operand]
     keeps = chip.accumulator.startswith("int") == integer and TYPE_BITS[chip.accumulator] >= bits
@@ -158,12 +158,12 @@ def fused(costs: Costs, chip: Accelerator, images: int) -> Iterator[WhatIf]:
 def head(nests: Nests) -> tuple[Nest, ...]:
     """The FC layers that end a network: a row an image, each weight used once."""
     times = Counter(nests)
-    found: list[Nest] = []
+    layers: list[Nest] = []
     for nest in reversed(tuple(nests)):
         if nest.kind != "linear" or nest.groups > 1 or nest.batch != nests.images or times[nest] > 1:
             break
-        found.insert(0, nest)
-    return tuple(found)
+        layers.insert(0, nest)
+    return tuple(layers)
 
 
 def fc_layers(first: WhatIf, nests: Nests, rank: int, density: float) -> Iterator[WhatIf]:

@@ -49,7 +49,7 @@ class LayerTraffic(NamedTuple):
     """The least that one of the five schedules moves, with whichever tile."""
 
     bound_bytes: int
-    """What no schedule of this contraction by itself can beat."""
+    """The least that any schedule of this contraction by itself moves."""
 
     compulsory_bytes: int
     """Each touched input, weight and output once."""
@@ -57,7 +57,7 @@ class LayerTraffic(NamedTuple):
     schedule: str
     tile: Tile
     footprint_bytes: int
-    """What of the buffer the tiles fill."""
+    """Bytes of the buffer that the tiles fill."""
 
     input_bytes: int
     weight_bytes: int
@@ -72,7 +72,7 @@ class TotalTraffic(NamedTuple):
     buffer_bytes: int
     dram_bytes: int
     bound_bytes: int
-    """The sum of the contractions' bounds: schedules that keep something from one to the next can beat it."""
+    """The sum of the contractions' bounds: schedules that keep data from one to the next can move less."""
 
     compulsory_bytes: int
 
@@ -291,17 +291,17 @@ def traffic_curves(
         double_buffer: whether tiles that change in every step are held twice, so that loading overlaps computing.
         widths: a width for each operand, instead of the two above.
 
-    Raises InputError for a network without contractions and for a width that is none.
+    Raises InputError for a network without contractions and for an invalid width.
     """
     nests = network if isinstance(network, Nests) else lower(network)
     used = widths or Widths.of(word_bits, partial_bits)
-    found: dict[Nest, Curve] = {}
+    by_shape: dict[Nest, Curve] = {}
     curves = []
     for nest in nests:
         shape = replace(nest, layer="", operator="", kind="", phase="")
-        if shape not in found:
-            found[shape] = least_traffic(shape, used, double_buffer)
-        curves.append(replace(found[shape], nest=nest))
+        if shape not in by_shape:
+            by_shape[shape] = least_traffic(shape, used, double_buffer)
+        curves.append(replace(by_shape[shape], nest=nest))
     return Curves(nests, tuple(curves), used, double_buffer)
 
 

@@ -7,15 +7,15 @@
     overlapped = max(array, buffer, dram)                          arithmetic hides traffic perfectly
     serial     = array + dram                                      nothing hides anything
 
-A real chip lies between the two: that is the band. The serial end of a whole network also moves the tensors of what
-stands between contractions (`costmodel.chip.unfused`); the overlapped end fuses it.
+A real chip lies between the two: that is the band. The serial end of a whole network also moves the tensors of the
+operations between contractions (`costmodel.chip.unfused`); the overlapped end fuses them.
 
-    energy = MACs x that of one + element, buffer and DRAM bytes x those of a byte
-    area   = elements + SRAM + the memory's interface + everything else the accelerator's file states
+    energy = MACs x that of one + PE, buffer and DRAM bytes x those of a byte
+    area   = PEs + SRAM + the memory's interface + everything else the accelerator's file states
 
-A MAC reads two operands and reads and writes a partial sum in its element (an adder tree does so once a column). What
-DRAM moves passes through the buffer once more. Energy has neither leakage nor the clock's wires, area no pads: an
-estimate that is too low by those. All of it assumes the best schedule and tile of each layer.
+A MAC reads two operands and reads and writes a partial sum in its PE (an adder tree does so once a column). DRAM
+traffic passes through the buffer once more. Energy leaves out leakage and the clock tree, area the pads: estimates are
+too low by those. All of it assumes the best schedule and tile of each layer.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ DRAM_PARTS = ("input_dram_bytes", "weight_dram_bytes", "output_dram_bytes", "par
 
 
 class Energy(NamedTuple):
-    """Where the joules go. An estimate without leakage and clock wires."""
+    """Energy by part, in joules. An estimate without leakage and clock tree."""
 
     mac: float
     """Multiplying and adding."""
@@ -72,7 +72,7 @@ class Energy(NamedTuple):
 
 
 class Area(NamedTuple):
-    """Where the square millimetres are."""
+    """Area by part, in mm²."""
 
     pes: float
     """Processing elements, with their scratchpads."""
@@ -105,7 +105,7 @@ class LayerOnChip:
     """Moved between buffer and array."""
 
     utilisation: float
-    """MACs done as a share of what the elements could do in the array's time."""
+    """MACs as a share of what the PEs could do in the array's time."""
 
     energy: Energy | None
 
@@ -126,9 +126,9 @@ class LayerOnChip:
 
     @property
     def binding(self) -> str:
-        """What the overlapped time is made of: "dram", "buffer", or the array's.
+        """What bounds the overlapped time: "dram", "buffer" or the array.
 
-        That is "compute" where at least half of the elements' cycles do a MAC, else "utilisation".
+        The array is "compute" if at least half of the PEs' cycles do a MAC, else "utilisation".
         """
         if self.dram_seconds >= self.overlapped_seconds:
             return "dram"
@@ -148,13 +148,13 @@ class Evaluation:
     """Samples of one run."""
 
     unfused_bytes: int = 0
-    """DRAM traffic of what stands between contractions, where it is not fused."""
+    """DRAM traffic of the operations between contractions, if they are not fused."""
 
     area: Area | None = None
     """None without a technology."""
 
     counted_share: float = 1.0
-    """Of the network's MACs, those of the layers; less where a contraction is none that a loop nest can say."""
+    """The layers' share of the network's MACs; below 1 if a contraction has no loop nest."""
 
     @cached_property
     def overlapped_seconds(self) -> float:
@@ -190,7 +190,7 @@ class Evaluation:
 
     @cached_property
     def utilisation(self) -> float:
-        """MACs done as a share of what the elements could do in the overlapped time."""
+        """MACs as a share of what the PEs could do in the overlapped time."""
         return self.macs / (self.accelerator.macs_per_second * self.overlapped_seconds)
 
     @cached_property
@@ -229,7 +229,7 @@ class Evaluation:
         return self.area.total
 
     def by_binding(self) -> dict[str, float]:
-        """Seconds of the overlapped time by what binds it, the most first."""
+        """Seconds of the overlapped time by what bounds it, the most first."""
         sums: dict[str, float] = {}
         for layer in self.layers:
             sums[layer.binding] = sums.get(layer.binding, 0.0) + layer.overlapped_seconds
@@ -287,9 +287,9 @@ def evaluate(network: Trace | Costs | Nests, accelerator: Which, *, energy: bool
     """A network's forward pass on an accelerator, contraction by contraction.
 
     Args:
-        network: a trace, its costs, or loop nests; nests of one kind alone say nothing of what stands between them.
+        network: a trace, its costs, or loop nests; nests of one kind alone leave out what is between them.
         accelerator: what runs it, or its name or file. Without a technology it has neither energy nor area.
-        energy: leave it out with False, as for an operand that the technology has no numbers for.
+        energy: False leaves it out, as for an operand that the technology has no numbers for.
 
     Raises InputError for a network without contractions, for an unknown accelerator, for a buffer that holds no tile of
     some layer, and for energy that the technology has no number for.
@@ -304,13 +304,13 @@ def evaluate(network: Trace | Costs | Nests, accelerator: Which, *, energy: bool
 
 
 def contractions(network: Trace | Costs | Nests, accelerator: Accelerator) -> tuple[Nests, int, int]:
-    """A forward's nests, the DRAM traffic between them where nothing is fused, and the samples of a run."""
+    """A forward's nests, the DRAM traffic between them if nothing is fused, and the samples of a run."""
     nests = (network if isinstance(network, Nests) else lower(network)).of_phase(FORWARD)
     return nests, nests.unfused_numel * TYPE_BITS[accelerator.operand] // 8, nests.images
 
 
 def for_share(share: float) -> str:
-    """What stands behind a number that covers a share of a network's MACs; nothing behind one that covers all."""
+    """The suffix of a number that covers a share of a network's MACs; empty if it covers all."""
     if share > 0.9995:  # 100.0 %
         return ""
     return f", counting only {percent(share) if share >= 0.001 else f'{100 * share:.2g} %'} of the MACs"
@@ -320,7 +320,7 @@ def area_of(accelerator: Accelerator, technology: Technology | None) -> Area | N
     """The area of a chip by part; None without a technology. Raises InputError if that has no number for a part."""
     if technology is None:
         return None
-    pads = accelerator.pe_bytes if accelerator.scratchpads else 0  # registers are the element's own
+    pads = accelerator.pe_bytes if accelerator.scratchpads else 0  # registers are part of the PE's area
     return Area(
         accelerator.pes * (technology.pe_mm2(accelerator.operand) + technology.sram_mm2(pads)),
         technology.sram_mm2(accelerator.buffer_bytes + accelerator.other_sram_bytes),
@@ -330,7 +330,7 @@ def area_of(accelerator: Accelerator, technology: Technology | None) -> Area | N
 
 
 def moved_in_pe_bytes(accelerator: Accelerator) -> float:
-    """Bytes that a MAC reads and writes in its element: two operands, and a partial sum both ways."""
+    """Bytes that a MAC reads and writes in its PE: two operands, and a partial sum both ways."""
     columns_share = accelerator.rows if accelerator.dataflow == "channel_parallel" else 1
     operand, accumulator = TYPE_BITS[accelerator.operand] / 8, TYPE_BITS[accelerator.accumulator] / 8
     return 2 * operand + 2 * accumulator / columns_share
@@ -343,7 +343,7 @@ def moved_in_buffer_bytes(mapping: NestMapping, accelerator: Accelerator) -> Any
 
 
 def energy_of(accelerator: Accelerator, technology: Technology) -> Callable[[int, Any, Any], Energy]:
-    """What MACs, bytes between buffer and array, and bytes of DRAM traffic take, as a function of the three.
+    """The energy of MACs, bytes between buffer and array, and bytes of DRAM traffic, as a function of the three.
 
     Raises InputError if the technology has no number for one of them.
     """

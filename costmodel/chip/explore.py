@@ -1,6 +1,6 @@
 """Many designs at once: every combination of arrays, buffers, bandwidths, widths and clocks, for several networks.
 
-`sweep` works a network out on all designs at once, a million designs and networks in about a second.
+`sweep` evaluates a network on all designs at once, a million designs and networks in about a second.
 
 A sweep is cut into pieces, one for each network, operand and dataflow, and array rows where that leaves too few; any
 `concurrent.futures` executor runs them: `executor=client.get_executor()` is how Dask's cluster does.
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MIX = "mix"
-"""The network that a weighted mix is called."""
+"""The name of a weighted mix of networks."""
 
 
 _TIES = {"area_mm2": True, "joules_per_frame": True, "frames_per_second": False}
-"""What decides between equals, and whether less is better."""
+"""What decides between ties, and whether less is better."""
 
 
 class Objective(NamedTuple):
-    """What the best design has the most or the least of."""
+    """The column that the best design maximises or minimises."""
 
     column: str
     least: bool
@@ -49,19 +49,19 @@ OBJECTIVES: Mapping[str, Objective] = {
     "energy": Objective("joules_per_frame", True, "Least energy a frame"),
     "edp": Objective("joule_seconds", True, "Least energy x time a frame"),
 }
-"""What a design can be best at; the energy-delay product is that of a frame, at the overlapped time."""
+"""What to optimise; the energy-delay product is that of a frame, at the overlapped time."""
 
 SPEED = OBJECTIVES["speed"]
 
 
 @dataclass(frozen=True, repr=False)
 class Exploration:
-    """What a sweep found: one row a design and network, those within the budgets only."""
+    """The designs of a sweep: one row a design and network, only those within the budgets."""
 
     space: Space
     frame: pd.DataFrame
     tried: int
-    """Points that were worked out, within the budgets or not."""
+    """Points that were evaluated, within the budgets or not."""
 
     budgets: Mapping[str, float] = field(default_factory=dict)
     """The most that a column may be: "area_mm2", "watts"."""
@@ -150,7 +150,7 @@ class Exploration:
 _ENDS = (
     "rows", "columns", "overlapped_seconds", "serial_seconds", "dram_bytes", "joules_per_frame", "joule_seconds",
 )  # fmt: skip
-"""The columns that a narrow terminal does without first."""
+"""The columns that a narrow terminal drops first."""
 
 
 def explore(
@@ -185,8 +185,8 @@ def explore(
         for operand, flow in product(space.operands, space.dataflows)
         for name in named
     ]
-    found = list(executor.map(run, pieces) if executor is not None else map(run, pieces))
-    frame, tried = _frame(space, list(named), found, weights)
+    results = list(executor.map(run, pieces) if executor is not None else map(run, pieces))
+    frame, tried = _frame(space, list(named), results, weights)
     if frame.empty:
         raise InputError(
             f"no buffer of this space holds a tile of every layer: the largest has {max(space.buffers):,} bytes."
@@ -228,7 +228,7 @@ def check_weights(weights: Mapping[str, float] | None, networks: Collection[str]
 
 
 def _frame(
-    space: Space, networks: list[str], found: list[SweepResult], weights: Mapping[str, float] | None
+    space: Space, networks: list[str], per_pair: list[SweepResult], weights: Mapping[str, float] | None
 ) -> tuple[pd.DataFrame, int]:
     """The pieces' arrays as one frame, with the mix, without designs whose buffer is too small."""
     import pandas as pd
@@ -239,7 +239,7 @@ def _frame(
     sides = np.array(space.arrays, dtype=np.int64)
     tried = 0
     for index, (operand, flow) in enumerate(pairs):
-        results = found[index * len(networks) : (index + 1) * len(networks)]
+        results = per_pair[index * len(networks) : (index + 1) * len(networks)]
         if weights:
             whole = sum(weights.values())
             mixed = [(results[networks.index(name)], weight / whole) for name, weight in weights.items()]
@@ -294,7 +294,7 @@ def _mixed(parts: list[tuple[SweepResult, float]]) -> SweepResult:
     """The average frame of a mix of networks that run one after another."""
 
     def total(name: str) -> Any:
-        values = [getattr(found, name) for found, _ in parts]
+        values = [getattr(result, name) for result, _ in parts]
         if values[0] is None:
             return None
         return sum(value * weight for value, (_, weight) in zip(values, parts, strict=True))
@@ -310,7 +310,7 @@ def _nearest_miss(frame: pd.DataFrame, budgets: Mapping[str, float]) -> str:
     got = " and ".join(_amount(name, row[name]) for name in budgets)
     return (
         f"no design of {len(frame):,} is within {wanted}. Nearest comes {got}: {row['rows']} x {row['columns']} "
-        f"elements, {row['buffer_bytes']:,} bytes of buffer, {si(row['dram_bandwidth'], 'B/s')}."
+        f"PEs, {row['buffer_bytes']:,} bytes of buffer, {si(row['dram_bandwidth'], 'B/s')}."
     )
 
 

@@ -3,8 +3,8 @@
 Along a chain (`chains`) a group is some consecutive units, a unit being a contraction with what works on its outputs
 one by one and the poolings that follow. What is inside a group stays on the chip; its input, its weights and its output
 meet DRAM. A group of one unit moves what the best tile moves (`tiling`, pooled at once), or less as a pyramid; a longer
-one is run as pyramids (`pyramids`), with overlaps kept or recomputed, of whichever tip tile, each layer's weights
-staying or coming again for each tile. With T(v, u) the least that a group of the units v .. u - 1 moves,
+one is run as pyramids (`pyramids`), with overlaps kept or recomputed, with any tile of the tip, each layer's
+weights staying or reloaded for each tile. With T(v, u) the least that a group of the units v .. u - 1 moves,
 
     best(u) = min over v < u of best(v) + T(v, u),    best(0) = 0
 
@@ -58,7 +58,7 @@ class Group(NamedTuple):
     """The contractions and poolings in it."""
 
     kind: str
-    """That of its contractions, or "fused" if there are several."""
+    """The kind of its contraction, or "fused" if there are several."""
 
     schedule: str
     """One of tiling's five for a single contraction (with APART if not pooled at once), else KEPT or RECOMPUTED."""
@@ -74,25 +74,25 @@ class Group(NamedTuple):
     """With partial sums that go and come back."""
 
     compulsory_bytes: int
-    """What its outputs need of the group's input, its weights and its outputs once: what no schedule that fuses just
-    these layers can beat."""
+    """The part of its input that its outputs need, its weights and its outputs, once each: no schedule that fuses just
+    these layers moves less."""
 
     bound_bytes: int
-    """What no schedule of this group can beat: tiling's bound for one contraction, else compulsory traffic. What is
-    pooled on the chip or stays there is not covered by the red-blue pebble bound."""
+    """A bound for any schedule of this group: tiling's bound for one contraction, else compulsory traffic. The
+    red-blue pebble bound does not cover what is pooled on the chip or stays there."""
 
     footprint_bytes: int
-    """What of the buffer it fills."""
+    """Bytes of the buffer in use."""
 
     macs: int
     recomputed_macs: int
-    """What of them is recomputed."""
+    """The recomputed share of them."""
 
     layer_by_layer_bytes: int
-    """What its contractions move one by one, outputs unpooled."""
+    """Traffic of its contractions layer by layer, outputs unpooled."""
 
     pooling_bytes: int
-    """What its elementwise operations and poolings move one by one."""
+    """Traffic of its elementwise operations and poolings layer by layer."""
 
     nests: tuple[Nest, ...] = ()
     """Its contractions."""
@@ -120,17 +120,17 @@ class Fusion:
 
     @cached_property
     def bound_bytes(self) -> int:
-        """What no schedule that fuses these groups can beat."""
+        """The least that any schedule that fuses these groups can move."""
         return sum(group.bound_bytes for group in self.groups)
 
     @cached_property
     def layer_by_layer_bytes(self) -> int:
-        """What the contractions move one by one: `costmodel.traffic`'s sum."""
+        """Traffic of the contractions layer by layer: `costmodel.traffic`'s sum."""
         return sum(group.layer_by_layer_bytes for group in self.groups)
 
     @cached_property
     def pooling_bytes(self) -> int:
-        """What elementwise operations and poolings would move besides if each ran by itself."""
+        """Additional traffic of elementwise operations and poolings layer by layer."""
         return sum(group.pooling_bytes for group in self.groups)
 
     @cached_property
@@ -145,7 +145,7 @@ class Fusion:
         return tuple(layer for group in together for layer in group.layers[:-1])
 
     def table(self) -> Table:
-        """One row a group: what it moves, and what its layers move one by one."""
+        """One row a group: its traffic, and that of its layers one by one."""
         saved = percent(1 - self.dram_bytes / (self.layer_by_layer_bytes + self.pooling_bytes))
         return fusion_table([self]).around(
             title=f"{self.model} behind {iec(self.buffer_bytes)}: {saved} of the traffic saved"
@@ -195,7 +195,7 @@ _SHOWN: Mapping[str, Mapping[str, Any]] = {
     "footprint_bytes": {"rank": 9},
     "bound_bytes": {"rank": 4},
 }
-"""What of the columns is shown otherwise here."""
+"""Columns that are shown differently here."""
 
 
 def fuse(
@@ -217,7 +217,7 @@ def fuse(
         double_buffer: whether what streams is held twice.
         contractions: whether contractions may be fused with each other; else only with what follows each of them.
 
-    Raises InputError for a training step, which has to keep what fusion would not write, for a network without
+    Raises InputError for a training step, which must keep what fusion would not write, for a network without
     contractions, and for a buffer too small for any tile, with the smallest that works.
     """
     trace = network.trace if isinstance(network, Costs) else network
@@ -226,9 +226,9 @@ def fuse(
     unlowered = lower(network).unlowered
     size = whole(buffer_bytes, "a buffer's size", "bytes")
     cutter = _Cutter(size, Widths.of(word_bits, partial_bits), double_buffer, contractions)
-    found = chains(trace)
-    cutter.check([stage for chain in found for stage in chain.stages])
-    groups = [group for chain in found for group in cutter.cut(chain)]
+    cut = chains(trace)
+    cutter.check([stage for chain in cut for stage in chain.stages])
+    groups = [group for chain in cut for group in cutter.cut(chain)]
     return Fusion(trace.model, size, cutter.widths, tuple(groups), unlowered)
 
 
@@ -334,7 +334,7 @@ class _Cutter:
         staying = stay[np.searchsorted(stay, np.maximum(room, 0), side="right") - 1]
         again = sum(weights) * widths.weight_bits - staying
         all_trips = shape.trips * batch
-        staying = np.where(all_trips == 1, 0, staying)  # what comes once need not stay
+        staying = np.where(all_trips == 1, 0, staying)  # what is loaded once need not stay
         moved = np.where(all_trips == 1, sum(weights) * widths.weight_bits, staying + again * all_trips)
         traffic = (
             moved + batch * shape.input_words * widths.input_bits + batch * shape.output_words * widths.output_bits

@@ -1,4 +1,4 @@
-"""What a layer asks of a chip: arithmetic, and bytes in and out of its buffer and of its memory."""
+"""A layer's demand on a chip: arithmetic, and bytes between buffer and array and between chip and memory."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from costmodel.chip.shapes import curve_of
 
 
 class LayerDemand(NamedTuple):
-    """What a layer asks of a chip."""
+    """A layer's demand on a chip."""
 
     macs: int
     array_seconds: float
-    """Until the array is done, fed as fast as the buffer delivers."""
+    """Time of the array, fed as fast as the buffer delivers."""
 
     buffer_bytes: int
     """Between buffer and array."""
@@ -27,12 +27,12 @@ class LayerDemand(NamedTuple):
 
 
 def layer_demand(nest: Nest, chip: Accelerator) -> LayerDemand:
-    """What a nest asks: placed on the array as it is, with the least DRAM traffic. Raises InputError as those do."""
+    """The demand of a nest mapped to the array, with the least DRAM traffic. Raises InputError as those two do."""
     return mapped_layer_demand(nest, chip, int(curve_of(nest, chip.widths).dram_bytes(chip.buffer_bytes)))
 
 
 def mapped_layer_demand(nest: Nest, chip: Accelerator, dram_bytes: int, additions: int = 0) -> LayerDemand:
-    """The same with DRAM traffic, and additions, that are known."""
+    """The same with known DRAM traffic and additions."""
     mapping = map_nest(nest, chip.array)
     moved = int(moved_in_buffer_bytes(mapping, chip))
     delivery = moved / chip.buffer_bytes_per_cycle if chip.buffer_bytes_per_cycle else 0.0

@@ -1,4 +1,4 @@
-"""Trace -> loop nests: what of each contraction becomes which loop of a `Nest`.
+"""Trace -> loop nests: which dimension of each contraction becomes which loop of a `Nest`.
 
 A convolution or a product is one nest; attention is two, the scores and the weighted values; a recurrent layer's matrix
 is one nest for what comes from below, and one a step for what comes from the step before. The backward pass of a
@@ -54,7 +54,7 @@ def lower(network: Trace | Costs) -> Nests:
     if not nests:
         have = ", ".join(dict.fromkeys(entry.operation.operator for entry, _ in lost))
         raise InputError(
-            f"{costs.trace.model} has no contraction (convolution or matrix product) that a loop nest can say"
+            f"{costs.trace.model} has no contraction (convolution or matrix product) with a loop nest"
             + (f": only {have}." if have else ".")
         )
     shape = costs.trace.inputs[0].shape if costs.trace.inputs else ()
@@ -63,7 +63,7 @@ def lower(network: Trace | Costs) -> Nests:
 
 
 def nests_of(operation: Operation) -> tuple[Nest, ...]:
-    """The loop nests of one operation; none if it is no contraction, or one that a nest cannot say."""
+    """The loop nests of one operation; none if it is not a contraction, or has no loop nest."""
     lowering = _LOWERINGS.get(operation.operator)
     made = lowering(operation) if lowering else ()
     return tuple(nest for nest in made if nest.macs)
@@ -227,7 +227,7 @@ def _attention_backward(op: Operation) -> Iterable[Nest]:
 
 
 def _recurrent(op: Operation) -> Iterable[Nest]:
-    """What comes from below is a product of all steps at once; what comes from the step before, one a step."""
+    """The layer's input is multiplied for all steps at once, the state of the step before at each step."""
     steps, batch = _steps_of(op)
     for out, summed, at_each_step in matrices(op):
         whole = _linear(op, summed, out, batch if at_each_step else steps * batch)
@@ -235,7 +235,7 @@ def _recurrent(op: Operation) -> Iterable[Nest]:
 
 
 def _recurrent_backward(op: Operation) -> Iterable[Nest]:
-    """The gradient of a factor as the product came; that of the weights sums over all steps."""
+    """The input's gradient as the product was computed; that of the weights sums over all steps."""
     steps, batch = _steps_of(op)
     for out, summed, at_each_step in matrices(op):
         of_input = _linear(op, out, summed, batch if at_each_step else steps * batch)

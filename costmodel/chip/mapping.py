@@ -1,7 +1,7 @@
-"""A nest on an array of processing elements: cycles, elements at work, and words between buffer and array.
+"""A nest on an array of processing elements (PEs): cycles, PEs at work, and words between buffer and array.
 
-How rows x columns of elements share a nest's loops is the dataflow. Pixels are output pixels of the batch, K and C one
-group's output and input channels, R x S the window; groups run one after another unless said otherwise.
+How rows x columns of PEs share a nest's loops is the dataflow. Pixels are output pixels of the batch, K and C one
+group's output and input channels, R x S the window; groups run one after another unless stated otherwise.
 
 weight_stationary, output_stationary: systolic arrays, with the cycles of SCALE-Sim's formula (Samajdar et al., "A
     systematic methodology for characterizing scalability of DNN accelerators using SCALE-Sim", ISPASS 2020, equation 3)
@@ -11,8 +11,8 @@ weight_stationary, output_stationary: systolic arrays, with the cycles of SCALE-
     where a convolution is a matrix product: Sr x Sc lie on the array while T steps stream through it.
     weight-stationary: Sr = C R S, Sc = K, T = pixels; output-stationary: Sr = pixels, Sc = K, T = C R S.
 
-    The first `rows` cycles of a weight-stationary fold bring its weights. Where elements hold two, as TPU v1's do, the
-    next fold's come while this one multiplies, which takes longer, so that the first fold's alone are waited for:
+    The first `rows` cycles of a weight-stationary fold bring its weights. Where PEs hold two, as TPU v1's do, the next
+    fold's arrive while this one multiplies, which takes longer, so that only the first fold's are waited for:
 
         rows + (rows + columns + T - 2) folds
 
@@ -25,9 +25,9 @@ channel_parallel: each column multiplies C of the rows' input channels by one fi
 
 row_stationary: Eyeriss, see `costmodel.chip.row_stationary`.
 
-ideal: every element multiplies in every cycle, and each word moves between buffer and array once.
+ideal: every PE multiplies in every cycle, and each word moves between buffer and array once.
 
-A transposed convolution is placed as its product: C by K R S, a step each input pixel, so that MACs are the count's.
+A transposed convolution is mapped as its product: C by K R S, a step each input pixel, so that the MACs agree.
 Each result is added to its output in the buffer: where windows overlap, all but an output's first result read it
 before (as many as MACs count, those beyond the output included); what no window meets is written as zero.
 """
@@ -45,26 +45,26 @@ from costmodel.errors import InputError, nearest
 __all__ = ["DATAFLOWS", "Array", "NestMapping", "Scratchpads", "map_nest", "systolic_cycles"]
 
 IMAGE_CHANNELS = 4
-"""Up to how many channels `channel_parallel` packs a window's row with them."""
+"""Up to this many channels `channel_parallel` packs them with a window's row."""
 
 STRIPE = 16
 """Pixels for which `channel_parallel` keeps its weights: NVDLA's stripe operation, 16 to 32 atomic ones."""
 
 
 def map_nest(nest: Nest, array: Array) -> NestMapping:
-    """A nest on an array; with arrays of rows and columns, on each (not row-stationary, which is one array at a time).
+    """Map a nest to an array; given arrays of rows and columns, to each (row-stationary: one array at a time).
 
     Raises InputError for an unknown dataflow, and where a row-stationary buffer is too small for any pass.
     """
     if array.dataflow not in _DATAFLOWS:
         hint = nearest(array.dataflow, DATAFLOWS) or f" Use {', '.join(DATAFLOWS)}."
         raise InputError(f"unknown dataflow {array.dataflow!r}.{hint}")
-    placed = _DATAFLOWS[array.dataflow]
+    mapped_by = _DATAFLOWS[array.dataflow]
     if not nest.transposed or array.dataflow == "ideal":
-        return placed(nest, array)
+        return mapped_by(nest, array)
     product = _product(nest)
-    found = placed(product, array)
-    return found._replace(partial_sum_words=found.partial_sum_words + abs(product.output_numel - nest.output_numel))
+    mapping = mapped_by(product, array)
+    return mapping._replace(partial_sum_words=mapping.partial_sum_words + abs(product.output_numel - nest.output_numel))
 
 
 def systolic_cycles(rows: Count, columns: Count, down: Count, across: Count, steps: Count) -> Count:
@@ -130,7 +130,7 @@ _DATAFLOWS: Mapping[str, Callable[[Nest, Array], NestMapping]] = {
 }
 
 DATAFLOWS = tuple(_DATAFLOWS)
-"""The dataflows that there are."""
+"""The names of the dataflows."""
 
 
 def _product(nest: Nest) -> Nest:
@@ -149,5 +149,5 @@ def _pixels(nest: Nest) -> int:
 
 
 def _summed(nest: Nest) -> int:
-    """Products that make one output."""
+    """Products summed into one output."""
     return nest.in_channels * nest.filter_rows * nest.filter_columns

@@ -1,4 +1,4 @@
-"""A loop nest: one contraction said in one form, for whoever designs the chip that runs it.
+"""A loop nest: any contraction in one form, from which chips are designed.
 
     for n in batch:  for k in out_channels:  for c in in_channels:      (channels of one group)
         for p in out_rows:  for q in out_columns:
@@ -53,7 +53,7 @@ class Nest:
     """Output channels of one group."""
 
     in_channels: int = 1
-    """Input channels of one group: what is summed over, beside the window."""
+    """Input channels of one group: what is summed over, besides the window."""
 
     out_rows: int = 1
     out_columns: int = 1
@@ -118,14 +118,14 @@ class Nest:
 
 @dataclass(frozen=True)
 class Unlowered:
-    """An operator that no nest can say, or that has no rule."""
+    """An operator without a loop nest, or without a rule."""
 
     operator: str
     reason: str
     count: int
     layers: tuple[str, ...]
     macs: int | None
-    """What it multiplies; None where no rule says."""
+    """Its MACs; None if no rule counts them."""
 
     phase: str = FORWARD
 
@@ -148,7 +148,7 @@ class Nests:
     """Samples of a run. A nest's batch may be more: a linear layer takes the rows of all tokens as its batch."""
 
     unfused_numel: int = 0
-    """What the forward moves between its contractions where nothing is fused (`costmodel.chip.unfused`)."""
+    """Elements that the forward moves between its contractions if nothing is fused (`costmodel.chip.unfused`)."""
 
     def __iter__(self) -> Iterator[Nest]:
         return iter(self.nests)
@@ -166,11 +166,11 @@ class Nests:
 
     @property
     def known_macs(self) -> int:
-        """Those of the contractions that are not among them as well, as far as a rule says what they are."""
+        """The same with the contractions that are not among them, as far as a rule counts them."""
         return self.macs + sum(lost.macs or 0 for lost in self.unlowered)
 
     def only(self, *kinds: str) -> Nests:
-        """The nests of some kinds ("conv", "linear", "attention"), without what stands between them.
+        """The nests of some kinds ("conv", "linear", "attention"), without what is between them.
 
         Raises InputError if there are none.
         """
@@ -215,7 +215,7 @@ class Nests:
 
 
 def by_name(networks: Nests | Mapping[str, Nests]) -> dict[str, Nests]:
-    """One network or several, by name. Raises InputError for what is no loop nests, or for none."""
+    """One network or several, by name. Raises InputError for anything but loop nests, or for none."""
     named = {networks.model: networks} if isinstance(networks, Nests) else networks
     if not isinstance(named, Mapping) or not all(isinstance(nests, Nests) for nests in named.values()):
         raise InputError("networks are loop nests, or a dict of several by name: costmodel.lower(trace) makes them.")

@@ -1,4 +1,4 @@
-"""Which of many points no other beats: one beats another that is no worse in anything and better in something."""
+"""The Pareto front: points that no other dominates, which is no worse in all coordinates and better in one."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy.typing as npt
 
 
 def pareto(costs: Any) -> npt.NDArray[np.bool_]:
-    """Which rows of an (n, d) array of costs no other row beats, less being better in every column.
+    """Which rows of an (n, d) array of costs no other row dominates, less being better in every column.
 
-    Equal rows do not beat one another, so all of them stay. A row with a NaN is never chosen and beats nobody.
-    Two columns take one sort, and three a sort and a staircase; with more, each point that stays removes all it beats.
+    Equal rows do not dominate one another, so all of them stay. A row with a NaN is never chosen and dominates none.
+    Two columns take one sort, three a sort and a staircase; with more, each point kept removes all it dominates.
     """
     points = np.asarray(costs, dtype=float)
     if points.ndim != 2:
@@ -31,12 +31,12 @@ def _two(points: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
     """Distinct rows in ascending order: one stays if its second column is less than that of all before it."""
     least_before = np.minimum.accumulate(np.concatenate(([np.inf], points[:-1, 1])))
     kept = points[:, 1] < least_before
-    kept[0] = True  # though its second column be infinite
+    kept[0] = True  # even if its second column is infinite
     return kept
 
 
 def _three(points: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-    """Distinct rows in ascending order: one is beaten if one before it is no worse in the other two columns.
+    """Distinct rows in ascending order: one is dominated if one before it is no worse in the other two columns.
 
     Of those before it a staircase is enough: second columns ascend while third columns descend.
     """
@@ -57,7 +57,7 @@ def _three(points: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
 
 
 def _many(points: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-    """Distinct rows; a row is beaten only by one whose ranks have a smaller sum: in that order each is settled once."""
+    """Distinct rows; only a row with a smaller sum of ranks dominates another: in that order each is decided once."""
     ranks = np.stack([np.unique(column, return_inverse=True)[1].ravel() for column in points.T], axis=1)
     order = np.argsort(ranks.sum(axis=1), kind="stable")
     ranks = ranks[order]

@@ -1,4 +1,4 @@
-"""A run of layers as one: tiles of its last outputs, with all that they need of every layer before them.
+"""A run of layers as one: tiles of its last outputs, with all that they need of the layers before.
 
 A tile of the tip, h x w pixels of the last layer, needs a window of the layer before it, which needs a larger window of
 the one before, and so on down to the input: a pyramid. Only the input, the weights and the tip's outputs meet DRAM.
@@ -43,7 +43,7 @@ class Levels(NamedTuple):
     """How many tiles there are."""
 
     touched: Integers
-    """Rows that are needed at all, a number for each tensor."""
+    """Rows that any tile needs, a number for each tensor."""
 
     window: Integers
     """Rows of the largest pyramid."""
@@ -123,7 +123,7 @@ def pyramids(stages: Sequence[Stage], rows: Levels, columns: Levels, keep: bool,
 def levels(windows: Sequence[Window], tip_sizes: Integers | None = None) -> Levels:
     """What tiles of a tip need of each tensor along one dimension; of every size of use if none is given.
 
-    Raises InputError for a size that is no size of a tile.
+    Raises InputError for an impossible tile size.
     """
     extent = windows[-1].outputs
     chosen = sizes(extent) if tip_sizes is None else tip_sizes
@@ -136,7 +136,7 @@ def levels(windows: Sequence[Window], tip_sizes: Integers | None = None) -> Leve
     starts = np.concatenate([[0], np.cumsum(trips)[:-1]])
     most = int(trips.max())
     used = np.ones(extent, dtype=bool)
-    found = [(extent, *_windows(need, starts), _busiest(when, most), np.zeros_like(chosen), np.zeros_like(chosen))]
+    per_tensor = [(extent, *_windows(need, starts), _busiest(when, most), np.zeros_like(chosen), np.zeros_like(chosen))]
     for window in reversed(windows):
         row, output = pairs(window)
         needed = np.zeros((window.inputs, need.shape[1]), dtype=bool)
@@ -154,11 +154,11 @@ def levels(windows: Sequence[Window], tip_sizes: Integers | None = None) -> Leve
         used[touched] = True
         code = np.sort(np.searchsorted(touched, row) * most + at, axis=1)
         distinct = np.diff(code, axis=1, prepend=-1) > 0
-        found.append((
+        per_tensor.append((
             len(touched), *_windows(need, starts), _busiest(first, most), _busiest(code % most, most, distinct),
             _carried(first, last, most),
         ))  # fmt: skip
-    columns = [np.array(column) for column in zip(*reversed(found), strict=True)]
+    columns = [np.array(column) for column in zip(*reversed(per_tensor), strict=True)]
     return Levels(chosen, trips, *columns)
 
 

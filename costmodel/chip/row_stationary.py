@@ -1,20 +1,20 @@
 """A nest on a row-stationary array: Eyeriss (Chen et al., IEEE JSSC 52(1), 2017, and ISCA 2016).
 
-A set of R x e elements makes e output rows: element (i, j) slides filter row i over one input row. Sets are replicated
-over r input and t output channels and over g groups; an element interleaves q channels and p filters in its
+A set of R x e PEs makes e output rows: PE (i, j) slides filter row i over one input row. Sets are replicated
+over r input and t output channels and over g groups; a PE interleaves q channels and p filters in its
 scratchpads, n images share a load of the filters. For E x F output pixels of G groups:
 
     multiply  = N ceil(G/g) ceil(E/e) F ceil(K/t) (S ceil(C/r) + ceil(C/(q r)))
     cycles    = max(multiply, input words / rate, partial sums / rate) + weight words / rate
 
-An element takes one cycle for each product and one to add the partial sum that comes from its neighbour or from an
-earlier pass: its adder does either. Inputs and partial sums arrive while elements work; the filters of a pass have to
+A PE takes one cycle for each product and one to add the partial sum that comes from its neighbour or from an earlier
+pass: its adder does either. Inputs and partial sums arrive while PEs work; the filters of a pass have to
 be there before it begins. Scratchpads bound p q S, q S and p. The buffer holds a pass's partial sums, as wide as an
 accumulator, and two passes' inputs, of a strip of w columns:
 
     n g (p t e w accumulators + 2 q r (input rows of e) (input columns of w) operands)  <=  buffer
 
-t and n are as large as elements and buffer allow; g, e and w one size for each number of rounds. Of all of them the
+t and n are as large as PEs and buffer allow; g, e and w one size for each number of rounds. Of all of them the
 mapping takes the fastest, of those the one that moves the fewest words.
 """
 
@@ -37,30 +37,30 @@ _NEVER = np.iinfo(np.int64).max
 def row_stationary(nest: Nest, array: Array) -> NestMapping:
     """The fastest mapping. Raises InputError without scratchpads, and where the buffer is too small for any pass."""
     if array.scratchpads is None:
-        raise InputError("a row-stationary array needs scratchpads: say what an element holds.")
+        raise InputError("a row-stationary array needs scratchpads: say what a PE holds.")
     shape = replace(nest, layer="", operator="", kind="", phase="")  # layers of one shape are mapped once
     sides = array._replace(rows=int(array.rows), columns=int(array.columns))
-    found = _fastest(shape, sides, array.scratchpads)
-    if found is None:
+    mapping = _fastest(shape, sides, array.scratchpads)
+    if mapping is None:
         raise InputError(
             f"a buffer of {array.buffer_bytes:,} bytes is too small for any row-stationary pass of layer "
             f"{nest.layer or '(network)'!r}: give it more."
         )
-    return found
+    return mapping
 
 
 @lru_cache(maxsize=4096)
 def _fastest(nest: Nest, array: Array, pads: Scratchpads) -> NestMapping | None:
     """The fastest mapping; None if the buffer holds no pass."""
     best: NestMapping | None = None
-    least: tuple[int, ...] = (_NEVER,)  # what no buffer holds takes no less
+    least: tuple[int, ...] = (_NEVER,)  # a way that does not fit takes _NEVER too
     ways = _ways(nest, array, pads)
     for width in reversed(_sizes(nest.out_columns)):  # strips of columns where the buffer does not hold whole rows
         passes = _passes(nest, array, pads, ways, width)
         criteria = (passes.cycles, passes.inputs + passes.weights + 2 * passes.sums, passes.multiply_cycles)
         first = _least(*criteria)
-        if (found := tuple(int(each[first]) for each in criteria)) < least:
-            best, least = _mapping(nest, ways, passes, width, first), found
+        if (cost := tuple(int(values[first]) for values in criteria)) < least:
+            best, least = _mapping(nest, ways, passes, width, first), cost
         # A narrower strip helps by holding more images, and where that could still be the fastest.
         useful = (passes.images < nest.batch) & (passes.fewest_cycles <= least[0])
         if not useful.any():
@@ -70,8 +70,8 @@ def _fastest(nest: Nest, array: Array, pads: Scratchpads) -> NestMapping | None:
 
 
 class _Ways(NamedTuple):
-    """Ways to lay a nest on the elements, an entry each: groups, output rows, channels and filters side by side and
-    filters and channels in an element's scratchpads."""
+    """Ways to map a nest to the PEs, an entry each: groups, output rows, channels and filters side by side, and filters
+    and channels in a PE's scratchpads."""
 
     g: Any
     e: Any
@@ -82,14 +82,14 @@ class _Ways(NamedTuple):
 
 
 class _Passes(NamedTuple):
-    """What ways come to with strips of some width, an entry each."""
+    """The cost of each way with strips of some width, an entry each."""
 
     images: Any
-    """That share a load of filters; 0 where the buffer holds none, which takes for ever."""
+    """Images that share a load of filters; 0 if the buffer holds none, which makes the way impossible."""
 
     cycles: Any
     fewest_cycles: Any
-    """With any strips, and one load of filters for all images."""
+    """A lower bound: any strips, and one load of filters for all images."""
 
     multiply_cycles: Any
     inputs: Any
@@ -98,7 +98,7 @@ class _Passes(NamedTuple):
 
 
 def _folds(nest: Nest, array: Array, pads: Scratchpads) -> tuple[int, int]:
-    """How often a window's rows and columns are cut, where there are more than there is room for."""
+    """Into how many parts a window's rows and columns are cut if they do not fit at once."""
     return ceil(nest.filter_rows, array.rows), ceil(nest.filter_columns, min(pads.input_words, pads.weight_words))
 
 
@@ -171,7 +171,7 @@ def _mapping(nest: Nest, ways: _Ways, passes: _Passes, width: int, index: int) -
 
 
 def _least(*criteria: Any) -> int:
-    """The index of what is least by the first, of those by the second, and so on."""
+    """The index of the lexicographic minimum."""
     kept = np.arange(len(criteria[0]))
     for values in criteria:
         kept = kept[values[kept] == values[kept].min()]

@@ -1,4 +1,4 @@
-"""The schedules of a tiled loop nest: in which order tiles come, what is read again because of it, what is held.
+"""The schedules of a tiled loop nest: the order of the tiles, what it reads again, and what the buffer holds.
 
 A tile is (n, k, c, h, w) over batch, output channels, input channels, output rows and output columns; the filter window
 R x S is never split. A schedule loads tiles of inputs and weights, keeps one tile of each operand, and writes tiles of
@@ -41,7 +41,7 @@ Pool = tuple[Window, Window]
 
 
 class Tile(NamedTuple):
-    """What is on the chip at once, in elements of each loop; the filter window is whole."""
+    """The tile on the chip, in iterations of each loop; the filter window is whole."""
 
     batch: int
     out_channels: int
@@ -146,7 +146,7 @@ SCHEDULES = (
         whole=True,
     ),
 )
-"""The five schedules; of equal ones the last is named."""
+"""The five schedules; among equals the last is taken."""
 
 SCHEDULE: Mapping[str, Schedule] = {schedule.name: schedule for schedule in SCHEDULES}
 
@@ -166,7 +166,7 @@ def footprint_bits(
     double_buffer: bool = False,
     pool: Pool | None = None,
 ) -> int:
-    """What a schedule's tiles fill of the buffer."""
+    """The part of the buffer that a schedule's tiles fill."""
     n, k, c, h, w = tile
     down, across = pool or (None, None)
     rows, columns = _one(nest.rows, h, down), _one(nest.columns, w, across)
@@ -233,5 +233,5 @@ def pixels_of(nest: Nest, pool: Pool | None) -> int:
 
 
 def extents_of(nest: Nest) -> tuple[int, int, int]:
-    """How far batch, output and input channels go."""
+    """The extents of batch, output and input channels."""
     return nest.batch, nest.out_channels, nest.in_channels

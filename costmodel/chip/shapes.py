@@ -1,4 +1,4 @@
-"""Nests by their shape: what does not depend on a layer's name is worked out once for all layers and designs."""
+"""Nests by their shape: what does not depend on a layer's name is computed once for all layers and designs."""
 
 from __future__ import annotations
 

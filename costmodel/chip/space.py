@@ -27,7 +27,7 @@ _FEW_BUFFERS = _BUFFERS[::2]
 """For row-stationary arrays, each of which takes long to map."""
 
 _USUAL: Any = None
-"""In place of an axis: what is tried if nobody says."""
+"""Stands for an axis that was left out."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Space:
     """Designs to try: each combination of these, everything else as in `base`.
 
     An axis that is left out has its usual values, and the base's own among them. Raises InputError for an empty axis,
-    for a number that no accelerator can have, and for a type that the base's technology has no numbers for.
+    for an impossible number, and for a type that the base's technology has no numbers for.
     """
 
     base: Accelerator
@@ -77,7 +77,7 @@ class Space:
 
     @property
     def sizes(self) -> dict[str, tuple[Any, ...]]:
-        """The values of each number that is varied, by the name that it has in an accelerator."""
+        """The values of each varied number, by its name in an accelerator."""
         return {
             "rows": tuple(rows for rows, _ in self.arrays),
             "columns": tuple(columns for _, columns in self.arrays),
@@ -118,12 +118,12 @@ class Space:
         technology = self.base.find_technology() if self.base.technology else None
         for operand, flow in product(self.operands, self.dataflows):
             chip = variant(self.base, operand, flow)
-            if technology is not None:  # they say what it has no number for
+            if technology is not None:  # these name what it has no number for
                 area_of(chip, technology), energy_of(chip, technology)
 
 
 def variant(base: Accelerator, operand: str, dataflow: str) -> Accelerator:
-    """The base with another operand and dataflow; accumulator and what an element stores follow."""
+    """The base with another operand and dataflow; accumulator and PE capacity follow."""
     floating = not operand.startswith("int")
     accumulator = base.accumulator
     if floating != (not accumulator.startswith("int")) or TYPE_BITS[accumulator] < TYPE_BITS[operand]:
@@ -138,13 +138,13 @@ def variant(base: Accelerator, operand: str, dataflow: str) -> Accelerator:
 
 
 def with_buffer(chip: Accelerator, buffer_bytes: int) -> Accelerator:
-    """The chip with another buffer, in fewer banks where its own would be too small."""
+    """The chip with another buffer, in fewer banks if they would be too small."""
     most = max(1, buffer_bytes // SMALLEST_BANK_BYTES)
     return chip.replace(buffer_bytes=buffer_bytes, buffer_banks=min(chip.buffer_banks, most))
 
 
 def _pe_bytes(base: Accelerator, operand: str, accumulator: str, dataflow: str) -> int:
-    """What an element stores: scratchpads as many words; without them a weight, an input and a partial sum."""
+    """Capacity of a PE: as many scratchpad words; without scratchpads a weight, an input and a partial sum."""
     same = (operand, accumulator, dataflow) == (base.operand, base.accumulator, base.dataflow)
     if base.scratchpads is None or not base.pe_bytes or same:
         return base.pe_bytes

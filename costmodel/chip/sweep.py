@@ -1,7 +1,7 @@
-"""One network on every design of a space: a piece of an exploration, which any process can work out alone.
+"""One network on every design of a space: a piece of an exploration, which any process can compute alone.
 
 A layer's time on a design is max(cycles / clock, DRAM bytes / bandwidth). Cycles depend on the array alone and the
-traffic on buffer and width alone, so both are worked out once for each (a row-stationary array's cycles depend on the
+traffic on buffer and width alone, so both are computed once for each (a row-stationary array's cycles depend on the
 buffer too) and combined by broadcasting. Every number is the one that `costmodel.chip.evaluation` gives for that
 design.
 """
@@ -28,7 +28,7 @@ Floats = npt.NDArray[np.float64]
 
 
 class DistinctNests(NamedTuple):
-    """A network's distinct nests, how often each occurs, and what it moves between them."""
+    """A network's distinct nests, how often each occurs, and the elements moved between them."""
 
     nests: tuple[Nest, ...]
     counts: tuple[int, ...]
@@ -46,7 +46,7 @@ class Piece(NamedTuple):
 
 
 class SweepResult(NamedTuple):
-    """Of a piece, for a frame: arrays of (arrays, buffers, bandwidths, clocks); energy without the last two."""
+    """A piece's results, per frame: arrays of (arrays, buffers, bandwidths, clocks); energy without the last two."""
 
     overlapped: Floats
     serial: Floats
@@ -56,14 +56,14 @@ class SweepResult(NamedTuple):
 
 
 def work_of(nests: Nests) -> DistinctNests:
-    """The forward of a network, without what occurs twice."""
+    """The forward of a network, each distinct nest once."""
     forward = nests.of_phase(FORWARD)
     shapes = Counter(map(shape_of, forward))
     return DistinctNests(tuple(shapes), tuple(shapes.values()), forward.images, forward.unfused_numel)
 
 
 def run(piece: Piece) -> SweepResult:
-    """Work a piece out."""
+    """Compute a piece."""
     work, space, operand, flow = piece
     chip = variant(space.base, operand, flow)
     technology = chip.find_technology() if chip.technology else None
@@ -139,35 +139,35 @@ def _cycles(
     ascending = np.argsort(buffers)
     for i, (rows, columns) in enumerate(sides.tolist()):
         array = chip.replace(rows=rows, columns=columns)
-        for j, found in zip(ascending, _placements(nest, array, buffers[ascending].tolist()), strict=True):
-            if found is not None:
-                cycles[i, j], words[i, j] = found.cycles, moved_in_buffer_bytes(found, chip)
+        for j, fastest in zip(ascending, _mappings(nest, array, buffers[ascending].tolist()), strict=True):
+            if fastest is not None:
+                cycles[i, j], words[i, j] = fastest.cycles, moved_in_buffer_bytes(fastest, chip)
     return cycles, words
 
 
-def _placements(nest: Nest, chip: Accelerator, buffers: list[int]) -> list[NestMapping | None]:
+def _mappings(nest: Nest, chip: Accelerator, buffers: list[int]) -> list[NestMapping | None]:
     """A nest's mapping with each of some buffers, the smallest first; None where no pass fits.
 
     More buffer never makes a mapping slower: where two buffers have the same one, those between have it too.
     """
-    found: list[NestMapping | None] = [None] * len(buffers)
+    mappings: list[NestMapping | None] = [None] * len(buffers)
 
     def between(low: int, high: int) -> None:
-        if found[low] == found[high]:
-            found[low:high] = [found[low]] * (high - low)
+        if mappings[low] == mappings[high]:
+            mappings[low:high] = [mappings[low]] * (high - low)
         elif high - low > 1:
             middle = (low + high) // 2
-            found[middle] = _placed(nest, with_buffer(chip, buffers[middle]))
+            mappings[middle] = _mapped(nest, with_buffer(chip, buffers[middle]))
             between(low, middle)
             between(middle, high)
 
     for end in (0, -1):
-        found[end] = _placed(nest, with_buffer(chip, buffers[end]))
+        mappings[end] = _mapped(nest, with_buffer(chip, buffers[end]))
     between(0, len(buffers) - 1)
-    return found
+    return mappings
 
 
-def _placed(nest: Nest, chip: Accelerator) -> NestMapping | None:
+def _mapped(nest: Nest, chip: Accelerator) -> NestMapping | None:
     try:
         return map_nest(nest, chip.array)
     except InputError:  # no pass fits in this buffer

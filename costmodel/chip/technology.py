@@ -33,14 +33,14 @@ A technology is a TOML file beside this one (`technologies/`), or anybody's own:
     sram_bit = { value = 0.517e-12, source = "paper" }
     memory_interface = { value = 5.84e-16, source = "paper" }
 
-    [derived.energy]                          # numbers that nobody published: each note says how it was derived
+    [derived.energy]                          # unpublished numbers: each note says how it was derived
     int16_multiply = { value = 0.79e-12, source = "paper", note = "derived: geometric mean of int8 and int32" }
 
     [sources.paper]
     title = "A paper"
     date = "2014-02"
 
-Derived numbers count only for who asks for them, by the name "28nm+derived". Whatever else is missing is an error that
+Derived numbers count only on request, by the name "28nm+derived". Whatever else is missing is an error that
 names the gap, and never a guess.
 """
 
@@ -70,7 +70,7 @@ DRAM_KINDS = ("ddr3", "ddr4", "lpddr3", "lpddr4", "gddr6", "hbm2")
 """The kinds of memory that a file may price; ours have ddr3, and from 28 nm on hbm2 and gddr6."""
 
 DERIVED = "+derived"
-"""Stands behind a technology's name where derived numbers count as well."""
+"""Suffix of a technology's name with which derived numbers count as well."""
 
 ACCESS_BITS = 64
 """Bits of the accesses that the energies of memories are for."""
@@ -186,7 +186,7 @@ class Technology:
         return self.area[name].value * 1e6
 
     def _gap(self, field_name: str, what: str, others: str = "") -> InputError:
-        """A number that is missing: what, what there is in its place, and how to go on."""
+        """The error of a missing number: what is missing, what there is instead, and what to do."""
         has = f" (it has {others})" if others else ""
         known = _derived_of(self.name)
         if field_name in known or (field_name == "sram" and any(name.startswith("sram.") for name in known)):
@@ -199,7 +199,7 @@ class Technology:
 def technology(name_or_path: str | PathLike[str]) -> Technology:
     """A technology by its name ("45nm", "28nm+derived"), or read from a TOML file of yours ("my.toml+derived").
 
-    Raises InputError for an unknown name, and for a file that cannot be read or makes no sense.
+    Raises InputError for an unknown name, and for a file that cannot be read or is invalid.
     """
     text = fspath(name_or_path)
     name, derived = text.removesuffix(DERIVED), text.endswith(DERIVED)
@@ -222,7 +222,7 @@ def _ours(name: str, derived: bool) -> Technology:
 
 
 def _derived_of(name: str) -> tuple[str, ...]:
-    """The derived numbers of a technology of ours that was asked for without them."""
+    """The derived numbers of a technology of ours that was requested without them."""
     return _ours(name, True).derived if name in names() else ()
 
 
@@ -243,7 +243,7 @@ _LIMITS = {
 def read_technology(path: Path, derived: bool = False) -> Technology:
     """The technology that a TOML file describes, with its derived numbers or without; its name is the file's.
 
-    Raises InputError if the file cannot be read, is no TOML, or has an unknown, missing or senseless field.
+    Raises InputError if the file cannot be read, is not TOML, or has an unknown, missing or invalid field.
     """
     file = SourcedFile(path, "technology", f"Ours are {', '.join(names())}.")
     file.check_names(("title", "node_nanometres", *_TABLES, "derived", "sources"), ("title", "node_nanometres"))

@@ -51,7 +51,7 @@ class Tiling(NamedTuple):
     schedule: str
     tile: Tile
     footprint_bytes: int
-    """What of the buffer it fills."""
+    """Bytes of the buffer in use."""
 
     input_bytes: int
     """Read from DRAM."""
@@ -101,7 +101,7 @@ class Curve:
 
     @cached_property
     def sufficient_buffer_bytes(self) -> int:
-        """The smallest buffer from which on a larger one helps no more: traffic is compulsory from there."""
+        """The smallest buffer with compulsory traffic: a larger one brings nothing."""
         return -(-int(self.footprint_bits[-1]) // 8)
 
     @cached_property
@@ -172,13 +172,13 @@ def least_traffic(
     widths = widths or Widths()
     search = _Search(nest.of_group(), widths, double_buffer, pool)
     others = _merged([search.whole_space(schedule) for schedule in SCHEDULES if schedule is not _WEIGHT_STATIONARY])
-    found = _merged([others, search.weight_stationary(others)])
-    traffic = found.traffic * nest.groups
-    return Curve(nest, widths, double_buffer, found.footprint, traffic, found.schedule, found.tile, pool)
+    points = _merged([others, search.weight_stationary(others)])
+    traffic = points.traffic * nest.groups
+    return Curve(nest, widths, double_buffer, points.footprint, traffic, points.schedule, points.tile, pool)
 
 
 class _Points(NamedTuple):
-    """Tiles and what they come to, for one group, in bits; the tile is a row of five."""
+    """Tiles with their footprint and traffic, for one group, in bits; the tile is a row of five."""
 
     footprint: Integers
     traffic: Integers
@@ -245,10 +245,10 @@ def _merged(parts: Sequence[_Points]) -> _Points:
 
 
 def _staircase(footprint: Integers, traffic: Integers) -> Integers:
-    """The indices of the points that no other beats: footprints ascend, traffics descend. Of equal points the first."""
+    """The indices of the Pareto front: footprints ascend, traffics descend. Of equal points the first."""
     if not len(footprint):
         return np.empty(0, dtype=np.int64)
-    enough = footprint[traffic == traffic.min()].min()  # more room than this gains nothing
+    enough = footprint[traffic == traffic.min()].min()  # a larger footprint gains nothing
     indices = np.flatnonzero(footprint <= enough)
     indices = indices[np.argsort(footprint[indices], kind="stable")]
     least = np.minimum.accumulate(traffic[indices])

@@ -1,7 +1,7 @@
-"""Operations between contractions whose tensors pass through DRAM where they are not fused.
+"""Operations between contractions, whose tensors pass through DRAM unless they are fused.
 
 Bias, batch normalization, activation and dropout of a contraction's outputs, element by element, are applied as the
-outputs leave the array, on every accelerator that is described here. What comes after something else, or needs more
+outputs leave the array, on every accelerator described here. What comes after something else, or needs more
 than one element (an addition of two tensors, pooling, softmax), reads its tensors and writes them again, unless the
 chip fuses it with the contraction before it.
 """
@@ -15,14 +15,14 @@ _ON_THE_WAY = ("activation", "dropout")
 
 
 def unfused_numel(costs: Costs) -> int:
-    """What a forward's operations move that neither are contractions nor follow one element by element.
+    """Elements moved by a forward's operations that are neither contractions nor elementwise behind one.
 
     A tensor's elements count once for each operation that reads or writes them; parameters, which are small there, and
     integer tensors (a pooling's indices) do not.
     """
     parameters = {parameter.tensor.storage for parameter in costs.trace.parameters}
     leaving: set[int] = set()  # storages that hold outputs on their way
-    elements = 0
+    numel = 0
     for entry in costs.operations:
         operation = entry.operation
         if operation.phase != FORWARD:
@@ -40,9 +40,9 @@ def unfused_numel(costs: Costs) -> int:
         else:
             leaving -= storages
             read = {tensor for tensor in operation.inputs.values() if tensor.storage not in parameters}
-            elements += sum(tensor.numel for tensor in read if _is_data(tensor)) if entry.cost.moved_bytes else 0
-            elements += sum(tensor.numel for tensor in outputs) if entry.cost.moved_bytes else 0
-    return elements
+            numel += sum(tensor.numel for tensor in read if _is_data(tensor)) if entry.cost.moved_bytes else 0
+            numel += sum(tensor.numel for tensor in outputs) if entry.cost.moved_bytes else 0
+    return numel
 
 
 def _is_data(tensor: TensorSpec) -> bool:

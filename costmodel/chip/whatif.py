@@ -1,6 +1,6 @@
 """What-ifs: changes to a network or its numbers (`costmodel.chip.changes`), each on the same axes.
 
-A frame's accuracy changes with all but the batch and Winograd's; that is not computed here.
+All but the batch and Winograd change the network's accuracy; that is not computed here.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class WhatIfOutcome(NamedTuple):
     """Of the chip; None where the technology has no number for it."""
 
     speedup: float
-    """Overlapped time before, as a multiple of that after."""
+    """Overlapped time before divided by that after."""
 
     does_nothing: str
     """When the change does nothing, or harm."""
@@ -103,7 +103,7 @@ def what_ifs(
     """What each change makes of a network's forward pass on a chip.
 
     Args:
-        network: a trace, its costs, or loop nests, which say neither what fusing nor what pooling would do.
+        network: a trace, its costs, or loop nests, from which neither fusing nor pooling can be derived.
         accelerator: what runs it, or its name.
         batch: how many times as many samples.
         operands: types to try in place of the chip's.

@@ -1,4 +1,4 @@
-"""How wide the words of a nest's operands are, in bits."""
+"""The widths of the words of a nest's operands, in bits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from costmodel.errors import InputError
 
 WORD_BITS = 16
-"""What is assumed unless something else is said: the word of Eyeriss and of most published traffic."""
+"""The default: the word of Eyeriss and of most published traffic."""
 
 
 @dataclass(frozen=True, slots=True)

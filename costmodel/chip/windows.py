@@ -52,7 +52,7 @@ class Tiles(NamedTuple):
     """How many tiles there are."""
 
     largest: Any
-    """Input rows that the hungriest tile touches: what a buffer has to hold."""
+    """Input rows that the largest tile touches: what a buffer has to hold."""
 
     read: Any
     """Input rows that all tiles read together when each reads its own."""
@@ -79,14 +79,14 @@ def met(window: Window) -> Integers:
 
 
 _EVERY = 1024
-"""Output rows up to which every size of a tile is looked at."""
+"""Output rows up to which every tile size is considered."""
 
 
 @lru_cache(maxsize=1024)
 def tiles(window: Window, pool: Window | None = None) -> Tiles:
-    """Every tile size that can be of use, smallest first.
+    """Every tile size that may be optimal, smallest first.
 
-    A size is left out if a smaller or equal one has no more tiles, touches no more rows in its hungriest tile and reads
+    A size is left out if a smaller or equal one has no more tiles, touches no more rows in its largest tile and reads
     no more rows in all: whatever grows with these numbers is then least at one of the sizes that stay. Without
     halos that leaves one size for each count of tiles, some 2 sqrt(outputs) of them. Above 1024 output rows only the
     smallest size of each count is looked at; another could save a row or two where its last halo is clipped.
@@ -134,14 +134,14 @@ def pairs(window: Window) -> tuple[Integers, Integers]:
 
 
 def _outer(window: Window) -> tuple[Integers, Integers, int]:
-    """The rows from which the window hangs, the rows that its taps meet, and how many of those are stored."""
+    """The window's anchor rows, the rows that its taps meet, and how many of those are stored."""
     outer = np.arange(window.inputs if window.transposed else window.outputs)[:, None]
     inner = outer * window.stride + np.arange(window.taps) * window.dilation - window.before
     return outer, inner, window.outputs if window.transposed else window.inputs
 
 
 def _joined(rows: Integers, outputs: Integers, made: Integers, pooled: Integers, extent: int) -> Any:
-    """Input rows and the pooled rows that they end in."""
+    """Input rows and the pooled rows that they contribute to."""
     touch = np.zeros(
         (rows.max(initial=-1) + 1, max(outputs.max(initial=-1), made.max(initial=-1)) + 1), dtype=np.float32
     )
@@ -159,12 +159,12 @@ def _distinct(rows: Integers, tiles: Integers) -> tuple[Integers, Integers]:
 
 
 def _most(tiles: Integers) -> int:
-    """How often the most frequent one occurs."""
+    """The count of the most frequent value."""
     return int(np.bincount(tiles).max()) if len(tiles) else 0
 
 
 def _undominated(all_tiles: Tiles) -> Tiles:
-    """Without the sizes for which a smaller one is as good in everything. Sizes have to ascend."""
+    """Without the sizes that a smaller one equals or beats in every number. Sizes must ascend."""
     stats = np.stack(all_tiles[1:], axis=1)
     kept: list[int] = []
     for index in range(len(stats)):
