@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from costmodel.book.chapters.checks import checks
 from costmodel.book.chapters.chip import chip_chapter
+from costmodel.book.chapters.conventions import conventions
 from costmodel.book.chapters.hardware import Bench, hardware_chapter
+from costmodel.book.chapters.layers import layers
 from costmodel.book.chapters.memory import memory_chapter
+from costmodel.book.chapters.networks import networks
+from costmodel.book.chapters.rooflines import rooflines
+from costmodel.book.engine import section
 from costmodel.book.exercises.words import BATCH, counted, listed, times
 from costmodel.book.model import Paragraph, Report, Section
-from costmodel.book.sections import checks, conventions, layer_tables, rooflines, side_by_side
 from costmodel.book.study import CONV, FC, Study, heaviest, same_form
 from costmodel.devices import Device
 from costmodel.units import iec, percent, seconds, si
@@ -30,31 +35,31 @@ def compose(
         f"Asked of {listed([study.title for study in same_form(studies)])}. One image of {first.short} is "
         f"{first.image} in {first.trace().dtype}, and times are bounds on the {devices[0].title}."
     )
-    checked = checks(validations)
+    checked = section(checks(validations))
     hardware = hardware_chapter(measured, [study.name for study in studies])
     chips = chip_chapter(studies)
     sections = (
-        side_by_side(studies, devices[0]),
-        conventions(),
+        section(networks(studies, devices[0])),
+        section(conventions()),
         Section("The book's questions, answered", (asked,), tuple(questions)),
         claims,
         memory_chapter(studies, devices, [record for bench in measured for record in bench.records]),
-        rooflines(studies, devices),
+        section(rooflines(studies, devices)),
         hardware,
         chips,
         checked,
-        layer_tables(studies, devices[0]),
+        section(layers(studies, devices[0])),
     )
     versions = ", ".join(f"{package} {version}" for package, version in first.trace().versions.items())
     verdicts = (
-        f"**{section.title}.** {section.answer} [See there](#{section.link})."
-        for section in (chips, claims, checked, hardware)
-        if section.blocks and section.answer
+        f"**{each.title}.** {each.answer} [See there](#{each.link})."
+        for each in (chips, claims, checked, hardware)
+        if each.blocks and each.answer
     )
     return Report(
         title=_title(studies),
         lead=(*_lead(studies, devices[0]), *verdicts),
-        sections=tuple(section for section in sections if section.blocks),
+        sections=tuple(each for each in sections if each.blocks),
         footer=f"Written by `costmodel report` from static traces; operators as {versions} dispatches them.",
     )
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from costmodel.networks import Network
 
 __all__ = [
+    "BATCH",
     "CONV",
     "FC",
     "PARTS",
@@ -37,6 +38,9 @@ __all__ = [
 ]
 
 _T = TypeVar("_T")
+
+BATCH = 64
+"""The larger batch: big enough for the weights' traffic to be shared, small enough for every device here."""
 
 TRAINING: Mapping[str, Any] = {"optimizer": "sgd", "optimizer_options": {"momentum": 0.9, "weight_decay": 5e-4}}
 """How a training step is taken: as AlexNet and VGG were trained, by SGD with momentum and weight decay."""

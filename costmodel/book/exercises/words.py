@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from costmodel.book.model import plain
+from costmodel.book.study import BATCH as BATCH
 from costmodel.display import show
 from costmodel.formulas import Weighted
 from costmodel.graph import OPTIMIZER, Operation
-
-BATCH = 64
-"""The larger batch: big enough for the weights' traffic to be shared, small enough for every device here."""
 
 BEATEN = "A run that multiplies less than the definition (Winograd, FFT) or finds tensors in a cache may beat it."
 """What a bound is not, in one sentence; `Conventions` says the whole."""

@@ -1,0 +1,26 @@
+"""What the words and numbers mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from costmodel.book.engine import Chapter
+from costmodel.cost import CONVENTIONS
+from costmodel.roofline import CONVENTION
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """The conventions of the library, in its own words, which its JSON documents say as well."""
+
+    mac: str
+    flops: str
+    moved: str
+    arithmetic_intensity: str
+    bound: str
+
+
+def conventions() -> Chapter:
+    """What MACs, FLOPs, bytes and bounds are."""
+    said = (CONVENTIONS[name] for name in ("mac", "flops", "bytes", "arithmetic_intensity"))
+    return Chapter("conventions", Numbers(*said, CONVENTION))
