@@ -14,7 +14,7 @@ from costmodel.book.chapters.networks import networks as side_by_side
 from costmodel.book.chapters.rooflines import rooflines
 from costmodel.book.model import Figure
 from costmodel.book.study import Study
-from costmodel.validation import TOTAL, Row, Validation
+from costmodel.validation import TOTAL, ComparisonRow, Validation
 
 H200 = device("h200")
 
@@ -89,7 +89,9 @@ def test_checks(alexnet: Study) -> None:
         ("net.0", 0, True), (TOTAL, 0, True), ("net.0", 5, True), ("net.1", 5, True), (TOTAL, 7, True),
         ("net.0", 1, False), (TOTAL, 1, False),
     )  # fmt: skip
-    made = [Row("a peer", "forward", where, "macs", 10, 10 + off, off, "because", ok) for where, off, ok in said]
+    made = [
+        ComparisonRow("a peer", "forward", where, "macs", 10, 10 + off, off, "because", ok) for where, off, ok in said
+    ]
     chapter = checks({alexnet: Validation("alexnet", tuple(made), ("a note", "a note", "another"))})
     hold(
         chapter.numbers,

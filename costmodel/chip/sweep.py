@@ -157,17 +157,17 @@ def _mappings(nest: Nest, chip: Accelerator, buffers: list[int]) -> list[NestMap
             mappings[low:high] = [mappings[low]] * (high - low)
         elif high - low > 1:
             middle = (low + high) // 2
-            mappings[middle] = _mapped(nest, with_buffer(chip, buffers[middle]))
+            mappings[middle] = _mapping(nest, with_buffer(chip, buffers[middle]))
             between(low, middle)
             between(middle, high)
 
     for end in (0, -1):
-        mappings[end] = _mapped(nest, with_buffer(chip, buffers[end]))
+        mappings[end] = _mapping(nest, with_buffer(chip, buffers[end]))
     between(0, len(buffers) - 1)
     return mappings
 
 
-def _mapped(nest: Nest, chip: Accelerator) -> NestMapping | None:
+def _mapping(nest: Nest, chip: Accelerator) -> NestMapping | None:
     try:
         return map_nest(nest, chip.array)
     except InputError:  # no pass fits in this buffer

@@ -9,9 +9,9 @@ from costmodel import view
 from costmodel.book.engine import Chapter
 from costmodel.book.model import Table
 from costmodel.book.study import Study
-from costmodel.validation import TOTAL, Row, Validation
+from costmodel.validation import TOTAL, ComparisonRow, Validation
 
-_Entry = tuple[Study, Row]
+_Entry = tuple[Study, ComparisonRow]
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def _table(entries: Sequence[_Entry], with_layer: bool) -> view.Table:
     return view.Table.of(columns, [_row(study, row, with_layer) for study, row in entries])
 
 
-def _row(study: Study, row: Row, with_layer: bool) -> tuple[object, ...]:
+def _row(study: Study, row: ComparisonRow, with_layer: bool) -> tuple[object, ...]:
     verdict = "agrees" if not row.difference else "explained" if row.ok else "differs"
     where = (row.layer,) if with_layer else ()
     numbers = (row.ours, row.peer, row.difference)
