@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from costmodel.display import html_table, show
 from costmodel.errors import InputError
-from costmodel.typed import convert
+from costmodel.typed import decode, schema_of
 
 FORWARD, BACKWARD, OPTIMIZER = PHASES = ("forward", "backward", "optimizer")
 
@@ -250,14 +250,10 @@ class Trace:
     @classmethod
     def from_json(cls, text: str) -> Trace:
         """The trace that `to_json` wrote. Raises InputError if the text is not such a document."""
-        try:
-            document = json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise InputError(f"this is not a JSON document: {error}.") from None
-        if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+        if schema_of(text) != SCHEMA:
             raise InputError(f"this is not a trace: its schema should be {SCHEMA!r}.")
         try:
-            trace = convert(document, cls)
+            trace = decode(text, cls)
         except InputError as error:
             raise InputError(f"this trace is damaged: {error}.") from None
         specs = chain(trace.inputs, trace.outputs, (p.tensor for p in trace.parameters), _operands(trace))
