@@ -17,14 +17,12 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Accelerator", "Balance", "Calibration", "Cost", "CostModelError", "Costs", "Curves", "Device", "Evaluation",
-    "Exploration", "Fit", "Fusion", "HardwareError", "InputError", "LayerCost", "Measurement",
-    "MemoryTimeline", "MemoryWhatIfs", "Nest",
-    "Nests", "Network", "Operation", "OperationCost", "OperationPrediction", "Prediction", "Replay",
-    "Scaling", "Shape", "Space", "Storage", "Technology", "TensorSpec", "Trace", "TraceError", "Traffic", "Training",
-    "Validation", "WhatIfs", "Work", "accelerator", "balance", "count", "device", "evaluate", "explore", "fuse",
-    "lower", "memory_timeline", "memory_what_ifs",
-    "networks", "plot", "predict", "remember", "rule", "scaling", "trace", "traffic",
-    "traffic_curves", "validate", "what_ifs",
+    "Exploration", "Fit", "Fusion", "HardwareError", "InputError", "LayerCost", "Measurement", "MemoryTimeline",
+    "MemoryWhatIfs", "Nest", "Nests", "Network", "Operation", "OperationCost", "OperationPrediction", "Prediction",
+    "Replay", "Scaling", "Shape", "Space", "Storage", "Table", "Technology", "TensorSpec", "Trace", "TraceError",
+    "Traffic", "Training", "Validation", "WhatIfs", "Work", "accelerator", "balance", "count", "device", "evaluate",
+    "explore", "fuse", "lower", "memory_timeline", "memory_what_ifs", "networks", "plot", "predict", "remember", "rule",
+    "scaling", "trace", "traffic", "traffic_curves", "validate", "what_ifs",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -62,6 +60,7 @@ if TYPE_CHECKING:
     from costmodel.rules import Work, rule
     from costmodel.tracer import Shape, Training, trace
     from costmodel.validation import Validation, validate
+    from costmodel.view import Table
 else:
     import functools
 
