@@ -46,7 +46,7 @@ def installed(wheel, tmp_path_factory):
     (packages / "dependencies.pth").write_text("\n".join(here))
     for extra in ("fvcore", "scipy", "dask", "distributed"):
         (packages / f"{extra}.py").write_text(f'raise ModuleNotFoundError("not installed", name="{extra}")')
-    pip("--python", home / "bin" / "python", "install", wheel)
+    pip("--python", home / "bin" / "python", "install", "--ignore-installed", wheel)
     empty = tmp_path_factory.mktemp("empty")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "COV_", "COVERAGE"))}
 
