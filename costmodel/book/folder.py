@@ -1,6 +1,7 @@
 """Files into a folder, all or none, and never over somebody else's work.
 
-A manifest in the folder (`.costmodel.json`) holds the SHA-256 of each file that was written here. A file at a place
+A manifest in the folder (`.costmodel.json`) holds the SHA-256 of each file that was written here, and the versions of
+the packages that its content depends on. A file at a place
 that is to be written is ours if its content is what the manifest says; any other is refused unless `force` is set. New
 files are staged in a temporary folder beside their places and renamed into them, and the manifest knows of both
 contents meanwhile, so that a run that was cut off can be repeated.
@@ -14,6 +15,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path, PurePosixPath
 
 from costmodel.errors import InputError
@@ -23,6 +25,21 @@ SCHEMA = "costmodel/manifest/1"
 
 Known = Mapping[str, tuple[str, ...]]
 """For each path relative to the folder, the digests of the contents that are ours."""
+
+
+MADE_WITH = ("torch", "torchvision", "fvcore", "matplotlib", "numpy")
+"""Other versions of these may write other bytes: other operators, other lines of a drawing."""
+
+
+def versions() -> dict[str, str]:
+    """The installed versions of MADE_WITH; an empty text for what is not installed."""
+    installed = {}
+    for package in MADE_WITH:
+        try:
+            installed[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            installed[package] = ""
+    return installed
 
 
 def check(folder: Path, paths: Collection[str], *, force: bool = False) -> None:
@@ -103,7 +120,11 @@ def _put_in_place(folder: Path, staging: Path, paths: Sequence[str]) -> None:
 
 
 def _write_manifest(folder: Path, staging: Path, known: Known) -> None:
-    document = {"schema": SCHEMA, "files": {path: sorted(set(digests)) for path, digests in sorted(known.items())}}
+    document = {
+        "schema": SCHEMA,
+        "versions": versions(),
+        "files": {path: sorted(set(digests)) for path, digests in sorted(known.items())},
+    }
     staged = staging / "manifest"
     staged.write_bytes((json.dumps(document, indent=1) + "\n").encode())
     staged.replace(folder / MANIFEST)
