@@ -248,7 +248,7 @@ def test_hostile_names(cli: Cli) -> None:
         (("lenet", "--fit", "-d", "cpu.toml", "--target", "cuda"), "leave --target out, and cpu is taken"),
         (("lenet", "-d", "small.toml", "--run"), "the Small is a GPU: leave one of them out"),
         (("lenet", "--depth", "1"), "give --by block with it"),
-        (("lenet", "--by", "role", "--sweep", "1,2"), "leave --sweep, --fit and --what-ifs out with it"),
+        (("lenet", "--by", "role", "--sweep", "1,2"), "leave out --sweep, --fit and --what-ifs with it"),
         (("lenet", "--batch", "99999999999999999999"), "is too large for a tensor's size: give at most"),
         (("lenet", "--sweep", "1,99999999999999999999"), "is too large for a tensor's size: give at most"),
         (("lenet", "--batch", "999999999999999"), "is too large for a tensor's size: give at most"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,9 +27,10 @@ from costmodel.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
 
     from costmodel.devices import Device
-    from costmodel.memory import MemoryTimeline
+    from costmodel.memory import Fit, MemoryLevel, MemoryTimeline, MemoryWhatIfs
 
 
 @command
@@ -38,7 +40,7 @@ def memory(
     step: StepOptions,
     out: OutputOptions,
     device: OptionalDevice = None,
-    by: Annotated[PeakBy, typer.Option("--by", help="What a row of the peak's holders is.")] = PeakBy.TENSOR,
+    by: Annotated[PeakBy, typer.Option("--by", help="What a row of the peak is.")] = PeakBy.TENSOR,
     depth: Depth = None,
     sweep: Sweep = None,
     fit: Annotated[
@@ -58,20 +60,14 @@ def memory(
         typer.Option(metavar="FILE", help="The timeline as .json for ui.perfetto.dev, or as .csv.", show_default=False),
     ] = None,
 ) -> Answer:
-    """The peak of live tensors: how many bytes, when, who holds them, and what a GPU has to have for it."""
+    """The peak of live tensors: how many bytes, when, who holds them, and how much memory a GPU needs for it."""
     check_depth(by, depth)
     batches = batches_of(sweep)
-    hardware = machine(device) if device else None
-    if hardware is not None:
-        _check_target(hardware, feed, step)
-    if fit and hardware is None:
-        raise InputError("--fit asks what fits a device: name it with -d (`costmodel devices` lists them).")
-    if fit and feed.run:
-        raise InputError("--fit looks at batches that fill a device, and --run would really run them: leave one out.")
+    if by is not PeakBy.TENSOR and (batches or fit or what_ifs):
+        raise InputError("--by groups the tensors at the peak: leave out --sweep, --fit and --what-ifs with it.")
     if what_ifs and not step.train:
         raise InputError("--what-ifs are about a training step: give --train with it.")
-    if by is not PeakBy.TENSOR and (batches or fit or what_ifs):
-        raise InputError("--by says how to sum who holds the peak: leave --sweep, --fit and --what-ifs out with it.")
+    hardware = _device(device, feed, step, fit)
     if plot is not None:
         check_picture(plot, out.force)
     if export is not None:
@@ -79,56 +75,93 @@ def memory(
     options = run_options(feed, step, hardware)
     found = network(model, feed, feed.run)
     trace_with = tracing(found)
-    from costmodel import plots
     from costmodel.memory import memory_timeline, memory_what_ifs, scaling
-    from costmodel.report import captions, documents, tables
+    from costmodel.report import captions, documents
 
     at_any_batch = scaling(lambda batch: trace_with(batch, **options))
     memory = memory_timeline(at_any_batch.trace(feed.batch))
     levels = memory.levels(hardware)
     swept = at_any_batch.sweep(batches, hardware) if batches else None
     fitted = at_any_batch.fit(hardware) if fit and hardware else None
-    pulled = memory_what_ifs(trace_with, feed.batch, **options) if what_ifs else None
+    changes = memory_what_ifs(trace_with, feed.batch, **options) if what_ifs else None
     if fitted and not fitted.batch:
         raise InputError(captions.fit_notes(fitted, step.train)[0])
     if plot is not None:
-        named = f"{found.title}, {'training' if step.train else 'inference'}"
-        limits = [hardware] if hardware else []
-        axes = plots.memory(memory) if swept is None else plots.memory_against_batch({named: swept}, limits)
-        write_file(plot, picture(axes, plot))
+        write_file(plot, picture(_drawn(memory, swept, found.title, hardware), plot))
     if export is not None:
         write_file(export, _exported(memory, export))
     if out.format is Format.JSON:
-        beside = at_any_batch.beside(hardware)
         document = documents.memory(
-            memory, levels, beside, by=by, depth=depth, sweep=swept, fit=fitted, what_ifs=pulled
+            memory, levels, at_any_batch.beside(hardware), by=by, depth=depth, sweep=swept, fit=fitted, what_ifs=changes
         )
         return Answer(documents.to_text(document))
     title = captions.caption(memory.trace, found.title, feed.batch)
     run = captions.run_caption(memory.trace, found.title)
-    shown = []
+    texts = []
     if swept is not None:
         notes = captions.sweep_notes(swept, hardware, at_any_batch.beside(hardware))
-        shown.append(rendered(_known(swept, out), out, run, notes, total=False))
+        texts.append(rendered(_known(swept, out), out, run, notes, total=False))
     if fitted is not None:
-        notes = captions.fit_notes(fitted, step.train)
-        shown.append(rendered(_known(tables.fits_table([fitted]), out), out, run, notes, total=False))
-    if pulled is not None:
-        notes = [captions.peak_notes(memory)[0], *captions.level_notes(levels), captions.BYTES]
-        table = tables.memory_what_ifs_table(pulled)
-        if out.format is Format.TABLE:  # no room for all: what to write says which what-if it is
-            table = table.drop(columns=["what_if", "saved_bytes"])
-        shown.append(rendered(table, out, title, notes, total=False))
-    if not shown:
+        texts.append(_fit_text(fitted, step.train, out, run))
+    if changes is not None:
+        texts.append(_what_ifs_text(changes, levels, out, title))
+    if not texts:
         fits = at_any_batch.holds(feed.batch, hardware) if hardware and hardware.available_bytes else None
         room = [] if hardware is None or fits is None else [captions.room_note(hardware, levels, fits)]
-        tensors = by is PeakBy.TENSOR
-        rows = captions.held_notes(by, depth)
-        notes = [*captions.peak_notes(memory, levels), *room, captions.BYTES, *rows]
-        most = None if out.format is Format.CSV else _HOLDERS
-        table = tables.memory_table(memory, most) if tensors else tables.peak_table(memory, by, depth, most)
-        shown.append(rendered(table, out, title, notes))
-    return Answer("\n".join(shown))
+        texts.append(_peak_text(memory, by, depth, out, title, [*captions.peak_notes(memory, levels), *room]))
+    return Answer("\n".join(texts))
+
+
+def _device(name: str | None, feed: InputOptions, step: StepOptions, fit: bool) -> Device | None:
+    """The device that was given. Raises InputError if the run has other operators, or cannot be fitted to it."""
+    hardware = machine(name) if name else None
+    if hardware is not None:
+        _check_target(hardware, feed, step)
+    if fit and hardware is None:
+        raise InputError("--fit asks what fits a device: name it with -d (`costmodel devices` lists them).")
+    if fit and feed.run:
+        raise InputError("--fit looks at batches that fill a device, and --run would really run them: leave one out.")
+    return hardware
+
+
+def _drawn(memory: MemoryTimeline, swept: pd.DataFrame | None, title: str, hardware: Device | None) -> Axes:
+    """The timeline, or the batches of a sweep."""
+    from costmodel import plots
+
+    if swept is None:
+        return plots.memory(memory)
+    run = f"{title}, {'training' if memory.trace.train else 'inference'}"
+    return plots.memory_against_batch({run: swept}, [hardware] if hardware else [])
+
+
+def _fit_text(fit: Fit, train: bool, out: OutputOptions, title: str) -> str:
+    """The largest batch, as a table."""
+    from costmodel.report import captions, tables
+
+    return rendered(_known(tables.fits_table([fit]), out), out, title, captions.fit_notes(fit, train), total=False)
+
+
+def _what_ifs_text(changes: MemoryWhatIfs, levels: Sequence[MemoryLevel], out: OutputOptions, title: str) -> str:
+    """What would lower the peak, as a table."""
+    from costmodel.report import captions, tables
+
+    notes = [captions.peak_notes(changes.memory)[0], *captions.level_notes(levels), captions.BYTES]
+    table = tables.memory_what_ifs_table(changes)
+    if out.format is Format.TABLE:  # no room for all: the code to write names the change
+        table = table.drop(columns=["what_if", "saved_bytes"])
+    return rendered(table, out, title, notes, total=False)
+
+
+def _peak_text(
+    memory: MemoryTimeline, by: PeakBy, depth: int | None, out: OutputOptions, title: str, notes: Sequence[str]
+) -> str:
+    """Who holds the peak, as a table."""
+    from costmodel.report import captions, tables
+
+    most = None if out.format is Format.CSV else _HOLDERS
+    by_tensor = by is PeakBy.TENSOR
+    table = tables.memory_table(memory, most) if by_tensor else tables.peak_table(memory, by, depth, most)
+    return rendered(table, out, title, [*notes, captions.BYTES, *captions.held_notes(by, depth)])
 
 
 _HOLDERS = 20
@@ -136,7 +169,7 @@ _HOLDERS = 20
 
 
 def _check_target(device: Device, feed: InputOptions, step: StepOptions) -> None:
-    """Raises InputError if a run does not take the device's operators."""
+    """Raises InputError if a run does not have the device's operators."""
     if feed.run and device.target != "cpu":
         raise InputError(f"--run runs on this machine's CPU, and the {device.title} is a GPU: leave one of them out.")
     if step.target not in (None, "meta", device.target):
@@ -165,6 +198,6 @@ def _exported(memory: MemoryTimeline, path: Path) -> bytes:
     from costmodel.report.tables import csv
 
     if path.suffix.lower() == ".csv":
-        return csv(memory.to_frame()).encode()
+        return csv(memory.to_frame("operation")).encode()
     replay = memory.replay if memory.trace.target == "cuda" else None
     return json.dumps(chrome_trace(memory, replay), separators=(",", ":")).encode()
