@@ -20,6 +20,7 @@ from costmodel.chip.balance import (
 )
 from costmodel.chip.evaluation import evaluate
 from costmodel.chip.nests import Nest, Nests
+from costmodel.chip.shapes import curve_of
 from costmodel.errors import InputError
 
 CONV = Nest(
@@ -73,6 +74,18 @@ def test_they_do_for_batches_mixes_and_repeated_layers(networks, weights, bandwi
     assert found.bandwidth == pytest.approx(log(time(wider) / time(chip)) / log(1.0001), abs=1e-3)
     assert found.pes + found.bandwidth == pytest.approx(-1)
     assert -1 < found.pes < 0
+
+
+def test_what_binds_is_told_from_the_buffer_that_there_is() -> None:
+    # a sixth more of the buffer would make the array bind; behind this one DRAM still does, all of the time
+    chip = CHIP.replace(buffer_bytes=int(CHIP.buffer_bytes / STEP) + 1)
+    one = Nests("conv", (CONV,))
+    curve = curve_of(CONV, chip.widths)
+    here, behind_more = curve.dram_bytes(chip.buffer_bytes), curve.dram_bytes(int(chip.buffer_bytes * STEP))
+    assert here > 1.2 * behind_more
+    array_seconds = CONV.macs / 1024 / chip.clock_hertz
+    between = chip.replace(dram_bandwidth=float(here + behind_more) / 2 / array_seconds)
+    assert elasticities(one, between)[:2] == (0.0, -1.0)
 
 
 @pytest.mark.parametrize("flow", ["ideal", "weight_stationary", "output_stationary", "channel_parallel"])
@@ -157,6 +170,8 @@ def test_a_mix_lies_between_its_networks() -> None:
         balance(both, CHIP, 10.0, weights={"pool": 1})
     with pytest.raises(InputError, match="give a positive number"):
         balance(both, CHIP, 10.0, weights={"fc": -1})
+    with pytest.raises(InputError, match="is 0: give a positive number"):
+        balance(both, CHIP, 10.0, weights={"conv": 1, "fc": 0})
 
 
 def test_the_ridge_against_the_layers() -> None:

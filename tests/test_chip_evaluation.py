@@ -77,6 +77,35 @@ def test_two_layers_by_hand() -> None:
     assert found.frames_per_joule * found.joules_per_frame == pytest.approx(1)
 
 
+def test_the_tables_sums_by_hand() -> None:
+    found = evaluate(nests(FC, CONV), TOY)
+    table = found.table()
+    assert table.total is not None
+    sums = {"macs": 149_504, "cycles": 2336, "dram_bytes": 7072, "delivered_bytes": 2144 + 96 + 4928 + 3072}
+    assert {name: table.total[name] for name in sums} == sums
+    assert table.total["array_seconds"] == pytest.approx(2336e-9)
+    assert table.total["dram_seconds"] == table.total["overlapped_seconds"] == pytest.approx(7072e-9)
+    assert table.total["serial_seconds"] == pytest.approx(9408e-9)
+    # 149,504 MACs of the 64 that each of 7072 nanoseconds could do
+    assert table.total["utilisation"] == pytest.approx(149_504 / (64 * 7072))
+    assert table.title == "toy on Toy: 106 k to 141 k frames a second"  # 1 / 9.408 and 1 / 7.072 µs
+    assert repr(found) == "<toy on Toy: 7.07 µs to 9.41 µs>"
+    assert found.frames_per_second_per_mm2 == pytest.approx(1 / 7072e-9 / found.area.total)
+
+
+def test_the_notes_by_hand() -> None:
+    # 44.9, 58.4, 216.4 and 1723.8 nJ are 2043.5, in 7.072 µs; 64 elements of 0.00356 mm², 8 Mibit of SRAM, 1 GB/s
+    notes = evaluate(nests(FC, CONV), TOY).notes
+    assert notes[0] == "106 k to 141 k frames a second (9.41 µs to 7.07 µs a run)."
+    assert notes[2] == "Bound by dram for 100.0 % of the overlapped time."
+    assert notes[3] == (
+        "2.04 µJ a frame (mac 2.2 %, pe 2.9 %, buffer 10.6 %, dram 84.4 %), 489 k frames a joule, 0.289 W; without "
+        "leakage and clock wires, 45nm+derived."
+    )
+    two = evaluate(Nests("toy", (FC, CONV), images=2), TOY).notes
+    assert two[0].startswith("213 k to 283 k frames a second (9.41 µs to 7.07 µs a run)")
+
+
 def test_what_binds() -> None:
     fast = TOY.replace(dram_bandwidth=1e12)
     assert evaluate(nests(CONV), fast).layers[0].binding == "compute"

@@ -257,6 +257,8 @@ def test_what_cannot_be_explored() -> None:
 
 def test_how_it_shows_itself(swept: Exploration) -> None:
     assert "864 of 864 points" in repr(swept)
+    assert swept.table().title == "864 of 864 points" and len(swept.table()) == 864
+    assert swept.table(swept.pareto("wide")).title == "864 of 864 points"
     assert "mix" in swept._repr_html_() and swept.to_frame() is swept.frame
 
 

@@ -197,6 +197,15 @@ def test_branches_and_sums_end_a_chain(kind: str, expected: list[list[str]]) -> 
     assert [[stage.layer for stage in chain.stages] for chain in found] == expected
 
 
+def test_a_pooling_may_differ_by_axis() -> None:
+    # windows of 2 rows and 3 columns, which start 2 and 4 apart, from one column before the map's: 8 and 16 pixels are
+    # (8 - 2) / 2 + 1 = 4 rows and (16 + 2 - 3) // 4 + 1 = 4 columns
+    pool = nn.MaxPool2d((2, 3), (2, 4), (0, 1))
+    (chain,) = chains(trace(nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), pool), 1, 3, 8, 16))
+    assert chain.stages[1].rows == Window(4, 8, 2, 2)
+    assert chain.stages[1].columns == Window(4, 16, 3, 4, 1, 1)
+
+
 class Reshaped(nn.Module):
     """Pools maps of 4 x 8 in 8 channels, which the convolution left as 8 x 8 in 4."""
 

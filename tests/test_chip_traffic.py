@@ -65,6 +65,16 @@ def test_the_steps_are_all_there_is_to_know() -> None:
     assert curves.dram_bytes(10**9) == curves.compulsory_bytes
 
 
+def test_the_knee_by_hand() -> None:
+    # 1 x 7 weights, an input and 7 outputs of 2 bytes are moved once behind three words: no larger buffer saves any
+    assert cm.traffic_curves(trace(nn.Linear(1, 7, bias=False), 1, 1)).knee() == (6, 2 * (7 + 1 + 7))
+    # 5 x 7: of 154 bytes behind 6 a doubling saves 124 / 154, so no half; of 114 behind 14 it saves all but 94, more
+    # than a tenth, and of 104 behind 18 as well all but 94, less than a tenth
+    curves = cm.traffic_curves(trace(nn.Linear(5, 7, bias=False), 1, 5))
+    assert [curves.dram_bytes(size) for size in (6, 12, 14, 18, 28)] == [154, 124, 114, 104, 94]
+    assert (curves.knee(0.5), curves.knee(0.1)) == ((6, 154), (18, 104))
+
+
 def test_behind_the_knee_no_doubling_saves_a_tenth() -> None:
     curves = cm.traffic_curves(trace(small(), 1, 3, 8, 8))
     knee, there = curves.knee()

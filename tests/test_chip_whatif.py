@@ -166,6 +166,19 @@ def test_the_head_of_a_network() -> None:
     assert [nest.layer for nest in head(lower(cm.trace(Recurrent(), (2, 7, 24))))] == ["fc"]  # nor an LSTM's gates
 
 
+def test_a_layer_that_runs_twice_ends_no_network() -> None:
+    assert head(Nests("net", (CONV, FC))) == (FC,)
+    assert head(Nests("net", (CONV, FC, FC))) == ()
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(512, 512), (100, 1000), (1000, 100)])
+def test_a_rank_that_saves_no_weights_changes_nothing(inputs: int, outputs: int) -> None:
+    # 256 (512 + 512) = 512 x 512, and 256 (100 + 1000) > 100 x 1000
+    kept = Nest("fc", "aten.addmm", "linear", in_channels=inputs, out_channels=outputs)
+    changes = [outcome.change for outcome in what_ifs(Nests("net", (CONV, kept)), CHIP).outcomes]
+    assert "FC layers of rank 256" not in changes
+
+
 def test_low_rank(found) -> None:
     # 256 x (4096 + 1000) weights in place of 4,096,000
     low = found["FC layers of rank 256"]
