@@ -16,7 +16,7 @@ from costmodel.chip.explore import MIX, Exploration, explore
 from costmodel.chip.lowering import lower
 from costmodel.chip.nests import Nest, Nests
 from costmodel.chip.space import Space, variant, with_buffer
-from costmodel.chip.sweep import _mapped, _mappings
+from costmodel.chip.sweep import _mapping, _mappings
 from costmodel.errors import InputError
 
 CONV = Nest(
@@ -98,7 +98,7 @@ def test_row_stationary_arrays_too() -> None:
 def test_where_a_row_stationary_mapping_is_the_same_nothing_between_is_mapped() -> None:
     chip, buffers = accelerator("eyeriss"), [round(2**exponent) for exponent in np.arange(9, 22, 0.5)]
     for nest in (CONV, replace(CONV, batch=1, in_channels=96, out_channels=128), FC):
-        alone = [_mapped(nest, chip.replace(buffer_bytes=size, buffer_banks=1)) for size in buffers]
+        alone = [_mapping(nest, chip.replace(buffer_bytes=size, buffer_banks=1)) for size in buffers]
         assert len({found and found.cycles for found in alone}) > 1
         assert _mappings(nest, chip, buffers) == alone
 
