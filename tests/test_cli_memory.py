@@ -267,7 +267,7 @@ def test_nothing_is_overwritten_unasked(cli: Cli, tmp_path: Path) -> None:
         (tmp_path / name).write_text("mine")
         code, _, err = cli("lenet", option, name)
         assert (code, (tmp_path / name).read_text()) == (2, "mine")
-        assert "is there already" in err
+        assert "exists already" in err
         assert cli("lenet", option, name, "--force").code == 0
         assert (tmp_path / name).read_bytes() != b"mine"
 

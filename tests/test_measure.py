@@ -223,7 +223,7 @@ def test_measure_and_validate_from_the_command_line(tmp_path, capsys, monkeypatc
     assert run(["measure", *model, "--device", "cpu", "--threads", "9999"]) == 2
     assert "logical cores" in capsys.readouterr().err
     assert run(["measure", *model, *cpu, "-o", "r.json"]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "exists already" in capsys.readouterr().err
 
     against = ["validate", *model, "--measurement", "r.json"]
     on = ["-d", "xeon-icelake-1core"]

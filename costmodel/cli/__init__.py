@@ -1,7 +1,7 @@
 """The command line: parse, call, render. `main` is the program `costmodel`; `run` gives its exit code back.
 
 Exit codes: 0 fine, 1 a check fell outside its tolerance, 2 wrong usage or a bad file, 3 operators without a rule, 4 the
-hardware is not there, 70 a mistake of ours, 130 interrupted. An error is a line or two on stderr, never a traceback,
+hardware is missing, 70 a bug of ours, 130 interrupted. An error is a line or two on stderr, never a traceback,
 unless COSTMODEL_DEBUG=1 asks for one.
 """
 
@@ -28,7 +28,7 @@ from costmodel.cli import (  # noqa: F401  (their import makes the commands)
 from costmodel.cli.program import app
 from costmodel.errors import CostModelError
 
-USAGE, MISTAKE, INTERRUPTED = 2, 70, 130
+USAGE, BUG, INTERRUPTED = 2, 70, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -44,7 +44,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     try:
         command = typer.main.get_command(app)
         code = command.main(arguments, prog_name="costmodel", standalone_mode=False)
-        if code == INTERRUPTED:  # how some versions of typer say it
+        if code == INTERRUPTED:  # some versions of typer return it
             raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except CostModelError as error:
@@ -55,9 +55,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         if hasattr(error, "format_message"):
             return _fail(error.format_message() + _hint(error), USAGE)
         text = " ".join(f"{type(error).__name__}: {error}".split())
-        return _fail(
-            f"{text[:300]}\nThis is a mistake of costmodel's: COSTMODEL_DEBUG=1 shows where it happened.", MISTAKE
-        )
+        return _fail(f"{text[:300]}\nThis is a bug in costmodel: COSTMODEL_DEBUG=1 shows where it happened.", BUG)
 
 
 def _fail(message: str, code: int) -> int:
@@ -69,6 +67,6 @@ def _fail(message: str, code: int) -> int:
 
 
 def _hint(error: Exception) -> str:
-    """Where to read on after wrong usage."""
+    """Where to find help after wrong usage."""
     context = getattr(error, "ctx", None)
     return f"\nTry '{context.command_path} --help'." if context is not None else ""

@@ -29,36 +29,36 @@ def calibrate(
     device: Annotated[str, typer.Option(metavar="DEVICE", help="cpu, cuda, or cuda:1 for the second one.")] = "cuda",
     threads: Annotated[
         int | None,
-        typer.Option(metavar="N", help="With --device cpu: how many threads compute.", show_default="torch's"),
+        typer.Option(metavar="N", help="With --device cpu: number of threads.", show_default="torch's"),
     ] = None,
     effort: Annotated[
-        CalibrationEffort, typer.Option(help="quick takes seconds, and its estimates are coarse.")
+        CalibrationEffort, typer.Option(help="quick takes seconds but estimates coarsely.")
     ] = CalibrationEffort.FULL,
     force: Force = False,
 ) -> Answer:
     """Measure what a device really reaches, in a few minutes, and write it as a device file for -d.
 
-    Matrix products, bandwidth, and generated operations of each class; nothing else should run meanwhile.
+    Times matrix products, bandwidth and generated operations of each class; run nothing else meanwhile.
     """
     if output.suffix.lower() != ".toml":
-        raise InputError(f"{output} would not be taken as a device: give it a name that ends in .toml.")
+        raise InputError(f"{output} cannot be read as a device later: give it a name that ends in .toml.")
     check_free(output, force)
     if threads is not None and device != "cpu":
-        raise InputError("--threads says how many threads of a CPU compute: give --device cpu with it.")
+        raise InputError("--threads is for the CPU: give --device cpu with it.")
     from costmodel.devices import to_toml
     from costmodel.hardware import calibrate as calibration
     from costmodel.hardware.reference import disturbance, noise_of
     from costmodel.report import documents
     from costmodel.report.tables import calibration_table
 
-    said = f"costmodel calibrate --device {device}" + (f" --threads {threads}" if threads else "")
-    said += f" --effort {effort.value}" if effort is not CalibrationEffort.FULL else ""
+    command_line = f"costmodel calibrate --device {device}" + (f" --threads {threads}" if threads else "")
+    command_line += f" --effort {effort.value}" if effort is not CalibrationEffort.FULL else ""
     with progress() as tell:
         found = calibration.calibrate(
             device,
             cpu_threads=threads,
             name=output.stem,
-            command=said,
+            command=command_line,
             effort=calibration.QUICK if effort is CalibrationEffort.QUICK else calibration.FULL,
             progress=tell,
         )

@@ -1,4 +1,4 @@
-"""The commands that check, report and measure ourselves: validate, report, bench."""
+"""The commands that check us, write the report and measure our own speed: validate, report, bench."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ def validate(
     out: OutputOptions,
     measurement: Annotated[
         Path | None,
-        typer.Option(metavar="RECORD.json", help="Compare what we predict with a record that `measure` wrote."),
+        typer.Option(metavar="RECORD.json", help="Compare predictions with a record written by `measure`."),
     ] = None,
     device: OptionalDevice = None,
     peer: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Ask this program only; repeatable.", show_default="all of them"),
+        typer.Option(metavar="NAME", help="Compare with this program only; repeatable.", show_default="all of them"),
     ] = None,
-    totals: Annotated[bool, typer.Option("--totals", help="Leave out the layers that are fine.")] = False,
+    totals: Annotated[bool, typer.Option("--totals", help="Leave out layers without a difference.")] = False,
 ) -> Answer:
     """Our numbers against other programs', published or measured ones; exit code 1 if a difference is unexplained."""
     given = training_options(training)
     if measurement is not None:
         if peer:
-            raise InputError("--peer asks other programs, --measurement a record: give one of the two.")
+            raise InputError("--peer compares with programs, --measurement with a record: give one of the two.")
         return _against(models, feed, training, measurement, device, out, totals)
     if given or training.dtype or device:
         raise InputError("--dtype, --optimizer and --device say what was measured: give --measurement with them.")
@@ -109,7 +109,7 @@ def _against(
 def report(
     models: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[MODEL...]", help="Networks; AlexNet and VGG, the book's and torchvision's, if none."),
+        typer.Argument(metavar="[MODEL...]", help="Networks; if none, AlexNet and VGG, the book's and torchvision's."),
     ] = None,
     device: Annotated[
         list[str] | None,
@@ -131,13 +131,13 @@ def report(
 def bench(
     shown: FormatOptions,
     models: Annotated[
-        list[str] | None, typer.Argument(metavar="[MODEL...]", help="Networks; six of torchvision's if none.")
+        list[str] | None, typer.Argument(metavar="[MODEL...]", help="Networks; if none, six of torchvision's.")
     ] = None,
     peer: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="Measure this program only; repeatable.", show_default="all of them"),
     ] = None,
-    repeat: Annotated[int, typer.Option(metavar="N", help="How many timed rounds.")] = 7,
+    repeat: Annotated[int, typer.Option(metavar="N", help="Number of timed rounds.")] = 7,
     memory: Annotated[
         bool, typer.Option("--memory/--no-memory", help="Measure memory too, which takes longer.")
     ] = True,

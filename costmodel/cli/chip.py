@@ -37,7 +37,7 @@ _DRAM: Any = typer.Option(metavar="KIND", help="Another kind of memory: ddr3, lp
 
 
 class Goal(StrEnum):
-    """What the best design is best at."""
+    """What the best design optimises."""
 
     SPEED = "speed"
     ENERGY = "energy"
@@ -56,13 +56,13 @@ def chip(
     ] = None,
     technology: Annotated[str | None, _TECHNOLOGY] = None,
     dram: Annotated[str | None, _DRAM] = None,
-    energy: Annotated[bool, typer.Option("--energy/--no-energy", help="Whether energy is worked out.")] = True,
+    energy: Annotated[bool, typer.Option("--energy/--no-energy", help="Whether to compute energy.")] = True,
     what_if: Annotated[
-        bool, typer.Option("--what-if", help="What batch, narrower types, Winograd and other changes would do.")
+        bool, typer.Option("--what-if", help="The effect of batch, narrower types, Winograd and other changes.")
     ] = False,
     allow_unmodelled: AllowUnmodelled = False,
 ) -> Answer:
-    """A network on an accelerator, layer by layer: time, what binds it, energy, area."""
+    """A network on an accelerator, layer by layer: time and what bounds it, energy, area."""
     hardware = _accelerator(accelerator, technology, dram)
     found, trace = traced(model, feed, StepOptions())
     from costmodel.chip.evaluation import evaluate
@@ -100,10 +100,10 @@ def explore(
     out: OutputOptions,
     accelerator: Annotated[str, _ACCELERATOR] = "edge-npu",
     budget_area: Annotated[
-        float | None, typer.Option(metavar="MM2", help="The most area of a design.", show_default="none")
+        float | None, typer.Option(metavar="MM2", help="Largest area of a design.", show_default="none")
     ] = None,
     budget_power: Annotated[
-        float | None, typer.Option(metavar="WATTS", help="The most power of a design.", show_default="none")
+        float | None, typer.Option(metavar="WATTS", help="Largest power of a design.", show_default="none")
     ] = None,
     operand: Annotated[
         list[str] | None,
@@ -132,21 +132,23 @@ def explore(
     weight: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="MODEL=W", help="How often a network runs, against the others; repeatable.", show_default="equally"
+            metavar="MODEL=W",
+            help="How often a network runs, relatively; repeatable.",
+            show_default="equally",
         ),
     ] = None,
     technology: Annotated[str | None, _TECHNOLOGY] = None,
     dram: Annotated[str | None, _DRAM] = None,
     objective: Annotated[
-        Goal, typer.Option(help="What is best: frames a second, energy a frame, or energy x time (edp).")
+        Goal, typer.Option(help="What to optimise: frames a second, energy a frame, or energy x time (edp).")
     ] = Goal.SPEED,
     front: Annotated[int, typer.Option(metavar="N", help="Designs of each Pareto front in a table.", min=1)] = 12,
     every: Annotated[
-        bool, typer.Option("--every", help="With csv: every design within the budgets, not the fronts alone.")
+        bool, typer.Option("--every", help="With csv: every design within the budgets, not only the fronts.")
     ] = False,
     allow_unmodelled: AllowUnmodelled = False,
 ) -> Answer:
-    """Many designs at once: which are best within a budget, and what more compute, memory or bandwidth is worth."""
+    """Many designs at once: which are best within a budget, and what more compute, memory or bandwidth would bring."""
     if every and out.format is not Format.CSV:
         raise InputError("--every prints a row for each design, often a million: give --format csv with it.")
     base = _accelerator(accelerator, technology, dram)
@@ -169,7 +171,7 @@ def explore(
     check_objective(space, goal)
     shares = _weights(weight, models)
     check_weights(shares, models)
-    runs = [traced(model, feed, StepOptions()) for model in models]  # takes seconds: what can be refused was
+    runs = [traced(model, feed, StepOptions()) for model in models]  # takes seconds, so options were checked before
     from costmodel.chip.answers import answers, notes
     from costmodel.chip.lowering import lower
     from costmodel.report import documents
@@ -197,7 +199,7 @@ def explore(
 
 @command
 def accelerators(out: OutputOptions) -> Answer:
-    """List the accelerators that have a name; GPUs go by their device's."""
+    """List the accelerators by name; GPUs go by their device's name."""
     from costmodel.chip.accelerator import accelerator, names
     from costmodel.report import documents
     from costmodel.report.tables import accelerators_table
@@ -219,7 +221,7 @@ def _accelerator(name: str, technology: str | None, dram: str | None) -> Acceler
     found = accelerator(name)
     changes = {"technology": technology or found.technology, "dram": dram or found.dram}
     if changes["technology"] and not changes["dram"]:
-        raise InputError(f"nobody says what memory {found.title} has: give --dram, one of {', '.join(DRAM_KINDS)}.")
+        raise InputError(f"{found.title} has no kind of memory: give --dram, one of {', '.join(DRAM_KINDS)}.")
     changed = found.replace(**changes, title=found.title)
     if technology is not None:
         changed.find_technology()
@@ -235,7 +237,7 @@ def _sides(text: str) -> tuple[int, int]:
 
 
 def _weights(texts: list[str] | None, networks: list[str]) -> dict[str, float] | None:
-    """Weights from "vgg16=2", by the networks as they were given; equal ones for several if none is, none for one."""
+    """Weights from "vgg16=2", by network as given; equal ones for several networks without weights, None for one."""
     if not texts:
         return dict.fromkeys(networks, 1.0) if len(networks) > 1 else None
     weights = dict.fromkeys(networks, 1.0)

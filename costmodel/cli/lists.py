@@ -1,4 +1,4 @@
-"""The commands that list what has a name: models, devices."""
+"""The commands that list networks and devices."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from costmodel.errors import InputError
 def models(
     out: OutputOptions,
     word: Annotated[
-        str | None, typer.Argument(metavar="[WORD]", help="Only those that it occurs in.", show_default=False)
+        str | None, typer.Argument(metavar="[WORD]", help="Only those with this word.", show_default=False)
     ] = None,
 ) -> Answer:
-    """List the networks that have a name."""
+    """List the networks by name."""
     from costmodel.networks import names
     from costmodel.report import documents
     from costmodel.report.tables import networks_table
 
     found = [info for info in names() if not word or word.lower() in " ".join(map(str, info)).lower()]
     if not found:
-        raise InputError(f"there is no network with {word!r} in its line: `costmodel models` lists them all.")
+        raise InputError(f"no network matches {word!r}: `costmodel models` lists them all.")
     if out.format is Format.JSON:
         return Answer(documents.to_text(documents.networks(found)))
     notes = ["Inputs are without the batch. Any other network: package.module:callable or path/file.py:callable."]

@@ -32,12 +32,12 @@ def measure(
     shown: FormatOptions,
     device: Hardware = "cuda",
     batch: Annotated[
-        list[int] | None, typer.Option(metavar="N", help="Samples at once; repeatable.", show_default="1")
+        list[int] | None, typer.Option(metavar="N", help="Batch size; repeatable.", show_default="1")
     ] = None,
     threads: Annotated[int | None, typer.Option(metavar="N", help="Threads on the CPU.", min=1)] = None,
-    seconds: Annotated[float, typer.Option(metavar="S", help="How long to time each run at least.", min=0)] = 1.0,
-    benchmark: Annotated[bool, typer.Option("--benchmark", help="Let cuDNN try its algorithms first.")] = False,
-    channels_last: Annotated[bool, typer.Option("--channels-last", help="Lay images out channels last.")] = False,
+    seconds: Annotated[float, typer.Option(metavar="S", help="Least time for timing each run.", min=0)] = 1.0,
+    benchmark: Annotated[bool, typer.Option("--benchmark", help="Let cuDNN benchmark its algorithms.")] = False,
+    channels_last: Annotated[bool, typer.Option("--channels-last", help="The channels_last memory format.")] = False,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="RECORD.json", help="Write the record to a file.", show_default=False),
@@ -93,7 +93,7 @@ def _check_some(record: Measurement) -> None:
     """Raises HardwareError if nothing could be run."""
     if record.runs and all(run.failure for run in record.runs):
         raise HardwareError(
-            f"nothing fitted into the memory of {record.device_name}: give a smaller --batch, or --dtype bfloat16."
+            f"nothing fits the memory of {record.device_name}: give a smaller --batch, or --dtype bfloat16."
         )
 
 
@@ -102,14 +102,14 @@ def suite(
     shown: FormatOptions,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where the records go.")],
     device: Hardware = "cuda",
-    budget: Annotated[float, typer.Option(metavar="S", help="Begin nothing after so many seconds.")] = 480.0,
+    budget: Annotated[float, typer.Option(metavar="S", help="Start nothing after this many seconds.")] = 480.0,
     run_seconds: Annotated[
-        float, typer.Option(metavar="S", help="How long to time each run at least, and to profile it.", min=0)
+        float, typer.Option(metavar="S", help="Least time for timing each run, and for profiling it.", min=0)
     ] = 0.5,
     threads: Annotated[int | None, typer.Option(metavar="N", help="Threads on the CPU.", min=1)] = None,
     calibrate: Annotated[bool, typer.Option("--calibrate/--no-calibrate", help="Whether to calibrate first.")] = True,
 ) -> Answer:
-    """Calibrate a device, measure the networks on it, run its tests; called again it skips what is there."""
+    """Calibrate a device and measure the networks on it; called again it skips what is done."""
     from costmodel.hardware import suite as suites
     from costmodel.report import documents
     from costmodel.report.measured import suite_table

@@ -1,4 +1,4 @@
-"""The command about memory: when it peaks and for whom, at other batches, on a device, and what would lower it."""
+"""The command about memory: the peak and what holds it, other batches, a device's limit, and what would lower it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def memory(
     depth: Depth = None,
     sweep: Sweep = None,
     fit: Annotated[
-        bool, typer.Option("--fit", help="The largest batch that the device (-d) runs, whatever --batch is.")
+        bool, typer.Option("--fit", help="The largest batch that fits the device (-d), whatever --batch is.")
     ] = False,
     what_ifs: Annotated[
         bool, typer.Option("--what-ifs", help="With --train: what would lower the peak, and why.")
@@ -52,7 +52,9 @@ def memory(
     plot: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Draw the timeline, or with --sweep the batches: a .png or .svg.", show_default=False
+            metavar="FILE",
+            help="Plot the timeline, or with --sweep the batches: a .png or .svg.",
+            show_default=False,
         ),
     ] = None,
     export: Annotated[

@@ -26,7 +26,7 @@ class Format(StrEnum):
 
 
 class By(StrEnum):
-    """What costs are summed by."""
+    """What costs are grouped by."""
 
     LAYER = "layer"
     BLOCK = "block"
@@ -36,7 +36,7 @@ class By(StrEnum):
 
 
 class PeakBy(StrEnum):
-    """What the bytes at a peak are summed by."""
+    """What the bytes at a peak are grouped by."""
 
     TENSOR = "tensor"
     LAYER = "layer"
@@ -72,7 +72,7 @@ _DEVICE = typer.Option(
 DeviceOption = Annotated[str, _DEVICE]
 OptionalDevice = Annotated[str | None, _DEVICE]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite what is there.")]
-GroupBy = Annotated[By, typer.Option("--by", help="What a row is.")]
+GroupBy = Annotated[By, typer.Option("--by", help="What each row stands for.")]
 Depth = Annotated[
     int | None, typer.Option("--depth", metavar="N", help="With --by block: cut paths to N components.", min=1)
 ]
@@ -81,18 +81,18 @@ Sweep = Annotated[
     typer.Option(
         "--sweep",
         metavar="B,B,...",
-        help="A row a batch, for these batches in place of --batch: 1,2,4,8.",
+        help="One row a batch, for these batches instead of --batch: 1,2,4,8.",
         show_default=False,
     ),
 ]
 AllowUnmodelled = Annotated[
-    bool, typer.Option("--allow-unmodelled", help="Exit with 0 although operators without a rule were not counted.")
+    bool, typer.Option("--allow-unmodelled", help="Exit with 0 even if operators without a rule were not counted.")
 ]
 
 
 @dataclass(frozen=True)
 class NetworkOptions:
-    """What a network takes and tells apart."""
+    """A network's inputs and classes."""
 
     input: Annotated[
         list[str] | None,
@@ -102,15 +102,15 @@ class NetworkOptions:
         ),
     ] = None
     classes: Annotated[
-        int | None, typer.Option(metavar="N", help="How many classes it tells apart.", show_default="the network's own")
+        int | None, typer.Option(metavar="N", help="Number of classes.", show_default="the network's own")
     ] = None
 
 
 @dataclass(frozen=True)
 class InputOptions(NetworkOptions):
-    """What a network is fed."""
+    """A network's inputs, its batch, and whether it really runs."""
 
-    batch: Annotated[int, typer.Option(metavar="N", help="Samples at once.")] = 1
+    batch: Annotated[int, typer.Option(metavar="N", help="Batch size.")] = 1
     run: Annotated[
         bool, typer.Option("--run", help="Really run it, on the CPU: for control flow that depends on values.")
     ] = False
@@ -118,7 +118,7 @@ class InputOptions(NetworkOptions):
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """In which type a network runs, and whether it learns."""
+    """The data type, and how a network is trained."""
 
     dtype: Annotated[
         str | None,
@@ -135,13 +135,13 @@ class TrainingOptions:
         float | None, typer.Option(metavar="W", help="With --train.", show_default="the optimizer's own")
     ] = None
     fused: Annotated[
-        bool, typer.Option("--fused", help="With --train: the optimizer's step is one kernel, without temporaries.")
+        bool, typer.Option("--fused", help="With --train: the fused optimizer, one kernel without temporaries.")
     ] = False
     foreach: Annotated[
         bool | None,
         typer.Option(
             "--foreach/--no-foreach",
-            help="With --train: whether the optimizer works on lists of tensors.",
+            help="With --train: the optimizer's implementation over lists of tensors.",
             show_default="as PyTorch: on cuda",
         ),
     ] = None
@@ -149,10 +149,10 @@ class TrainingOptions:
 
 @dataclass(frozen=True)
 class StepOptions(TrainingOptions):
-    """How a network is run."""
+    """How a step is run."""
 
     first_step: Annotated[
-        bool, typer.Option("--first-step", help="With --train: the first step, which makes the optimizer's state.")
+        bool, typer.Option("--first-step", help="With --train: the first step, which allocates the optimizer's state.")
     ] = False
     keep_gradients: Annotated[
         bool, typer.Option("--keep-gradients", help="With --train: zero_grad(set_to_none=False) keeps them alive.")
@@ -160,7 +160,9 @@ class StepOptions(TrainingOptions):
     accumulate: Annotated[
         int | None,
         typer.Option(
-            metavar="N", help="With --train: N micro-batches of --batch samples each in one step.", show_default="1"
+            metavar="N",
+            help="With --train: gradients of N micro-batches of --batch samples.",
+            show_default="1",
         ),
     ] = None
     checkpoint: Annotated[
@@ -173,14 +175,12 @@ class StepOptions(TrainingOptions):
     autocast: Annotated[
         str | None, typer.Option(metavar="TYPE", help="Mixed precision: bfloat16, float16.", show_default="none")
     ] = None
-    channels_last: Annotated[
-        bool, typer.Option("--channels-last", help="Images and their weights with channels innermost in memory.")
-    ] = False
+    channels_last: Annotated[bool, typer.Option("--channels-last", help="The channels_last memory format.")] = False
     target: Annotated[
         str | None,
         typer.Option(
             metavar="TARGET",
-            help="Whose operators: cuda (no GPU is needed), cpu.",
+            help="Operators of cuda (needs no GPU) or cpu.",
             show_default="the device's, else cuda",
         ),
     ] = None

@@ -1,4 +1,4 @@
-"""The answer's way out: to stdout or into a file, whole or not at all. Whatever else is printed goes to stderr."""
+"""Output of the answer: to stdout or into a file, whole or not at all. Anything else printed goes to stderr."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from costmodel.cost import Costs
 
 WIDTH = 120
-"""Of a table that goes elsewhere than to a terminal."""
+"""Of a table that does not go to a terminal."""
 
 
 class Answer(NamedTuple):
-    """What a command says, and its exit code."""
+    """A command's answer and its exit code."""
 
     text: str
     code: int = 0
@@ -62,7 +62,7 @@ def check_free(path: Path, force: bool) -> None:
     if path.is_dir():
         raise InputError(f"{path} is a folder: name a file in it.")
     if path.exists() and not force:
-        raise InputError(f"{path} is there already: name another file, or overwrite it with --force.")
+        raise InputError(f"{path} exists already: name another file, or overwrite it with --force.")
     if not path.absolute().parent.is_dir():
         raise InputError(f"cannot write {path}: there is no folder {path.parent}.")
 
@@ -94,7 +94,7 @@ def exit_code(costs: Sequence[Costs], allow_unmodelled: bool) -> int:
 
 
 def uncounted_code(unlowered: Sequence[Unlowered], allow_unmodelled: bool) -> int:
-    """0, or 3 for contractions that no loop nest says; they are named on stderr as well."""
+    """0, or 3 for contractions without a loop nest; they are named on stderr as well."""
     if not unlowered:
         return 0
     names = ", ".join(f"{lost.operator} ({lost.reason})" for lost in unlowered)
@@ -142,7 +142,7 @@ def rendered(
 
 @contextmanager
 def progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar on stderr if that is a terminal: told what is being done, how much is done, how much there is."""
+    """A progress bar on stderr if that is a terminal: called with a text, the steps done and the steps in all."""
     if not sys.stderr.isatty():
         yield lambda text, done, total: None
         return
@@ -156,7 +156,7 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
 
 
 def _write_out(text: str) -> None:
-    """Write to stdout; a reader that has seen enough (`| head -1`) is no error."""
+    """Write to stdout; a reader that closes the pipe early (`| head -1`) is no error."""
     try:
         sys.stdout.write(text)
         sys.stdout.flush()

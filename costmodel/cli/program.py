@@ -1,4 +1,4 @@
-"""The program: what makes a command of a function."""
+"""The program, and the decorator that turns a function into a command."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ app = typer.Typer(
 
 
 def command(function: Callable[..., Answer]) -> Callable[..., Answer]:
-    """Make a command of a function that returns an answer."""
+    """Turn a function that returns an answer into a command."""
 
     @wraps(function)
     def called(**values: Any) -> None:

@@ -1,4 +1,4 @@
-"""The command about what crosses a chip's edge: traffic. Nothing is computed here."""
+"""The command about DRAM traffic. Nothing is computed here."""
 
 from __future__ import annotations
 
@@ -27,18 +27,20 @@ def traffic(
         int | None, typer.Option(metavar="BITS", help="Width of partial sums.", show_default="that of a word")
     ] = None,
     double_buffer: Annotated[
-        bool, typer.Option("--double-buffer", help="Hold streaming tiles twice, so that loading overlaps computing.")
+        bool, typer.Option("--double-buffer", help="Double-buffer streaming tiles: loading overlaps computing.")
     ] = False,
     fuse: Annotated[
-        bool, typer.Option("--fuse", help="Run layers as one where that keeps what is between them on the chip.")
+        bool, typer.Option("--fuse", help="Fuse layers where that keeps the tensors between them on the chip.")
     ] = False,
     plot: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Draw traffic against buffer into this .png or .svg.", show_default=False),
+        typer.Option(
+            metavar="FILE", help="Plot traffic against buffer size into this .png or .svg.", show_default=False
+        ),
     ] = None,
     allow_unmodelled: AllowUnmodelled = False,
 ) -> Answer:
-    """The least traffic between DRAM and an on-chip buffer, and what no schedule of a layer by itself can beat."""
+    """The least traffic between DRAM and an on-chip buffer, layer by layer, beside a lower bound for any schedule."""
     from costmodel.units import parse_bytes
 
     buffers = [parse_bytes(text) for text in buffer_bytes]
