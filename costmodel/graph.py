@@ -1,4 +1,4 @@
-"""The data that flows: tensors, operations and the trace of one run. Plain frozen values without a torch object.
+"""The data model: tensors, operations and the trace of one run. Plain frozen values without a torch object.
 
 A `Trace` is what everything else reads: costs, memory, loop nests. It is written by `costmodel.trace`, survives a round
 trip through JSON (`Trace.to_json`, `Trace.from_json`) and needs no torch to be read.
@@ -25,10 +25,10 @@ LOSS_LAYER, OPTIMIZER_LAYER = "(loss)", "(optimizer)"
 """Where a training step's operations stand that no module made."""
 
 ROLES = ("parameter", "buffer", "input", "activation", "gradient", "optimizer state", "temporary")
-"""What memory is for. An activation is what the forward leaves to the backward."""
+"""What memory is used for. An activation is what the forward leaves to the backward."""
 
 HOST = "host"
-"""The role of what stands in the CPU's memory beside a network on CUDA: an optimizer's step counters."""
+"""The role of host memory beside a network on CUDA: an optimizer's step counters."""
 
 DTYPE_BYTES = {
     "float64": 8, "float32": 4, "float16": 2, "bfloat16": 2,
@@ -114,14 +114,14 @@ class Operation(NamedTuple):
     """The other arguments by name, where they are numbers, truth values, texts or lists of them."""
 
     view: bool = False
-    """Whether the outputs only look at an input's memory in another way: nothing is moved."""
+    """Whether the outputs are views of an input: nothing is moved."""
 
     overload: str = "default"
     """The operator's overload: "Tensor", "dim_IntList", "out" ..."""
 
 
 class Storage(NamedTuple):
-    """A block of memory: when it came to be, when its last holder let go, and what it was for."""
+    """A block of memory: when it was allocated and freed, and what it was used for."""
 
     nbytes: int
     """Its size as requested from the allocator."""
@@ -130,10 +130,10 @@ class Storage(NamedTuple):
     """One of ROLES, or HOST."""
 
     birth: int
-    """Index of the operation that made it; -1 if it was there before the first."""
+    """Index of the operation that made it; -1 if it existed before the first."""
 
     death: int | None
-    """Index of the operation after which nobody held it; None if it outlived the last."""
+    """Index of the operation after which nothing refers to it; None if it outlives the last."""
 
     name: str = ""
     """The parameter's or buffer's name, or the layer that made it."""
@@ -166,16 +166,16 @@ class Module(NamedTuple):
     """Its class's name: "Conv2d"."""
 
     leaf: bool
-    """Whether it has no module inside."""
+    """Whether it has no submodules."""
 
     calls: int = 0
-    """How often its forward ran."""
+    """How often its forward was called."""
 
     output_shape: tuple[int, ...] | None = None
     """Shape of the first tensor that its last call returned."""
 
     settings: Mapping[str, Value] = {}
-    """What its class was told, where its formulas need it: in_channels, kernel_size, groups ..."""
+    """The settings of its class that formulas need: in_channels, kernel_size, groups ..."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -202,10 +202,10 @@ class Trace:
     """Whether backward and optimizer step were run."""
 
     target: str = "cuda"
-    """Whose way of running operators was recorded: "cuda", "cpu", or "meta" where nothing is fused."""
+    """Whose operators were recorded: "cuda", "cpu", or "meta" where nothing is fused."""
 
     settings: Mapping[str, Value] = field(default_factory=dict)
-    """How it was run beyond the above, as it was asked for: loss, optimizer and its options, mixed precision ..."""
+    """The other options of the run: loss, optimizer and its options, mixed precision ..."""
 
     versions: Mapping[str, str] = field(default_factory=dict)
     """The versions of torch and torchvision that dispatched the operators."""

@@ -1,4 +1,4 @@
-"""Costs x calibrated device -> estimates: how long each operation is expected to take, and between which limits.
+"""Costs x calibrated device -> estimates: the expected time of each operation, with its interval.
 
     compute  = FLOPs / flops_per_second
     traffic  = near bytes / near_bytes_per_second + far bytes / far_bytes_per_second
@@ -6,8 +6,8 @@
     estimate = fixed_seconds (+ cold_seconds) + (compute^p + traffic^p)^(1/p)
 
 with the numbers that a calibration found for the operation's class and precision path (`classes`, `demand`). The cold
-seconds are for an operation that finds not even the program in the cache, after one with a tensor too large for it. p
-says whether arithmetic and traffic come one after the other (p = 1: a CPU's single thread) or overlap (p = infinity).
+seconds apply to an operation that finds not even the program in the cache, after one with a tensor too large for it. p
+says whether arithmetic and traffic run one after the other (p = 1: a CPU's single thread) or overlap (p = infinity).
 Rates are fitted by class, not as one factor on the roofline: a convolution by 1x1 filters and one by 3x3 filters differ
 more than their intensities say.
 
@@ -35,7 +35,7 @@ __all__ = ["CLASSES", "PROGRAM", "Demand", "Estimate", "class_of", "demands", "e
 
 
 class Estimate(NamedTuple):
-    """How long something is expected to take."""
+    """An expected time, with its interval."""
 
     seconds: float
     low_seconds: float
@@ -44,16 +44,16 @@ class Estimate(NamedTuple):
     """The class that it was estimated as; "" for a sum."""
 
 
-def seconds(fitted_rates: FittedRates, demand: Demand) -> float:
-    """How long an operation takes that demands so much, by the formula above."""
-    compute = demand.flops / fitted_rates.flops_per_second
+def seconds(rates: FittedRates, demand: Demand) -> float:
+    """The time of an operation with this demand, by the formula above."""
+    compute = demand.flops / rates.flops_per_second
     traffic = (
-        demand.near_bytes / fitted_rates.near_bytes_per_second
-        + demand.far_bytes / fitted_rates.far_bytes_per_second
-        + demand.fresh_bytes / fitted_rates.fresh_bytes_per_second
+        demand.near_bytes / rates.near_bytes_per_second
+        + demand.far_bytes / rates.far_bytes_per_second
+        + demand.fresh_bytes / rates.fresh_bytes_per_second
     )
-    fixed = fitted_rates.fixed_seconds + (fitted_rates.cold_seconds if demand.cold else 0.0)
-    return fixed + norm(compute, traffic, fitted_rates.overlap)
+    fixed = rates.fixed_seconds + (rates.cold_seconds if demand.cold else 0.0)
+    return fixed + norm(compute, traffic, rates.overlap)
 
 
 def norm(a: float, b: float, p: float) -> float:
@@ -66,17 +66,17 @@ def norm(a: float, b: float, p: float) -> float:
 
 def estimate_operations(costs: Costs, paths: Sequence[str], calibration: Calibration) -> list[Estimate | None]:
     """The estimate of each operation, by its precision path; None where its class or path was not calibrated."""
-    found: list[Estimate | None] = []
-    asked = demands(costs, calibration.cache_bytes, calibration.fresh_from_bytes)
-    for entry, path, demand in zip(costs.operations, paths, asked, strict=True):
+    estimates: list[Estimate | None] = []
+    each_demand = demands(costs, calibration.cache_bytes, calibration.fresh_from_bytes)
+    for entry, path, demand in zip(costs.operations, paths, each_demand, strict=True):
         name = class_of(entry)
-        fitted_rates = calibration.fitted_rates(name, path)
-        if fitted_rates is None or name is None:
-            found.append(None)
+        rates = calibration.fitted_rates(name, path)
+        if rates is None or name is None:
+            estimates.append(None)
             continue
-        expected = seconds(fitted_rates, demand)
-        found.append(Estimate(expected, expected * fitted_rates.low, expected * fitted_rates.high, name))
-    return found
+        expected = seconds(rates, demand)
+        estimates.append(Estimate(expected, expected * rates.low, expected * rates.high, name))
+    return estimates
 
 
 def total(estimates: Iterable[Estimate | None]) -> Estimate | None:

@@ -1,7 +1,7 @@
-"""The class of an operation: what a calibrated device has fitted rates of its own for.
+"""The class of an operation: a calibrated device has rates of its own for each.
 
-Operations of one class run by kernels that are alike, so that two rates and a constant describe them; a convolution
-by 1x1 filters and one by 3x3 filters are not. Which class an operation is in shows in its name and shapes alone.
+Operations of one class run similar kernels, so that two rates and a constant describe them; convolutions by 1x1 and by
+3x3 filters do not. An operation's class follows from its name and shapes alone.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ _REDUCTIONS = (
 
 
 def class_of(entry: OperationCost) -> str | None:
-    """The class that an operation belongs to; None where there is none for it."""
+    """The class of an operation; None if it has none."""
     operation = entry.operation
     name = operation.operator.removeprefix("aten.")
     backward = "_backward" if "backward" in name else ""
@@ -109,7 +109,7 @@ def class_of(entry: OperationCost) -> str | None:
 
 
 def _filter(operation: Operation) -> str:
-    """Which convolution it is, by its filters."""
+    """The convolution's class by its filters."""
     weight = operation.inputs["weight"].shape
     groups = operation.attributes.get("groups", 1)
     transposed = operation.attributes.get("transposed", False)
@@ -123,7 +123,7 @@ def _filter(operation: Operation) -> str:
 
 
 def _in_place(operation: Operation) -> bool:
-    """Whether it writes all that it makes into what it was given."""
+    """Whether it writes all outputs into its inputs."""
     taken = {tensor.storage for tensor in operation.inputs.values()}
     return bool(operation.outputs) and all(tensor.storage in taken for tensor in operation.outputs)
 

@@ -1,12 +1,11 @@
-"""What each operation demands of a device: arithmetic, and bytes by where they are found.
+"""The demand of each operation on a device: arithmetic, and bytes by where they are found.
 
-An operation finds in the last-level cache what was touched not long before it, and the rest in memory. Which is which
-follows from the trace: a cache that holds whole tensors and lets the one go that was touched longest ago (LRU) is run
-through the operations twice, and the second time counts, which is the steady state. What a tensor leaves when it dies
-is taken by the next one, so its bytes leave the cache with it.
+An operation finds recently touched tensors in the last-level cache, and the rest in memory. Which is which follows from
+the trace: an LRU cache of whole tensors is run through the operations twice, and the second time counts, which is the
+steady state. The memory of a tensor that dies is reused by the next one, so its bytes leave the cache with it.
 
-A new tensor that is large lies in fresh memory. On a CPU that is memory which the process did not have before: the
-system hands it out page by page, each filled with zeros, at a fraction of the memory's bandwidth. glibc's malloc does
+A large new tensor lies in fresh memory. On a CPU that is memory which the process did not have before: the system maps
+it page by page, each filled with zeros, at a fraction of the memory's bandwidth. glibc's malloc does
 so for every block of 32 MiB and more, once it is settled (see `costmodel.hardware.clock.settle_allocator`).
 """
 
@@ -21,7 +20,7 @@ from costmodel.graph import TensorSpec
 
 
 class Demand(NamedTuple):
-    """What one operation asks for."""
+    """The demand of one operation."""
 
     flops: int
     """2 x MACs + vector FLOPs."""
@@ -33,10 +32,10 @@ class Demand(NamedTuple):
     """Read from memory, or written over there."""
 
     fresh_bytes: float
-    """Written to memory newly taken, by a tensor that is large."""
+    """Written to newly mapped memory, by a large tensor."""
 
     cold: bool = False
-    """Whether the operation before it left nothing in the cache, and so not the program itself either."""
+    """Whether the operation before it left nothing in the cache, not even the program."""
 
 
 PROGRAM = "program"
@@ -46,11 +45,11 @@ PROGRAM = "program"
 def demands(
     costs: Costs, cache_bytes: int, fresh_from_bytes: int, *, resident: Collection[str] | None = None
 ) -> list[Demand]:
-    """What each operation of a trace demands where the last-level cache holds `cache_bytes`.
+    """The demand of each operation of a trace, with a last-level cache of `cache_bytes`.
 
     New tensors of `fresh_from_bytes` and more are written to fresh memory.
 
-    `resident` is for a trace that is no loop: the roles of those storages that are in the cache when it starts
+    `resident` is for a trace that is not a loop: the roles of those storages that are in the cache when it starts
     (see `costmodel.graph.ROLES`), and PROGRAM; everything else that was there before is in memory.
     """
     cache = _Cache(cache_bytes)
@@ -66,11 +65,11 @@ def demands(
 
 
 _PROGRAM = -1
-"""The program as a storage: it is there if the operation before it left anything."""
+"""The program as a storage: it stays cached unless the operation before flushed everything."""
 
 
 class _Cache:
-    """Whole tensors, the one touched last at the end."""
+    """An LRU cache of whole tensors, the most recently touched last."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity, self.held, self.storages = capacity, 0, dict[int, int]()
@@ -80,7 +79,7 @@ class _Cache:
         return storage in self.storages
 
     def touch(self, storage: int, nbytes: int) -> None:
-        """Take a tensor in, and let go what there is no room for; one too large leaves nothing."""
+        """Insert a tensor and evict what does not fit; one larger than the cache flushes it."""
         nbytes = max(nbytes, self.drop(storage))
         if nbytes > self.capacity:
             self.storages.clear()
@@ -92,7 +91,7 @@ class _Cache:
             self.drop(next(iter(self.storages)))
 
     def drop(self, storage: int) -> int:
-        """Let a storage go, and say how many bytes of it were held."""
+        """Evict a storage, and return how many bytes of it were held."""
         nbytes = self.storages.pop(storage, 0)
         self.held -= nbytes
         return nbytes
@@ -105,10 +104,10 @@ def _run(costs: Costs, cache: _Cache, fresh_from_bytes: int) -> list[Demand]:
         if storage.death is not None and storage.birth >= 0:
             dying[storage.death].append(index)
     entries = {id(entry.operation): entry for entry in costs.operations}  # of one phase alone, perhaps
-    found = []
+    operation_demands = []
     for index, operation in enumerate(trace.operations):
         if id(operation) in entries:
-            found.append(_demand(entries[id(operation)], cache, fresh_from_bytes))
+            operation_demands.append(_demand(entries[id(operation)], cache, fresh_from_bytes))
         tensors = () if operation.view else (*operation.inputs.values(), *operation.outputs)
         if any(tensor.nbytes for tensor in tensors):
             cache.touch(_PROGRAM, 0)
@@ -116,7 +115,7 @@ def _run(costs: Costs, cache: _Cache, fresh_from_bytes: int) -> list[Demand]:
             cache.touch(tensor.storage, tensor.nbytes)
         for dead in dying[index]:
             cache.drop(dead)
-    return found
+    return operation_demands
 
 
 def _demand(entry: OperationCost, cache: _Cache, fresh_from_bytes: int) -> Demand:

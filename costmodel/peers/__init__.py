@@ -1,6 +1,6 @@
-"""Other programs that count, behind one small protocol: a module and its inputs in, an `Answer` out.
+"""Other programs that count, behind one small protocol: a module and its inputs in, a `PeerAnswer` out.
 
-A peer is asked on a copy of the module, so it may hook, trace and run what it likes: the user's module does not see it.
+A peer gets a copy of the module, so it may hook, trace and run what it likes: the user's module is not touched.
 The copy lives on the meta device where the peer survives that; otherwise on the CPU, with stand-in weights that occupy
 no memory. A peer that is not installed or raises has answered too: its `problem` says why.
 
@@ -44,14 +44,14 @@ class Reading(NamedTuple):
 
 @dataclass(frozen=True)
 class Findings:
-    """What a peer says about one subject."""
+    """A peer's counts for one subject."""
 
     readings: tuple[Reading, ...]
     parameters: Mapping[str, int] | None = None
     """Parameters by the layer that holds them (those that hold some), if the peer counts them."""
 
     formulas: frozenset[str] | None = None
-    """The operators for which the peer has a formula, if it tells."""
+    """The operators for which the peer has a formula, if known."""
 
     unsupported: Mapping[str, Mapping[str, int]] | None = None
     """Operators that it met and did not count: by layer, how often each."""
@@ -69,7 +69,7 @@ class Peer:
     """The distribution that it comes in, whose version is stated."""
 
     flops_per_mac: int
-    """What it says for one multiply-accumulate: 1 or 2."""
+    """Its count of one multiply-accumulate: 1 or 2."""
 
     convention: str
     """What it counts, in a sentence."""
@@ -78,10 +78,10 @@ class Peer:
     """Whether it counts a backward pass too."""
 
     home: str
-    """The module of ours that asks it: its `count` takes a `Subject` and returns `Findings`."""
+    """Our module that calls it: its `count` takes a `Subject` and returns `Findings`."""
 
     def count(self, subject: Subject) -> Findings:
-        """Ask it. Raises whatever the peer raises."""
+        """Call it. Raises whatever the peer raises."""
         return importlib.import_module(self.home).count(subject)
 
 
@@ -119,12 +119,12 @@ PEERS: Mapping[str, Peer] = {
 
 @dataclass(frozen=True)
 class PeerAnswer:
-    """A peer's findings, where they were made, and what it complained about."""
+    """A peer's findings, the device they were made on, and its warnings."""
 
     peer: Peer
     version: str
     device: str = ""
-    """Where the copy lived: "meta" or "cpu"; empty if it could not be asked."""
+    """Where the copy lived: "meta" or "cpu"; empty if it did not run."""
 
     findings: Findings = Findings(())
     warnings: tuple[str, ...] = ()
@@ -148,7 +148,7 @@ class PeerAnswer:
 
 
 def ask(name: str, module: nn.Module, inputs: Any, *, train: bool = False, run: bool = False) -> PeerAnswer:
-    """Ask a peer what `module` costs on `inputs` (as `trace` takes them).
+    """What a peer counts for `module` on `inputs` (as `trace` takes them).
 
     With `train` it is in training mode, and a backward pass follows. `run` is for networks whose control flow depends
     on values: they are copied and really run on the CPU. Raises InputError for an unknown peer, or for inputs that

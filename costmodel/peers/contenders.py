@@ -139,7 +139,7 @@ def network_for(model: str, way: str) -> Network:
     """The network that a way of calling is given: with real weights, or without."""
     network = find(model, real=way == README)
     if len(network.input_shapes) != 1 or network.needs_run:
-        raise InputError(f"{network.name} cannot be compared: not every program takes what it is fed.")
+        raise InputError(f"{network.name} cannot be compared: not every program takes its inputs.")
     network.module.eval()
     return network
 
@@ -161,7 +161,7 @@ def ready(name: str, network: Network) -> Callable[[], int]:
 
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
-    """Keep what programs print, log and warn of from the terminal."""
+    """Silence what programs print, log and warn."""
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

@@ -1,7 +1,7 @@
-"""Why a peer says something else: each known convention or mistake of a peer, as a number derived from our trace.
+"""Why a peer's count differs: each known convention or mistake of a peer, as a number derived from our trace.
 
-An explanation is no excuse: its `expected` computes, from the operations of one layer, how much the peer must say
-beyond our MACs. A difference counts as explained only if the explanations of its peer add up to exactly that
+An explanation must predict the number: its `expected` computes, from the operations of one layer, how much the peer
+counts beyond our MACs. A difference counts as explained only if the explanations of its peer add up to exactly that
 difference.
 """
 
@@ -28,10 +28,10 @@ class CountedLayer:
     """The peer's amounts by its operators' names."""
 
     unsupported: Mapping[str, int]
-    """The operators that the peer says it met and did not count."""
+    """The operators that the peer reports as not counted."""
 
     formulas: frozenset[str] | None
-    """The operators that the peer has a formula for, if it tells."""
+    """The operators that the peer has a formula for, if known."""
 
     flops_per_mac: int
 
@@ -49,7 +49,7 @@ class Explanation:
     """Where in the peer's code it can be read."""
 
     expected: Callable[[CountedLayer], int]
-    """What the peer says beyond our MACs because of it, in the peer's unit."""
+    """What the peer counts beyond our MACs because of it, in the peer's unit."""
 
 
 def explain(peer: str, case: CountedLayer) -> dict[str, int]:

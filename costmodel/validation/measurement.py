@@ -6,8 +6,8 @@
     coverage          the share of layers, and of their time, that lie in the estimate's interval
 
 Predicted is the estimate where the device is calibrated, else the bound. A layer's measured time is the sum of its
-kernels. A bound that a measurement beats fails the check, unless `reasons` knows the roof that holds in its place. Of a
-layer whose repetitions lie too far apart nothing is said, neither that it is right nor that it is wrong: noise only
+kernels. A bound that a measurement beats fails the check, unless `reasons` knows the bound that holds instead. Of a
+layer whose repetitions lie too far apart there is no verdict: noise only
 ever adds to a time, so that a bound is beaten all the same.
 """
 
@@ -91,7 +91,7 @@ class LayerRow(NamedTuple):
 
 
 class TotalRow(NamedTuple):
-    """What somebody says that the whole takes, against the three totals that were measured."""
+    """A program's time for the whole network, against the three measured totals."""
 
     source: str
     seconds: float | None
@@ -99,7 +99,7 @@ class TotalRow(NamedTuple):
     graph_error: float | None
     eager_error: float | None
     explanation: str = ""
-    """Why it says nothing."""
+    """Why it has no answer."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -122,7 +122,7 @@ class Comparison:
 
     @property
     def noisy(self) -> int:
-        """Of how many layers nothing can be said."""
+        """The number of layers without a verdict."""
         return sum(row.ok is None for row in self.rows)
 
     @property
@@ -176,7 +176,7 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """How it went, in a sentence."""
+        """The result in a sentence."""
         estimate = self.prediction.estimate
         said = f"estimate {interval(estimate)}" if estimate else f"bound {seconds(self.prediction.bound_seconds)}"
         measured, sign = seconds(self.measured_seconds), "−" if self.error < 0 else "+"

@@ -3,7 +3,7 @@
 The times are of jcjohnson/cnn-benchmarks (batch 16) and soumith/convnet-benchmarks (batch 64 and 128), in
 data/published_gpu_times.csv; a library that is well tuned reaches 60 to 100 % of what the bound allows. What lies
 outside does so for a reason that is known: cuDNN from version 5 on, and neon, multiply 3x3 filters by Winograd's
-algorithm, which beats the definition's bound and has a roof of its own (see `reasons`); Torch without cuDNN unrolls
+algorithm, which beats the definition's bound and has one of its own (see `reasons`); Torch without cuDNN unrolls
 each image and multiplies matrices. The clocks that these GPUs ran at are not known; the bounds are for the listed ones.
 """
 
@@ -48,7 +48,7 @@ class PublishedTime(NamedTuple):
     published_seconds: float
     bound_seconds: float
     executed_bound_seconds: float
-    """The bound if each 3x3 and 5x5 filter is multiplied as seldom as Winograd's algorithm allows."""
+    """The bound if each 3x3 and 5x5 filter is multiplied as rarely as Winograd's algorithm allows."""
 
     inside: bool
     """Whether it lies in BAND."""
@@ -94,22 +94,22 @@ def _row(key: tuple[str, int, str], entry: dict[str, str], prediction: Predictio
     model, batch, dtype = key
     operations = prediction.phase(phase).operations
     bound = math.fsum(each.bound_seconds for each in operations)
-    roof = math.fsum(
+    winograd_bound = math.fsum(
         max(each.compute_seconds / winograd_factor(each.operation), each.memory_seconds) for each in operations
     )
     seconds, library = float(entry[f"{phase}_ms"]) / 1e3, entry["library"].strip()
     attained = bound / seconds
     inside = BAND[0] <= attained <= BAND[1]
-    explanation, ok = _explained(attained, roof, seconds, library) if not inside else ("", True)
+    explanation, ok = _explained(attained, winograd_bound, seconds, library) if not inside else ("", True)
     return PublishedTime(
-        model, entry["gpu"], library, dtype, batch, phase, seconds, bound, roof, inside, explanation, ok,
+        model, entry["gpu"], library, dtype, batch, phase, seconds, bound, winograd_bound, inside, explanation, ok,
         entry["source"],
     )  # fmt: skip
 
 
-def _explained(attained: float, roof: float, seconds: float, library: str) -> tuple[str, bool]:
+def _explained(attained: float, winograd_bound: float, seconds: float, library: str) -> tuple[str, bool]:
     if attained > BAND[1]:
-        if roof > seconds:
+        if winograd_bound > seconds:
             return "faster than any algorithm that we know", False
         return "fewer multiplications than the definition's: Winograd, or Fourier transforms", True
     if library in _UNTUNED:

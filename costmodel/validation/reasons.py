@@ -1,13 +1,13 @@
 """Why a layer took longer or shorter than predicted, by name, from the kernels that ran and the bytes that it moves.
 
-Three things beat a bound of unfused execution from memory, and each has a roof of its own that nothing beats:
+Three things beat a bound of unfused execution from memory, and each has a bound of its own that nothing beats:
 - a convolution that leaves out the products with padding, which the definition counts: 18 % of them for 3 x 3 filters
   on 7 x 7 images;
 - an algorithm that multiplies less than the definition: Winograd's, F(m x m, r x r), takes (m + r - 1)^2 products where
   the definition takes m^2 r^2 (Lavin and Gray, arXiv:1509.09308): a quarter for the 4 x 4 tiles of 3 x 3 filters; a
-  Fourier transform's products grow with the logarithm only, so that memory alone is its roof;
+  Fourier transform's products grow with the logarithm only, so that memory alone bounds it;
 - a cache that still holds what the operation before wrote: of what one operation moves, at most the cache's size can be
-  found there, and as much left there. Roof: (moved - 2 x cache) / bandwidth;
+  found there, and as much left there. Bound: (moved - 2 x cache) / bandwidth;
 
 and where the peak itself was measured, a faster moment than that of the calibration: as fast as the fastest held-out
 shapes of the operation's class were there, and no faster.
@@ -59,9 +59,9 @@ class MeasuredLayer(NamedTuple):
 
 
 def executed_bound(case: MeasuredLayer) -> tuple[float, str] | None:
-    """The roof that holds though the bound does not, and what explains it; None if nothing does.
+    """The bound of what really ran, where the definition's is beaten, and what explains it; None if nothing does.
 
-    A roof is beaten if even the third quartile of the repetitions lies below it. Far below the bound no cache explains
+    A bound is beaten if even the third quartile of the repetitions lies below it. Far below the bound no cache explains
     tensors that it cannot hold.
     """
     algorithm = _algorithm(case.measured)
@@ -72,9 +72,9 @@ def executed_bound(case: MeasuredLayer) -> tuple[float, str] | None:
     if case.measured.high * _CACHE_GAIN < case.bound_seconds and _tensor_bytes(case) > cache_bytes(case.device):
         ways = [way for way in ways if CACHE_RESIDENT not in way or algorithm in way]
     for way in ways:
-        found = math.fsum(_executed_bound(each, case.device, way) for each in case.operations)
-        if found <= case.measured.high:
-            return found, " and ".join(way)
+        bound = math.fsum(_executed_bound(each, case.device, way) for each in case.operations)
+        if bound <= case.measured.high:
+            return bound, " and ".join(way)
     return None
 
 
@@ -105,7 +105,7 @@ def reason(case: MeasuredLayer) -> str:
 
 
 def cache_bytes(device: Device) -> int:
-    """The size of the last cache before memory; 0 where the device does not say."""
+    """The size of the last-level cache; 0 if the device file does not give it."""
     return device.l3_bytes or device.l2_bytes or 0
 
 
@@ -169,7 +169,7 @@ def _along(sizes: Sequence[int] | None, axis: int, default: int) -> int:
 
 
 def _algorithm(measured: LayerTime) -> str:
-    """Which algorithm the kernels' names tell of, if it is one that multiplies less."""
+    """The algorithm that the kernels' names reveal, if it is one that multiplies less."""
     names = " ".join(kernel.name.lower() for kernel in measured.kernels)
     return WINOGRAD if "winograd" in names else FOURIER if "fft" in names else ""
 

@@ -1,4 +1,4 @@
-"""One number of ours beside one of somebody else's, with what makes the difference."""
+"""One of our numbers beside a reference's, with what explains the difference."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 TOTAL = "(total)"
-"""Where a row of sums stands in place of a layer."""
+"""The layer of a row of sums."""
 
 
 class ComparisonRow(NamedTuple):
-    """One number of ours beside one of somebody else's."""
+    """One of our numbers beside a reference's."""
 
     source: str
-    """Whose number it is compared with: a peer, or a publication."""
+    """The reference: a peer, or a publication."""
 
     phase: str
     """"forward" or "backward"; empty for parameters."""
@@ -28,7 +28,7 @@ class ComparisonRow(NamedTuple):
     ours: int
     peer: int
     difference: int
-    """The peer's less ours."""
+    """The peer's minus ours."""
 
     explanation: str
     """The names of what makes the difference; what is left unexplained says so."""
@@ -42,7 +42,7 @@ def with_total(
 ) -> Iterator[ComparisonRow]:
     """A row for each (layer, ours, theirs, expected differences by name), and their sums.
 
-    The total is fine only if every layer is: two mistakes may cancel.
+    The total is ok only if every layer is: two mistakes may cancel.
     """
     ours = theirs = 0
     sums: Counter[str] = Counter()
@@ -61,7 +61,7 @@ def with_total(
 def compare(
     source: str, phase: str, layer: str, quantity: str, ours: int, theirs: int, expected: Mapping[str, int]
 ) -> ComparisonRow:
-    """One row: fine if the expected differences add up to exactly the difference."""
+    """One row: ok if the expected differences add up to exactly the difference."""
     difference = theirs - ours
     rest = difference - sum(expected.values())
     reasons = [f"{name} ({amount:+,})" for name, amount in expected.items() if amount]

@@ -1,4 +1,4 @@
-"""Published chips and another program's output, beside what we make of the same: how far to trust the rest.
+"""Published chips and another program's output beside our model of the same: how far to trust the rest.
 
 Eyeriss' tables of AlexNet's convolutions (batch 4, 16 bits, 200 MHz) and of VGG-16's (batch 3), its energy and area,
 NVDLA's table of three designs (ResNet-50, int8, 1 GHz), TPU v1's roofline, and SCALE-Sim's cycles for four small
@@ -16,7 +16,7 @@ of the ten layers from conv1_1 to conv4_3. Whole rows explain such passes: parti
 224 pixels would fill 98 of 108 KiB and leave room for one input channel. The model's passes may take fewer filters and
 rows, or strips of the columns, and sum more channels.
 
-Energy has neither leakage nor the clock's tree, area neither the network on the chip nor compression and control; and
+Energy leaves out leakage and the clock tree, area neither the network on the chip nor compression and control; and
 scratchpads are register files, which take more than the large arrays of SRAM whose numbers stand in for them.
 """
 
@@ -53,7 +53,7 @@ class ChipComparison(NamedTuple):
     unit: str
     source: str
     how: str
-    """What is compared, where that is not plain."""
+    """What is compared, if that is not obvious."""
 
     @property
     def difference(self) -> float:
@@ -182,7 +182,7 @@ def _eyeriss(alexnet: Nests) -> list[ChipComparison]:
         milliseconds, active = layer.array_seconds * 1e3, layer.mapping.active(layer.nest)
         rows += [
             _one("Eyeriss", f"{theirs.layer}: processing", theirs.processing_milliseconds, milliseconds, "ms", JSSC),
-            _one("Eyeriss", f"{theirs.layer}: active elements", theirs.active_pes, active, "", JSSC),
+            _one("Eyeriss", f"{theirs.layer}: active PEs", theirs.active_pes, active, "", JSSC),
         ]
     megabytes = sum(row.dram_megabytes for row in EYERISS)
     how = "theirs is run-length compressed, ours is not: the least of our schedules behind 108 KiB"

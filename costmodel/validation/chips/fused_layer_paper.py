@@ -1,4 +1,4 @@
-"""Our pyramids held against a published accelerator: VGG's first five convolutions as one.
+"""Our pyramids against a published accelerator: VGG's first five convolutions as one.
 
 Alwani, Chen, Ferdman and Milder, "Fused-layer CNN accelerators", MICRO 2016, abstract: "by using 362KB of on-chip
 storage, our fused-layer accelerator minimizes off-chip feature map data transfer, reducing the total transfer by 95%,
