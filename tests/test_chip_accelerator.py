@@ -134,8 +134,9 @@ def test_unknown_names() -> None:
         accelerator("eyeris")
     with pytest.raises(InputError, match=r"Did you mean nvdla.*\.toml"):
         accelerator("nvdla-100")
-    with pytest.raises(InputError, match="no such file"):
-        accelerator("missing.toml")
+    for path in ("missing.toml", "some/where", "some\\where"):  # what holds a slash is a file, whatever it ends in
+        with pytest.raises(InputError, match="no such file"):
+            accelerator(path)
 
 
 def test_a_file_of_ones_own(write) -> None:

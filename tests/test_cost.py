@@ -143,6 +143,27 @@ def test_frames_hold_base_units(costs: Costs) -> None:
     assert frame.nlargest(1, "parameters")["name"].item() == "layer4.0.conv2"
 
 
+def test_tables_by_hand() -> None:
+    # 3 -> 4 -> 2 on a batch of 2 in float32: 2 x 3 x 4 and 2 x 4 x 2 MACs, 8 and 4 additions of biases, 8 comparisons;
+    # the first reads 6 inputs, 12 weights and 4 biases and writes 8, the ReLU reads and writes 8, the last 8, 8, 2, 4
+    costs = count(trace(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)), (2, 3), name="net"))
+    numbers = ("parameters", "parameter_bytes", "macs", "flops", "read_bytes", "write_bytes", "arithmetic_intensity")
+    table = costs.table()
+    assert [tuple(row[name] for name in numbers) for row in table.records()] == [
+        (16, 64, 24, 48 + 8, 4 * 22, 4 * 8, pytest.approx(56 / 120)),
+        (0, 0, 0, 8, 4 * 8, 4 * 8, pytest.approx(8 / 64)),
+        (10, 40, 16, 32 + 4, 4 * 18, 4 * 4, pytest.approx(36 / 88)),
+    ]
+    whole = (26, 104, 40, 100, 192, 80, pytest.approx(100 / 272))
+    assert table.total is not None and tuple(table.total[name] for name in numbers) == whole
+    assert table.title == "net: 26 parameters, 100 FLOP"
+    kinds = {row["kind"]: row for row in costs.table("kind").records()}
+    assert tuple(kinds["linear"][name] for name in numbers) == (26, 104, 40, 92, 160, 48, pytest.approx(92 / 208))
+    assert [kinds[kind]["flops_share"] for kind in ("linear", "activation")] == pytest.approx([0.92, 0.08])
+    assert kinds["activation"]["parameters"] == kinds["activation"]["parameter_bytes"] == 0
+    assert repr(costs) == "<Costs of net: 26 parameters, 40 MAC, 100 FLOP, 272 B moved>"
+
+
 def test_an_uncalled_layer_keeps_its_parameters() -> None:
     class Spare(nn.Module):
         def __init__(self) -> None:

@@ -118,6 +118,28 @@ def test_sums_by_hand() -> None:
         memory.by("kind")
 
 
+def test_tables_by_hand() -> None:
+    # As above, but named; 2100 bytes: weights of 800, 80, 400 and 20, 160 of input, and 320 twice where the ReLU runs.
+    layers = nn.Sequential(nn.Linear(10, 20), nn.ReLU(), nn.Linear(20, 5))
+    memory = memory_timeline(trace(layers, (4, 10), name="net"))
+    table = memory.table(most=2)
+    assert [(row["tensor"], row["held_bytes"], row["held_share"]) for row in table.records()] == [
+        ("0.weight", 800, pytest.approx(800 / 2100)), ("2.weight", 400, pytest.approx(400 / 2100)),
+        ("5 more", 900, pytest.approx(900 / 2100)),
+    ]  # fmt: skip
+    assert table.total is not None
+    assert (table.total["held_bytes"], table.total["held_share"]) == (2100, pytest.approx(1))
+    assert len(memory.table()) == 7 and memory.table(most=7).records() == memory.table().records()
+    assert table.title == "net: peak of 2.05 KiB in aten.relu of 1 (forward)"
+    assert memory.notes == (
+        "Peak of 2.05 KiB in aten.relu of 1 (forward).", "By role: parameter 1.27 KiB, input 160 B, activation 640 B."
+    )  # fmt: skip
+    timeline = memory.table("operation").records()
+    assert [row["operator"] for row in timeline if row["activation"] == 640] == ["aten.relu"]
+    assert [row["activation"] for row in timeline if row["operator"] == "aten.addmm"] == [320, 320 + 80]
+    assert {(row["parameter"], row["input"]) for row in timeline} == {(1300, 160)}
+
+
 def test_a_parameters_gradient_and_state_belong_to_its_layer() -> None:
     layer = nn.Sequential(nn.Linear(100, 100, bias=False))
     memory = memory_timeline(trace(layer, (1, 100), train=True, loss="sum", optimizer="adam"))

@@ -193,6 +193,25 @@ def test_operations_add_up_to_layers_phases_and_the_network() -> None:
     assert frame["flops"].sum() == step.costs.total.flops
 
 
+def test_a_table_by_hand() -> None:
+    # The rows of `training_step`; FLOPs are two a MAC, and 1e12 of the activation. 11 s in all, of which a takes 9.
+    table = training_step().table()
+    numbers = ("macs", "flops", "read_bytes", "write_bytes", "moved_bytes", "arithmetic_intensity")
+    assert [tuple(row[name] for name in numbers) for row in table.records()] == [
+        (6e12, 13e12, 3e12, 1e12, 4e12, 3.25), (1e12, 2e12, 0, 0, 0, 0.0), (0, 0, 1e12, 0, 1e12, 0.0),
+    ]  # fmt: skip
+    times = ("compute_seconds", "memory_seconds", "bound_seconds", "bound_share", "flops_per_second")
+    assert [tuple(row[name] for name in times) for row in table.records()] == [
+        pytest.approx((6.5, 4.0, 9.0, 9 / 11, 13e12 / 9)), pytest.approx((1.0, 0.0, 1.0, 1 / 11, 2e12)),
+        pytest.approx((0.0, 1.0, 1.0, 1 / 11, 0.0)),
+    ]  # fmt: skip
+    assert table.total is not None
+    assert [table.total[name] for name in numbers] == [7e12, 15e12, 4e12, 1e12, 5e12, 3.0]
+    assert [table.total[name] for name in times] == pytest.approx([7.5, 5.0, 11.0, 1.0, 15e12 / 11])
+    assert table.title == "net on Toy: at least 11.0 s"
+    assert repr(training_step()) == "<Prediction of net on Toy: bound of 11.0 s>"
+
+
 def test_sums_by_any_key() -> None:
     step = training_step()
     for key in ("operator", "layer", "block", "kind", "phase", "path", "binding"):
