@@ -184,7 +184,7 @@ def test_the_chapter_says_what_the_curves_say() -> None:
     for figure in figures:
         assert figure.draw().get_legend() is not None
     tables = [block for each in section.walk() for block in each.blocks if isinstance(block, Table)]
-    sizes = next(table.frame for table in tables if table.name == "traffic-buffers")
+    sizes = next(table.data.to_frame() for table in tables if table.name == "traffic-buffers")
     mine = sizes[sizes["network"] == studies[1].title].set_index("buffer_bytes")
     assert mine["dram_bytes"][110592] == cm.traffic_curves(studies[1].trace()).dram_bytes(110592)
     assert (sizes["conv_bound_bytes"] <= sizes["conv_bytes"]).all()
