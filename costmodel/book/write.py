@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
 
 import msgspec
 
-from costmodel import networks, plots
+from costmodel import networks
 from costmodel.book import html, markdown
 from costmodel.book.chapters.hardware import Bench, benches_for
 from costmodel.book.compose import compose
+from costmodel.book.draw import SUFFIXES, drawn
 from costmodel.book.exercises import answers, claims
 from costmodel.book.folder import check, save
 from costmodel.book.model import Report, Table
@@ -24,9 +23,6 @@ from costmodel.errors import InputError
 from costmodel.networks.heads import KINDS
 from costmodel.report.tables import csv
 from costmodel.validation import validate
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure as Drawing
 
 MODELS = tuple(f"{form}{name}" for form in ("", "torchvision:") for name in ("alexnet", "vgg11", "vgg16", "vgg19"))
 """What a report is about unless it is told otherwise: the book's networks and torchvision's."""
@@ -62,7 +58,9 @@ def write_report(
     check(target, ("report.md", "report.html", "numbers.json"), force=force)  # before the work is done
     report = gather(models, devices, tell, benches_for(models, target / "measurements"))
     check(target, _paths(report), force=force)
-    pictures = dict(_drawn(report, tell))
+    number = len(report.figures)
+    steps = {figure.name: _STEPS // 2 * (number + index) // number for index, figure in enumerate(report.figures)}
+    pictures = drawn(report.figures, lambda figure: tell(f"drawing {figure.title}", steps[figure.name], _STEPS))
     drawings = {figure.name: pictures[f"figures/{figure.name}.svg"].decode() for figure in report.figures}
     files = {
         "report.md": markdown.render(report).encode(),
@@ -139,15 +137,6 @@ def numbers_json(report: Report) -> bytes:
 
 
 def _paths(report: Report) -> list[str]:
-    pictures = [f"figures/{figure.name}.{suffix}" for figure in report.figures for suffix in ("svg", "png")]
+    pictures = [f"figures/{figure.name}.{suffix}" for figure in report.figures for suffix in SUFFIXES]
     tables = [f"tables/{table.name}.csv" for table in report.tables]
     return ["report.md", "report.html", "numbers.json", *pictures, *tables]
-
-
-def _drawn(report: Report, tell: Progress) -> Iterator[tuple[str, bytes]]:
-    """Each figure as SVG and as PNG."""
-    with tempfile.TemporaryDirectory() as scratch:
-        for index, figure in enumerate(report.figures):
-            tell(f"drawing {figure.title}", _STEPS // 2 + _STEPS // 2 * index // len(report.figures), _STEPS)
-            for path in plots.save(cast("Drawing", figure.draw().figure), Path(scratch) / figure.name):
-                yield f"figures/{path.name}", path.read_bytes()
