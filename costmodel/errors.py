@@ -39,6 +39,11 @@ def with_article(noun: str) -> str:
     return f"{'an' if noun[0].lower() in 'aeiou' else 'a'} {noun}"
 
 
+def missing_extra(package: str, extra: str) -> str:
+    """What to say where a package is missing that one of costmodel's extras brings."""
+    return f"{package} is not installed: pip install 'costmodel[{extra}]' brings it"
+
+
 def nearest(word: str, choices: Iterable[str], limit: int = 3) -> str:
     """The choices closest to a misspelt `word`, as a phrase to put behind an error message (or an empty text).
 

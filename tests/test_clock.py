@@ -7,7 +7,7 @@ import torch
 
 from costmodel.errors import HardwareError, InputError
 from costmodel.hardware import clock as module
-from costmodel.hardware.clock import COLD, Clock, Timing, check_threads, circumstances, find_device, rotation, threads
+from costmodel.hardware.clock import COLD, Clock, Timing, check_threads, circumstances, threads, torch_device
 
 
 def test_median_and_spread_of_repetitions() -> None:
@@ -25,14 +25,6 @@ def test_calls_are_made_in_turn_and_after_a_warm_up() -> None:
     )
     assert len(timing.seconds) == 3 and timing.cache == COLD and all(second > 0 for second in timing.seconds)
     assert made == ["a", "b"] * (2 + 1 + 3)  # warm-up, one round to find out how long it takes, repetitions
-
-
-def test_interleaved_things_take_turns() -> None:
-    made: list[str] = []
-    timings = Clock("cpu").interleave(
-        [[lambda: made.append("a")], [lambda: made.append("b")]], rounds=3, least_seconds=0
-    )
-    assert len(timings) == 2 and made[-6:] == ["a", "b"] * 3
 
 
 def test_a_single_call_comes_after_what_prepares_it() -> None:
@@ -59,22 +51,15 @@ def test_a_cuda_device_that_is_not_there_is_exit_code_4() -> None:
 def test_a_second_cuda_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    assert find_device("cuda") == torch.device("cuda", 0)
+    assert torch_device("cuda") == torch.device("cuda", 0)
     with pytest.raises(HardwareError, match="no cuda:1: this machine has 1"):
-        find_device("cuda:1")
+        torch_device("cuda:1")
 
 
 @pytest.mark.parametrize("name", ["tpu", "", "mps", "cuda:x"])
 def test_another_device_is_refused(name: str) -> None:
     with pytest.raises(InputError, match="use cpu, cuda"):
-        find_device(name)
-
-
-def test_sets_drive_each_other_out_of_the_cache() -> None:
-    # 32 MiB of cache, sets of 10 MiB: 7 of them follow one another before the first comes again, 70 MiB > 2 x 32
-    assert rotation(10 << 20, 32 << 20) == 8
-    assert rotation(1 << 30, 32 << 20) == 2
-    assert rotation(1, 32 << 20) == 64
+        torch_device(name)
 
 
 def test_threads_are_put_back() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -31,3 +32,12 @@ def test_what_cannot_be_finished_leaves_nothing(tmp_path: Path, monkeypatch: pyt
         write_whole(target, b"the new one")
     assert list(tmp_path.iterdir()) == [target]
     assert target.read_bytes() == b"the old one"
+
+
+def test_of_several_that_write_at_once_one_is_whole(tmp_path: Path) -> None:
+    """Large contents, so that threads that shared a temporary file would mix them, or find it gone."""
+    target, contents = tmp_path / "answer", [bytes([number]) * 5_000_000 for number in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write_whole, [target] * 8, contents))
+    assert list(tmp_path.iterdir()) == [target]
+    assert target.read_bytes() in contents

@@ -209,11 +209,9 @@ for outcome in Suite("cuda", Path(sys.argv[1]), tuple(tasks), run_seconds=0.0, e
 """
 
 
-def test_the_suite_runs_through(on_gpu: Python, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_suite_runs_through(on_gpu: Python, tmp_path: Path) -> None:
     """From calibration to records; a batch that does not fit into the stand-in's 1 GB is written down as one."""
-    # the tests marked cuda are a session of pytest's of their own: here they would be one too many
-    code = SUITE.replace("for outcome", "Suite._testing = lambda self: iter(())\nfor outcome")
-    done = on_gpu("-c", code, str(tmp_path), STAND_IN_BYTES="1000000000")
+    done = on_gpu("-c", SUITE, str(tmp_path), STAND_IN_BYTES="1000000000")
     assert done.returncode == 0, done.stderr[-2000:]
     states = [line.split(" | ")[1] for line in done.stdout.splitlines()]
     assert states == ["done"] * 8, done.stdout
@@ -226,7 +224,7 @@ def test_the_suite_runs_through(on_gpu: Python, tmp_path: Path, monkeypatch: pyt
     for name, runs in (("tf32", 3), ("strict", 2), ("bf16", 2)):
         record = read(tmp_path / f"lenet-{name}.json")
         assert record.device_name == H100 and len(record.runs) == runs
-    again = on_gpu("-c", code, str(tmp_path), STAND_IN_BYTES="1000000000")
+    again = on_gpu("-c", SUITE, str(tmp_path), STAND_IN_BYTES="1000000000")
     assert [line.split(" | ")[1] for line in again.stdout.splitlines()] == ["there already"] * 8, again.stderr[-2000:]
     failures = [run.failure for run in read(tmp_path / "lenet-tf32.json").runs]
     assert failures[:2] == ["", ""] and failures[2].startswith("out of memory")

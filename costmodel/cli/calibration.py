@@ -47,7 +47,7 @@ def calibrate(
         raise InputError("--threads is for the CPU: give --device cpu with it.")
     from costmodel.devices import to_toml
     from costmodel.hardware import calibrate as calibration
-    from costmodel.hardware.reference import disturbance, noise_of
+    from costmodel.hardware.rates import disturbance, noise_of
     from costmodel.report import documents
     from costmodel.report.tables import calibration_table
 

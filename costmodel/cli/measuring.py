@@ -48,12 +48,12 @@ def measure(
     if output is not None:
         check_free(output, force)
     from costmodel import tracer
-    from costmodel.hardware.clock import check_threads, find_device
+    from costmodel.hardware.clock import check_threads, torch_device
     from costmodel.hardware.measure import measure, measurement
     from costmodel.hardware.record import Switches
     from costmodel.report.measured import record_notes, runs_table
 
-    find_device(device)  # both before any weight is made
+    torch_device(device)  # both before any weight is made
     check_threads(threads)
     switches = Switches(tf32.tf32_conv, tf32.tf32_matmul, benchmark, "channels_last" if channels_last else "contiguous")
     options = training_options(training)

@@ -18,9 +18,10 @@ from costmodel import devices
 from costmodel.devices import Calibration, Device, Fact, FittedRates, Source
 from costmodel.errors import InputError
 from costmodel.hardware.clock import Clock, circumstances, device_title, threads
-from costmodel.hardware.fit import CONFIDENCE, Guess, Sample, fit, rounded
-from costmodel.hardware.rates import PATHS, bandwidths, effective_cache, fresh_from, launch_seconds, product_rates, runs
-from costmodel.hardware.reference import Reference
+from costmodel.hardware.fit import CONFIDENCE, Guess, Sample, fit, least_squares, rounded
+from costmodel.hardware.rates import (
+    PATHS, Reference, bandwidths, effective_cache, fresh_from, launch_seconds, product_rates, runs,
+)  # fmt: skip
 from costmodel.hardware.samples import FULL, QUICK, Effort, Progress, Timed, sampled
 from costmodel.hardware.shapes import DRAWS
 
@@ -50,9 +51,10 @@ def calibrate(
         progress: told of each step.
 
     A GPU that has a file of ours keeps the peaks and bandwidth of its datasheet; for any other device they are the
-    highest rates measured. `calibration.noise` says how far something else ran meanwhile (see `reference`). Raises
-    HardwareError if the device is not there.
+    highest rates measured. `calibration.noise` says how far something else ran meanwhile (see `rates.Reference`). Raises
+    HardwareError if the device is not there, and InputError where scipy is not installed.
     """
+    least_squares()  # rather now than after minutes of measuring
     clock = Clock(device)
     tell = progress or (lambda text, done, total: None)
     with threads(cpu_threads), torch.no_grad():

@@ -67,7 +67,7 @@ class Clock:
     """Times calls on one device. Raises HardwareError where the device is not there."""
 
     def __init__(self, device: str = "cpu") -> None:
-        self.device = find_device(device)
+        self.device = torch_device(device)
         if not self.on_cuda:
             settle_allocator()
 
@@ -106,22 +106,6 @@ class Clock:
             self._elapsed(calls, 1)
         rounds = _rounds(self._elapsed(calls, 1), least_seconds)
         return Timing(tuple(self._elapsed(calls, rounds) for _ in range(repetitions)), cache)
-
-    def interleave(
-        self, work: Sequence[Sequence[Call]], *, rounds: int = 5, least_seconds: float = 0.005, cache: str = WARM
-    ) -> list[Timing]:
-        """The timings of several things, measured in turn and not one after the other.
-
-        Whatever else the machine does meanwhile then hits all of them alike.
-        """
-        for calls in work:
-            self._elapsed(calls, 1)
-        repeats = [_rounds(self._elapsed(calls, 1), least_seconds) for calls in work]
-        seconds: list[list[float]] = [[] for _ in work]
-        for _ in range(rounds):
-            for index, calls in enumerate(work):
-                seconds[index].append(self._elapsed(calls, repeats[index]))
-        return [Timing(tuple(each), cache) for each in seconds]
 
     def once(self, call: Call, before: Call | None = None) -> float:
         """Seconds of a single call, right after `before`, which is not timed: for a cache in a state of one's own."""
@@ -169,7 +153,7 @@ class Clock:
         return start_event.elapsed_time(end_event) / 1e3 / count
 
 
-def find_device(device: str) -> torch.device:
+def torch_device(device: str) -> torch.device:
     """The device that a text names: "cpu", "cuda", "cuda:1".
 
     Raises InputError for another text and HardwareError, exit code 4, for a CUDA device that is not there.
@@ -196,7 +180,7 @@ def find_device(device: str) -> torch.device:
 def answers(device: str) -> bool:
     """Whether a device still computes: after some errors (an illegal address) CUDA does nothing more in a process."""
     try:
-        torch.zeros(2, device=find_device(device)).sum().item()
+        torch.zeros(2, device=torch_device(device)).sum().item()
         return True
     except (RuntimeError, HardwareError):
         return False
@@ -216,11 +200,6 @@ def settle_allocator() -> None:
     only tensors of 32 MiB and more are.
     """
     torch.empty(FRESH_BYTES - 2**16, dtype=torch.uint8)
-
-
-def rotation(set_bytes: int, cache_bytes: int, most: int = 64) -> int:
-    """How many sets of tensors, called in turn, drive each other out of a cache: twice its size together."""
-    return max(2, min(most, -(-2 * cache_bytes // max(1, set_bytes)) + 1))
 
 
 def check_threads(count: int | None) -> None:
@@ -245,7 +224,7 @@ def threads(count: int | None) -> Iterator[int]:
 
 def circumstances(device: str | torch.device, command: str = "") -> dict[str, Any]:
     """What a measurement must say about itself: the device, versions, clocks, threads, date and command."""
-    where = device if isinstance(device, torch.device) else find_device(device)
+    where = device if isinstance(device, torch.device) else torch_device(device)
     versions = {
         "costmodel": costmodel.__version__,
         "python": platform.python_version(),

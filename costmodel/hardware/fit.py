@@ -9,11 +9,11 @@ shapes, and so is the interval: of five parts of the shapes, each is estimated f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from costmodel.devices import FittedRates
-from costmodel.errors import InputError
+from costmodel.errors import InputError, missing_extra
 from costmodel.estimate import Demand
 
 if TYPE_CHECKING:
@@ -77,6 +77,15 @@ def fit(samples: Sequence[Sample], guess: Guess) -> FittedRates:
     )
 
 
+def least_squares() -> Callable[..., Any]:
+    """scipy's solver. Raises InputError where scipy, an extra, is not installed."""
+    try:
+        from scipy.optimize import least_squares as solver
+    except ImportError:
+        raise InputError(f"{missing_extra('scipy', 'calibrate')}, and rates are fitted with it.") from None
+    return solver
+
+
 def rounded(value: float) -> float:
     """Four significant digits: more than a measurement has."""
     return float(f"{value:.4g}")
@@ -99,13 +108,12 @@ def estimated(numbers: np.ndarray, demands: np.ndarray, overlap: float) -> np.nd
 
 def _fitted(demands: np.ndarray, measured: np.ndarray, start: np.ndarray, overlap: float) -> np.ndarray:
     import numpy as np
-    from scipy.optimize import least_squares
 
     def residuals(numbers: np.ndarray) -> np.ndarray:
         errors = np.log(estimated(numbers, demands, overlap) / measured)
         return np.concatenate([errors, _HELD * (numbers - start)])
 
-    return least_squares(residuals, start, loss="soft_l1", f_scale=0.1).x
+    return least_squares()(residuals, start, loss="soft_l1", f_scale=0.1).x
 
 
 def _held_out(demands: np.ndarray, measured: np.ndarray, start: np.ndarray, overlap: float) -> np.ndarray:

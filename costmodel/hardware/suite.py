@@ -1,26 +1,23 @@
-"""One call on a machine: calibrate it, run the tests that need it, measure the networks; what is done is kept.
+"""Calibrate a machine and measure the networks on it, in one call that can be repeated until all is done.
 
-Everything is written as soon as it is there. A suite that is cut off and called again skips what lies in the folder;
-what fails (a package that is not installed, a batch that does not fit) is written down, and the rest goes on. What ends
-the process, or leaves the device answering nothing, ends the suite too; called again, it tries such a step once more
-and then goes on behind it. Who interrupts it, or sets it a time limit, leaves no such mark. What lies in a folder was
-all made in the same circumstances: a folder of other ones is refused.
+Each result is written as soon as it is there, and a suite that is called again skips the results that its folder holds.
+A step that fails (a batch that does not fit into memory) is logged, and the next one follows. A step that ends the
+process, or after which the device no longer responds, ends the suite too; the next call tries it once more and then
+skips it. An interrupt or a time limit does not count as a failure. All results in a folder come from one device, number
+of threads and version of torch: a folder with others is refused.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from msgspec import structs
 
@@ -28,14 +25,18 @@ from costmodel.devices import read_device, to_toml
 from costmodel.errors import CostModelError, HardwareError, InputError
 from costmodel.files import write_whole
 from costmodel.hardware.calibrate import FULL, Effort, calibrate
-from costmodel.hardware.clock import answers, circumstances, find_device, threads
-from costmodel.hardware.folder import DEVICE_FILE, LOG_FILE, TESTS_FILE, check_folder
+from costmodel.hardware.clock import answers, circumstances, device_title, torch_device, threads
 from costmodel.hardware.measure import measure, measurement
 from costmodel.hardware.record import DEFAULTS, Switches, read
-from costmodel.hardware.reference import disturbance
+from costmodel.hardware.rates import disturbance
 from costmodel.networks import Network, find
 
 SCHEMA = "costmodel/suite/1"
+
+DEVICE_FILE = "device.toml"
+"""The calibrated device, beside the records that were made on it."""
+
+LOG_FILE = "suite.json"
 
 DONE, THERE, FAILED, NO_TIME, GIVEN_UP = "done", "there already", "failed", "no time", "given up"
 BEGUN, BEGUN_AGAIN = "begun", "begun again"
@@ -146,10 +147,10 @@ class Suite:
         Raises HardwareError where the device is not there, or answers nothing any more, InputError for a folder that
         cannot be used, and KeyboardInterrupt when it is told to end, by a key or by SIGTERM.
         """
-        find_device(self.device)
+        torch_device(self.device)
         if self.folder.is_dir():
             with threads(self.threads):
-                check_folder(self.folder, {task.file for task in self.tasks}, circumstances(self.device))
+                _check_folder(self.folder, {task.file for task in self.tasks}, circumstances(self.device))
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -158,7 +159,7 @@ class Suite:
             return self._run(tell)
 
     def _run(self, tell: Progress) -> list[Outcome]:
-        steps = [*self._calibrating(), *self._testing(), *self._measuring()]
+        steps = [*self._calibrating(), *self._measuring()]
         log = self._log()
         start = time.perf_counter()
         outcomes: list[Outcome] = []
@@ -239,23 +240,6 @@ class Suite:
         made.save(path)
         return DONE, run.failure
 
-    def _testing(self) -> Iterator[tuple[str, Step]]:
-        if self.device != "cpu":
-            yield "tests marked cuda", self._test
-
-    def _test(self) -> tuple[str, str]:
-        """Run the tests that need the device, where there are any, and keep what they say."""
-        tests = Path(__file__).parents[2] / "tests"
-        files = [str(path) for path in sorted(tests.glob("test_*.py")) if "mark.cuda" in path.read_text("utf-8")]
-        if not files or importlib.util.find_spec("pytest") is None:
-            return FAILED, "there are no tests here, or no pytest"
-        options = ["-m", "cuda", "-p", "no:cacheprovider", "-W", "ignore", "--continue-on-collection-errors"]
-        line = [sys.executable, "-m", "pytest", *options, *files]
-        done = subprocess.run(line, capture_output=True, text=True, cwd=tests.parent, timeout=120, check=False)
-        (self.folder / TESTS_FILE).write_text(done.stdout[-20_000:], encoding="utf-8")
-        summary = done.stdout.strip().rpartition("\n")[2].strip("= ")
-        return (DONE if done.returncode == 0 else FAILED), summary
-
     def _log(self) -> dict[str, Outcome]:
         """Each step as the suite before left it; nothing where there is no log, or a damaged one."""
         with suppress(OSError, ValueError, KeyError, TypeError):
@@ -292,3 +276,44 @@ def _ended_by_signals() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _check_folder(folder: Path, records: Collection[str], circumstances: Mapping[str, Any]) -> None:
+    """Raises InputError, before anything runs, for a folder that a suite cannot continue in.
+
+    In it are only files of the suite itself, all made on the same device, with as many threads and the same torch as
+    now: otherwise what is there would be taken for what is measured now. Of `records`, the files that the suite may
+    write, a damaged one is left to the step that needs it.
+    """
+    now = _setting_text(device_title(circumstances), circumstances["versions"].get("torch"))
+    for path in sorted(folder.iterdir()):
+        if path.name == LOG_FILE or path.name.startswith("."):
+            continue
+        try:
+            made = _of_device(path) if path.name == DEVICE_FILE else _of_record(path)
+        except InputError:
+            if path.name in (DEVICE_FILE, *records):
+                continue
+            made = ""
+        if not made:
+            raise InputError(f"{folder} holds {path.name}, which no suite wrote: give a folder of its own (--output).")
+        if made != now:
+            raise InputError(f"{path} was made on {made}, and this is {now}: give another folder (--output).")
+
+
+def _of_device(path: Path) -> str:
+    """In what circumstances a device was calibrated; "" if it was not."""
+    device = read_device(path)
+    if "calibration" not in device.facts:
+        return ""
+    said = [each for each in device.facts["calibration"].source.via.split(", ") if each.startswith("torch ")]
+    return _setting_text(device.title.removesuffix(", calibrated"), said[0].removeprefix("torch ") if said else None)
+
+
+def _of_record(path: Path) -> str:
+    record = read(path)
+    return _setting_text(device_title(record.circumstances), record.circumstances["versions"].get("torch"))
+
+
+def _setting_text(device: str, torch: str | None) -> str:
+    return f"{device}, with torch {torch}"

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from costmodel.errors import InputError, nearest
+from costmodel.errors import InputError, missing_extra, nearest
 from costmodel.graph import FORWARD
 from costmodel.peers.subject import Subject, gradients_enabled, prepare
 
@@ -80,6 +80,9 @@ class Peer:
     home: str
     """Our module that calls it: its `count` takes a `Subject` and returns `Findings`."""
 
+    extra: str = ""
+    """The extra of costmodel that brings it; "" where costmodel needs its package anyway."""
+
     def count(self, subject: Subject) -> Findings:
         """Call it. Raises whatever the peer raises."""
         return importlib.import_module(self.home).count(subject)
@@ -103,6 +106,7 @@ PEERS: Mapping[str, Peer] = {
             "1 'flop' a multiply-accumulate, and elements of norms, adaptive pools and upsampling; forward only",
             False,
             "costmodel.peers.fvcore",
+            "validate",
         ),
         Peer(
             "torch profiler",
@@ -160,7 +164,7 @@ def ask(name: str, module: nn.Module, inputs: Any, *, train: bool = False, run: 
     try:
         answer = PeerAnswer(peer, importlib.metadata.version(peer.package))
     except importlib.metadata.PackageNotFoundError:
-        return PeerAnswer(peer, "", problem=f"could not run: {peer.package} is not installed")
+        return _missing(peer)
     reasons = []
     for device in ("cpu",) if run else ("meta", "cpu"):
         with _quiet() as messages, gradients_enabled():
@@ -169,11 +173,17 @@ def ask(name: str, module: nn.Module, inputs: Any, *, train: bool = False, run: 
             except InputError:
                 raise
             except Exception as error:
+                if isinstance(error, ImportError) and (error.name or "").partition(".")[0] == peer.package:
+                    return _missing(peer)
                 text = str(error).strip().partition("\n")[0]
                 reasons.append(f"on {device}: {type(error).__name__}: {text}")
                 continue
         return replace(answer, device=device, findings=findings, warnings=tuple(dict.fromkeys(messages)))
     return replace(answer, problem=f"could not run: {'; '.join(reasons)}")
+
+
+def _missing(peer: Peer) -> PeerAnswer:
+    return PeerAnswer(peer, "", problem=f"could not run: {missing_extra(peer.package, peer.extra)}")
 
 
 @contextmanager
