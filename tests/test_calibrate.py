@@ -24,8 +24,7 @@ from costmodel.hardware import calibrate as module
 from costmodel.hardware import samples
 from costmodel.hardware.clock import Clock, Timing
 from costmodel.hardware.fit import Guess, Sample, fit
-from costmodel.hardware.rates import PATHS
-from costmodel.hardware.rates import Reference, disturbance
+from costmodel.hardware.rates import PATHS, Reference, disturbance
 from costmodel.hardware.samples import unpadded_share
 from costmodel.hardware.shapes import DRAWS, Gradients, Limits, cases
 from costmodel.tracer import trace

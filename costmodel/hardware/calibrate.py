@@ -20,7 +20,14 @@ from costmodel.errors import InputError
 from costmodel.hardware.clock import Clock, circumstances, device_title, threads
 from costmodel.hardware.fit import CONFIDENCE, Guess, Sample, fit, least_squares, rounded
 from costmodel.hardware.rates import (
-    PATHS, Reference, bandwidths, effective_cache, fresh_from, launch_seconds, product_rates, runs,
+    PATHS,
+    Reference,
+    bandwidths,
+    effective_cache,
+    fresh_from,
+    launch_seconds,
+    product_rates,
+    runs,
 )  # fmt: skip
 from costmodel.hardware.samples import FULL, QUICK, Effort, Progress, Timed, sampled
 from costmodel.hardware.shapes import DRAWS
@@ -51,8 +58,9 @@ def calibrate(
         progress: told of each step.
 
     A GPU that has a file of ours keeps the peaks and bandwidth of its datasheet; for any other device they are the
-    highest rates measured. `calibration.noise` says how far something else ran meanwhile (see `rates.Reference`). Raises
-    HardwareError if the device is not there, and InputError where scipy is not installed.
+    highest rates measured. `calibration.noise` says how far something else ran meanwhile (see `rates.Reference`).
+
+    Raises HardwareError if the device is not there, and InputError where scipy is not installed.
     """
     least_squares()  # rather now than after minutes of measuring
     clock = Clock(device)

@@ -25,10 +25,10 @@ from costmodel.devices import read_device, to_toml
 from costmodel.errors import CostModelError, HardwareError, InputError
 from costmodel.files import write_whole
 from costmodel.hardware.calibrate import FULL, Effort, calibrate
-from costmodel.hardware.clock import answers, circumstances, device_title, torch_device, threads
+from costmodel.hardware.clock import answers, circumstances, device_title, threads, torch_device
 from costmodel.hardware.measure import measure, measurement
-from costmodel.hardware.record import DEFAULTS, Switches, read
 from costmodel.hardware.rates import disturbance
+from costmodel.hardware.record import DEFAULTS, Switches, read
 from costmodel.networks import Network, find
 
 SCHEMA = "costmodel/suite/1"
