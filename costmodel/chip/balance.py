@@ -26,9 +26,8 @@ import numpy as np
 import numpy.typing as npt
 
 from costmodel.chip.accelerator import Accelerator, Which, accelerator
-from costmodel.chip.evaluation import moved_in_buffer_bytes
-from costmodel.chip.mapping import map_nest
-from costmodel.chip.nests import Nest, Nests, by_name
+from costmodel.chip.layer_demand import mapped_layer_demand
+from costmodel.chip.nests import Nest, Nests, by_name, check_weights
 from costmodel.chip.shapes import curve_of
 from costmodel.chip.technology import Technology
 from costmodel.chip.tiling import Curve
@@ -62,13 +61,7 @@ def frame_of(networks: Networks, weights: Mapping[str, float] | None = None) -> 
     """
     named = by_name(networks)
     shares = dict(weights) if weights is not None else dict.fromkeys(named, 1.0)
-    for name, weight in shares.items():
-        if name not in named:
-            raise InputError(f"a weight for {name!r}, which is not among the networks: {', '.join(named)}.")
-        if not (weight > 0 and np.isfinite(weight)):
-            raise InputError(f"the weight of {name!r} is {weight}: give a positive number.")
-    if not shares:
-        raise InputError("a mix needs at least one weight.")
+    check_weights(shares, named)
     whole = sum(shares.values())
     times: dict[Nest, float] = {}
     for name, weight in shares.items():
@@ -133,7 +126,7 @@ class Balance:
 
     def __repr__(self) -> str:
         return (
-            f"<Balance of {self.area_mm2:.3g} mm²: {self.pes:,.0f} elements, {iec(self.buffer_bytes)}, "
+            f"<Balance of {self.area_mm2:.3g} mm²: {self.pes:,.0f} PEs, {iec(self.buffer_bytes)}, "
             f"{si(self.dram_bandwidth, 'B/s')}: {si(self.frames_per_second)} frames a second>"
         )
 
@@ -174,7 +167,7 @@ def marginals(networks: Networks, chip: Which, weights: Mapping[str, float] | No
 
 
 def balance(networks: Networks, base: Which, area_mm2: float, weights: Mapping[str, float] | None = None) -> Balance:
-    """The best division of an area into elements, buffer and bandwidth, for the overlapped time of a frame.
+    """The best division of an area into PEs, buffer and bandwidth, for the overlapped time of a frame.
 
     Everything else is the base's: technology, clock, types, the utilisation that its array has on each layer (an ideal
     one wastes nothing), and the bandwidth if the chip has no memory interface. Raises InputError for an area that holds
@@ -194,7 +187,7 @@ def balance(networks: Networks, base: Which, area_mm2: float, weights: Mapping[s
             f"{fixed + smallest * per_byte + per_pe:.3g} mm²."
         )
     low, high = np.log(smallest), np.log((free - per_pe) / per_byte * 0.95)
-    least, most = (1e-4, 1 - 1e-4) if per_bandwidth else (1.0, 1.0)  # of what the buffer leaves, for elements
+    least, most = (1e-4, 1 - 1e-4) if per_bandwidth else (1.0, 1.0)  # of what the buffer leaves, for PEs
     left, right = least, most
     for _ in range(4):
         buffers = np.exp(np.linspace(low, max(low, high), 65))
@@ -289,14 +282,7 @@ class _Times:
     def __init__(self, frame: Frame, chip: Accelerator) -> None:
         self.times = np.array(frame.times)
         self.curves: list[Curve] = [curve_of(nest, chip.widths) for nest in frame.nests]
-        array = []
-        for nest in frame.nests:
-            mapping = map_nest(nest, chip.array)
-            cycles = float(mapping.cycles)
-            if chip.buffer_bytes_per_cycle:
-                cycles = max(cycles, int(moved_in_buffer_bytes(mapping, chip)) / chip.buffer_bytes_per_cycle)
-            array.append(cycles / chip.clock_hertz)
-        self.array = np.array(array)
+        self.array = np.array([mapped_layer_demand(nest, chip, dram_bytes=0).array_seconds for nest in frame.nests])
 
     def traffic(self, buffers: Floats) -> Floats:
         """Bytes of each layer behind each buffer; where one is too small, behind the smallest that holds a tile."""

@@ -3,7 +3,7 @@
 A chain is a run of convolutions, poolings and fully connected layers in which each takes what the one before it made
 and nothing else does. What works on each element by itself and in place (activation, batch normalization, dropout) goes
 with the contraction before it. A fully connected layer that takes whole feature maps is a convolution whose window is
-the map. A branch, a sum of two tensors, attention, or whatever looks at other elements (local response normalization)
+the map. A branch, a sum of two tensors, attention, or anything that reads other elements (local response normalization)
 ends a chain.
 """
 

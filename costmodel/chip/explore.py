@@ -8,7 +8,7 @@ A sweep is cut into pieces, one for each network, operand and dataflow, and arra
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from costmodel.chip.nests import Nests, by_name
+from costmodel.chip.nests import Nests, by_name, check_weights
 from costmodel.chip.pareto import pareto
 from costmodel.chip.space import Space
 from costmodel.chip.sweep import Piece, SweepResult, run, work_of
@@ -214,17 +214,6 @@ def check_objective(space: Space, objective: Objective) -> None:
     """Raises InputError for an objective of energy without a technology."""
     if objective.column != "frames_per_second" and not space.base.technology:
         raise InputError(f"{space.base.title} names no technology: the least energy needs one.")
-
-
-def check_weights(weights: Mapping[str, float] | None, networks: Collection[str]) -> None:
-    """Raises InputError for the weight of an unknown network, one that is not positive, and for none at all."""
-    for name, weight in (weights or {}).items():
-        if name not in networks:
-            raise InputError(f"a weight for {name!r}, which is not among the networks: {', '.join(networks)}.")
-        if not (weight > 0 and np.isfinite(weight)):
-            raise InputError(f"the weight of {name!r} is {weight}: give a positive number.")
-    if weights is not None and not weights:
-        raise InputError("a mix needs at least one weight.")
 
 
 def _frame(

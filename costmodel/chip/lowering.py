@@ -33,7 +33,7 @@ def lower(network: Trace | Costs) -> Nests:
 
     Their MACs and those of `Nests.unlowered` (a convolution whose windows overlap along three dimensions, a product of
     three tensors) add up to the count's. Raises InputError for a network that has no contraction to lower, and for
-    what is no trace.
+    anything but a trace or costs.
     """
     if not isinstance(network, (Trace, Costs)):
         raise InputError(

@@ -14,7 +14,8 @@ MACs follow the count's convention: taps on padding are multiplied as well (a tr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -222,3 +223,14 @@ def by_name(networks: Nests | Mapping[str, Nests]) -> dict[str, Nests]:
     if not named:
         raise InputError("there is nothing to run: give at least one network.")
     return dict(named)
+
+
+def check_weights(weights: Mapping[str, float] | None, networks: Collection[str]) -> None:
+    """Raises InputError for the weight of an unknown network, one that is not positive, and for none at all."""
+    for name, weight in (weights or {}).items():
+        if name not in networks:
+            raise InputError(f"a weight for {name!r}, which is not among the networks: {', '.join(networks)}.")
+        if not 0 < weight < math.inf:
+            raise InputError(f"the weight of {name!r} is {weight}: give a positive number.")
+    if weights is not None and not weights:
+        raise InputError("a mix needs at least one weight.")

@@ -87,7 +87,7 @@ def tiles(window: Window, pool: Window | None = None) -> Tiles:
     """Every tile size that may be optimal, smallest first.
 
     A size is left out if a smaller or equal one has no more tiles, touches no more rows in its largest tile and reads
-    no more rows in all: whatever grows with these numbers is then least at one of the sizes that stay. Without
+    no more rows in all: anything that grows with these numbers is then least at one of the sizes that stay. Without
     halos that leaves one size for each count of tiles, some 2 sqrt(outputs) of them. Above 1024 output rows only the
     smallest size of each count is looked at; another could save a row or two where its last halo is clipped.
     """

@@ -152,8 +152,9 @@ def explore(
     if every and out.format is not Format.CSV:
         raise InputError("--every prints a row for each design, often a million: give --format csv with it.")
     base = _accelerator(accelerator, technology, dram)
-    from costmodel.chip.explore import MIX, OBJECTIVES, budgets_of, check_objective, check_weights
+    from costmodel.chip.explore import MIX, OBJECTIVES, budgets_of, check_objective
     from costmodel.chip.explore import explore as explored
+    from costmodel.chip.nests import check_weights
     from costmodel.chip.space import Space
     from costmodel.units import parse_bytes, plural
 
@@ -185,15 +186,15 @@ def explore(
     if every:
         return Answer(found.table().csv(), code)
     if out.format is Format.JSON:
-        told = answers(found, networks, weights, every_front=True, objective=goal)
-        return Answer(documents.to_text(documents.designs(found, told, objective)), code)
+        by_network = answers(found, networks, weights, every_front=True, objective=goal)
+        return Answer(documents.to_text(documents.designs(found, by_network, objective)), code)
     tables = []
     for name in found.networks:
-        told = answers(found, networks, weights, only=name, objective=goal)
+        by_network = answers(found, networks, weights, only=name, objective=goal)
         title = f"{'The average frame' if name == MIX else name}: the front of {plural(found.tried, 'point')}"
         table = found.table(found.front(name, None if out.format is Format.CSV else front, goal), goal).to_frame()
         warnings = unlowered_warnings(networks[name].unlowered) if name in networks else []
-        tables.append(rendered(table, out, title, notes(told[name], goal), warnings, total=False))
+        tables.append(rendered(table, out, title, notes(by_network[name], goal), warnings, total=False))
     return Answer("\n".join(tables), code)
 
 

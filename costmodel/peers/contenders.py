@@ -1,7 +1,7 @@
 """Programs that analyse a network, each as its README says to call it, and as an expert would: on the meta device.
 
 What is timed is the call alone: the network is built and the program imported before. Printing is switched off where a
-program has a switch for it. What each reports is normalised to multiply-accumulates, so that nobody wins by counting
+program has a switch for it. What each reports is normalised to multiply-accumulates, so that none wins by counting
 less.
 """
 

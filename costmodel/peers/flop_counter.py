@@ -24,7 +24,7 @@ from costmodel.tracer.meta_copy import surround
 
 
 def count(subject: Subject) -> Findings:
-    """Forward, and backward if asked for, in FLOPs (2 a multiply-accumulate)."""
+    """Forward, and backward if requested, in FLOPs (2 a multiply-accumulate)."""
     parameters = own_parameters(subject.network)
     counter = FlopCounterMode(display=False)
     ledger = _Ledger(counter)

@@ -1,6 +1,6 @@
 """torch's `MemTracker`: the peak of a training step, taken as a person would write it, on fake tensors of the CPU.
 
-It sees every storage that an operator makes and is told when it dies, so its peak is the sum of live requests at the
+It sees every storage that an operator makes, and when it dies, so its peak is the sum of live requests at the
 worst moment. It counts no allocator's rounding, and on fake tensors nothing is allocated. Of ours it takes the settings
 of a step and the copy of the module; what is alive when, it finds by itself.
 

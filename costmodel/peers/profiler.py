@@ -25,7 +25,7 @@ _POINTWISE = ("add", "mul")
 
 
 def count(subject: Subject) -> Findings:
-    """Forward, and backward if asked for, in the profiler's FLOPs."""
+    """Forward, and backward if requested, in the profiler's FLOPs."""
     surround(subject.network, lambda path: record_function(_LAYER + path))
     profiler = profile(activities=[ProfilerActivity.CPU], record_shapes=True, with_flops=True)
     with silent_kineto(), profiler as recorded, _Kernels():

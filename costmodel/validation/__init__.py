@@ -63,7 +63,7 @@ class Validation:
         return f"<Validation of {self.model}: {self._verdict}>"
 
     def _repr_html_(self) -> str:
-        """For a notebook: every sum, and the layers where somebody says something else."""
+        """For a notebook: every sum, and the layers with a difference."""
         shown = [row for row in self.rows if row.layer == TOTAL or row.difference or not row.ok]
         return html_table(f"{self.model}: {self._verdict}", _COLUMNS, shown, notes=self.notes)
 

@@ -48,7 +48,7 @@ that hold 1 % of the time; of those that were made while others used the machine
 """
 
 _WIDE = 0.5
-"""An error above this is told, even where the interval holds what was measured."""
+"""An error above this is reported even if the interval holds the measurement."""
 
 
 class LayerRow(NamedTuple):

@@ -53,8 +53,8 @@ def _holds(entry: Published, costs: Costs) -> bool:
     if entry.sizes is None:
         return True
     fed = tuple(tensor.shape for tensor in costs.trace.inputs)
-    told = entry.classes is None or costs.trace.outputs[0].shape[1] == entry.classes
-    return told and fed == tuple((1, *sizes) for sizes in entry.sizes)
+    same_classes = entry.classes is None or costs.trace.outputs[0].shape[1] == entry.classes
+    return same_classes and fed == tuple((1, *sizes) for sizes in entry.sizes)
 
 
 def _macs(entry: Published, macs: int) -> ComparisonRow:
