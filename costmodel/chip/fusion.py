@@ -252,6 +252,7 @@ class _Cutter:
 
     def cut(self, chain: Chain) -> Iterator[Group]:
         """The groups that move least, in order."""
+        # best(u) of the module docstring and the cut that reaches it; of equal cuts that with the shortest last group.
         best: list[tuple[int, int, Group | None]] = [(0, 0, None)]  # traffic up to a unit, where its group begins
         for end in range(1, len(chain.units) + 1):
             options = [(best[end - 1][0] + group.dram_bytes, end - 1, group) for group in self.unit(chain, end - 1)]
@@ -331,6 +332,7 @@ class _Cutter:
         fits = room >= 0
         if not fits.any():
             return None
+        # Weights that stay take the largest subset sum that fits beside the tiles; the others are reloaded.
         staying = stay[np.searchsorted(stay, np.maximum(room, 0), side="right") - 1]
         again = sum(weights) * widths.weight_bits - staying
         all_trips = shape.trips * batch

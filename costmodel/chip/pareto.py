@@ -48,7 +48,7 @@ def _three(points: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
         if step and thirds[step - 1] <= third:
             continue
         kept[index] = True
-        first = bisect_left(seconds, second)
+        first = bisect_left(seconds, second)  # the new step replaces those that it dominates
         last = first
         while last < len(thirds) and thirds[last] >= third:
             last += 1
@@ -66,7 +66,7 @@ def _many(points: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
         first = remaining[0]
         kept.append(first)
         better_somewhere = (ranks[remaining] < ranks[first]).any(axis=1)
-        remaining = remaining[better_somewhere]
+        remaining = remaining[better_somewhere]  # drops `first` itself too
     chosen = np.zeros(len(points), dtype=bool)
     chosen[order[kept]] = True
     return chosen

@@ -137,6 +137,8 @@ def levels(windows: Sequence[Window], tip_sizes: Integers | None = None) -> Leve
     most = int(trips.max())
     used = np.ones(extent, dtype=bool)
     per_tensor = [(extent, *_windows(need, starts), _busiest(when, most), np.zeros_like(chosen), np.zeros_like(chosen))]
+    # From the tip to the input: `need` says which rows each tile needs, `when` which tile needs a row first, `used`
+    # which rows any tile needs. Pairs are sorted by row, so each reduceat runs over the outputs that one row touches.
     for window in reversed(windows):
         row, output = pairs(window)
         needed = np.zeros((window.inputs, need.shape[1]), dtype=bool)
@@ -191,6 +193,7 @@ def _busiest(tile: Integers, most: int, counted: Any = None) -> Integers:
 
 def _carried(first: Integers, last: Integers, most: int) -> Integers:
     """For each size the most rows that were touched by some tile and will be by a later one."""
+    # A row is carried from its first tile to its last: count both ends, and sum the difference over tiles.
     size = np.arange(len(first))[:, None] * (most + 1)
     began, ended = (
         np.bincount((size + tile).ravel(), minlength=len(first) * (most + 1)).reshape(len(first), most + 1)

@@ -70,6 +70,7 @@ def run(piece: Piece) -> SweepResult:
     sides = np.array(space.arrays, dtype=np.int64)
     buffers = np.array(space.buffers, dtype=np.int64)
     bandwidths, clocks = np.array(space.bandwidths), np.array(space.clocks)
+    # Axes: arrays, buffers, bandwidths, clocks. Cycles have the first two alone, traffic the second and third.
     shape = (len(sides), len(buffers), len(bandwidths), len(clocks))
     overlapped, array_time = np.zeros(shape), np.zeros((len(sides), len(buffers), 1, len(clocks)))
     traffic, moved = np.zeros(len(buffers)), np.zeros((len(sides), len(buffers)))
@@ -100,6 +101,7 @@ def run(piece: Piece) -> SweepResult:
             for index, size in enumerate(buffers.tolist())
         ]
         joules = (np.array(pe_energies)[:, None] + np.stack(memories, axis=1)) / frames
+        # Area is a sum of parts that depend on one axis each: add their differences from the base.
         parts = [_area(chip, technology, rows=int(rows), columns=int(columns)) for rows, columns in sides]
         sram = np.array([_area(with_buffer(chip, size), technology) for size in buffers.tolist()])
         interface = np.array([_area(chip, technology, dram_bandwidth=rate) for rate in bandwidths.tolist()])

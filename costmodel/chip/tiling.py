@@ -211,6 +211,7 @@ class _Search:
         With a pair (tk, tc) the traffic is no less than when no halo is read twice, and the footprint no less than that
         of the smallest window.
         """
+        # Bound each pair by its best rows and columns first: few pairs are left for the search over all tiles.
         k, c = (each.ravel() for each in np.meshgrid(self.out_channels, self.in_channels[:-1], indexing="ij"))
         least = [Tiles(*(column.min() for column in each)) for each in (self.rows, self.columns)]
         footprint, traffic = self._stats(_WEIGHT_STATIONARY, (1, k, c), *least)
@@ -248,6 +249,7 @@ def _staircase(footprint: Integers, traffic: Integers) -> Integers:
     """The indices of the Pareto front: footprints ascend, traffics descend. Of equal points the first."""
     if not len(footprint):
         return np.empty(0, dtype=np.int64)
+    # Sort by footprint, keep where the running minimum of the traffic falls, and of one footprint the last such point.
     enough = footprint[traffic == traffic.min()].min()  # a larger footprint gains nothing
     indices = np.flatnonzero(footprint <= enough)
     indices = indices[np.argsort(footprint[indices], kind="stable")]

@@ -103,7 +103,7 @@ def sizes(extent: int, every: bool = False) -> Integers:
 
 def tiles_of(window: Window, sizes: Integers, pool: Window | None = None) -> Tiles:
     """What tiles of the given sizes read; they are of pooled rows where a pooling follows."""
-    rows, outputs = pairs(window)
+    rows, outputs = pairs(window)  # sorted by row, so that a row's tiles follow one another in ascending order
     extent = window.outputs
     made, pooled = (np.arange(extent),) * 2
     if pool:
@@ -141,7 +141,7 @@ def _outer(window: Window) -> tuple[Integers, Integers, int]:
 
 
 def _joined(rows: Integers, outputs: Integers, made: Integers, pooled: Integers, extent: int) -> Any:
-    """Input rows and the pooled rows that they contribute to."""
+    """Input rows and the pooled rows that they contribute to: a composition, as a product of 0-1 matrices."""
     touch = np.zeros(
         (rows.max(initial=-1) + 1, max(outputs.max(initial=-1), made.max(initial=-1)) + 1), dtype=np.float32
     )

@@ -115,6 +115,7 @@ class Allocator:
         self.requested_bytes -= block.requested
         self.allocated_bytes -= block.size
         before, after = block.before, block.after
+        # Merging keeps `block` and drops its neighbour, so a segment's head may change.
         if before is not None and before.free:
             self._remove(before)
             block.address, block.size = before.address, block.size + before.size

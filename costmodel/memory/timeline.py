@@ -215,6 +215,7 @@ class MemoryTimeline:
 
     def _live(self, role: str) -> tuple[int, ...]:
         """Bytes of one role, from what each operation adds and what the one before it let go."""
+        # Differences first, then one running sum: linear in storages and operations.
         count = len(self.trace.operations)
         change = [0] * (count + 1)
         for storage in self.trace.storages:
