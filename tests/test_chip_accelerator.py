@@ -179,6 +179,7 @@ def test_a_technology_file_lies_beside_the_file_that_names_it(write, tmp_path: P
             ("rows = 32", "rows = 32\nbuffer_banks = 60000"),
             ["buffer_banks: a bank holds at least 1.00 KiB", "64.0 KiB are at most 64"],
         ),
+        (("buffer_bytes = 65536", "buffer_bytes = 100\nbuffer_banks = 2"), ["100 B are at most 1"]),
         (("value = 8e9", "value = -8e9"), ["dram_bandwidth", "positive"]),
         (("value = 8e9", "value = inf"), ["dram_bandwidth", "finite"]),
         (("value = 8e9", "value = 8"), ["dram_bandwidth", "bytes/s", "was 8e9 meant?"]),

@@ -146,6 +146,8 @@ class Product(nn.Module):
         ("torch.bmm(a, b)", (5, 2, 3), (5, 3, 4), (2, 5, 4, 3)),
         ("torch.bmm(a, b.expand(5, -1, -1))", (5, 2, 3), (1, 3, 4), (10, 1, 4, 3)),  # one matrix for all
         ("torch.bmm(a.expand(5, -1, -1), b)", (1, 2, 3), (5, 3, 4), (2, 1, 20, 3)),
+        ("torch.bmm(a, b.expand(2, -1, -1))", (2, 2, 3), (1, 3, 4), (4, 1, 4, 3)),
+        ("torch.bmm(a.expand(2, -1, -1), b)", (1, 2, 3), (2, 3, 4), (2, 1, 8, 3)),
         ("torch.mv(a, b)", (2, 3), (3,), (1, 1, 2, 3)),
         ("torch.dot(a, b)", (3,), (3,), (1, 1, 1, 3)),
         ("torch.addmm(a[0, :1], a, b)", (2, 3), (3, 4), (2, 1, 4, 3)),
@@ -219,6 +221,11 @@ def test_a_transposed_convolution_over_three_dimensions() -> None:
     assert nest.transposed and sizes(nest) == (2, 1, 10, 6)
     assert made.macs == cm.count(trace).total.macs == 32 * 8 * 5 * 6
     assert (nest.input_numel, nest.output_numel) == (6 * 32, 5 * 4 * 8 * 8)
+    # 2 frames to 6, as 3 frames each would be beside each other; but they begin 2 apart, so that the second's first
+    # frame is the first's third, and frames are the rows that a window slides over
+    overlapping = nn.ConvTranspose3d(1, 1, (3, 1, 1), stride=(2, 1, 1), output_padding=(1, 0, 0))
+    (nest,) = lower(cm.trace(overlapping, (1, 1, 2, 4, 4), name="net"))
+    assert (nest.in_rows, nest.filter_rows, nest.out_rows, nest.batch, nest.out_channels) == (2, 3, 6, 4, 1)
 
 
 @settings(max_examples=60, deadline=None)
