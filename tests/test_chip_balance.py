@@ -195,6 +195,11 @@ def test_a_chip_may_be_named() -> None:
 def test_an_area_that_holds_nothing() -> None:
     with pytest.raises(InputError, match=r"0\.0001 mm² hold no design: one PE"):
         balance(NET, CHIP, 0.0001)
+    # the smallest design itself leaves nothing to divide
+    technology, widths = CHIP.find_technology(), CHIP.widths
+    smallest = max(curve_of(nest, widths).smallest_buffer_bytes for nest in NET)
+    with pytest.raises(InputError, match="hold no design"):
+        balance(NET, CHIP, smallest * technology.sram_mm2(1) + technology.pe_mm2("int8"))
     with pytest.raises(InputError, match="names no technology"):
         balance(NET, CHIP.replace(technology="", dram=""), 5.0)
 
