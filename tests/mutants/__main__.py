@@ -165,9 +165,15 @@ def main() -> int:
             show(mutant)
         return 0
 
-    listed = tomllib.loads(EQUIVALENT.read_text())["equivalent"] if EQUIVALENT.exists() else []
-    reasons = {(entry["file"], entry["is"].strip(), entry["becomes"].strip()) for entry in listed}
-    equivalent = [mutant for mutant in drawn if (mutant.file, *mutant.difference()) in reasons]
+    named = {mutant: (mutant.file, *mutant.difference()) for mutant in every}
+    listed = [
+        (each["file"], each["is"], each["becomes"]) for each in tomllib.loads(EQUIVALENT.read_text())["equivalent"]
+    ]
+    reached = {file.relative_to(ROOT).as_posix() for file in files}
+    for entry in listed:
+        if entry[0] in reached and entry not in named.values():
+            print(f"{EQUIVALENT.name}: no mutant of {entry[0]} makes {entry[1]!r} into {entry[2]!r}", file=sys.stderr)
+    equivalent = [mutant for mutant in drawn if named[mutant] in listed]
     judging = [mutant for mutant in drawn if mutant not in equivalent]
     for mutant in judging:
         if mutant.file.endswith(".py"):

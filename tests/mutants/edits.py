@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import itertools
 import re
 from collections.abc import Iterable, Iterator
@@ -208,12 +207,9 @@ class Mutant(NamedTuple):
     def difference(self) -> tuple[str, str]:
         """The changed lines before and after, each without the blanks around it."""
         source = (ROOT / self.file).read_bytes()
-        before, after = source.decode().splitlines(), self.apply(source).decode().splitlines()
-        old, new = [], []
-        for tag, a, b, c, d in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
-            if tag != "equal":
-                old += before[a:b]
-                new += after[c:d]
+        start, end = source.rfind(b"\n", 0, self.edit.start) + 1, source.find(b"\n", self.edit.end)
+        changed = source[start : self.edit.start] + self.edit.new + source[self.edit.end : end]
+        old, new = (text.decode().splitlines() for text in (source[start:end], changed))
         return "\n".join(map(str.strip, old)), "\n".join(map(str.strip, new))
 
 
