@@ -17,9 +17,10 @@ import numpy as np
 
 from costmodel.chip.bounds import bound_bytes, compulsory_bytes
 from costmodel.chip.lowering import lower
-from costmodel.chip.nests import Nest, Nests
+from costmodel.chip.nests import Nests
 from costmodel.chip.schedules import Tile
-from costmodel.chip.tiling import Curve, Integers, least_traffic
+from costmodel.chip.shapes import curve_of
+from costmodel.chip.tiling import Curve, Integers
 from costmodel.chip.widths import WORD_BITS, Widths, whole
 from costmodel.cost import Costs
 from costmodel.errors import InputError
@@ -295,14 +296,7 @@ def traffic_curves(
     """
     nests = network if isinstance(network, Nests) else lower(network)
     used = widths or Widths.of(word_bits, partial_bits)
-    by_shape: dict[Nest, Curve] = {}
-    curves = []
-    for nest in nests:
-        shape = replace(nest, layer="", operator="", kind="", phase="")
-        if shape not in by_shape:
-            by_shape[shape] = least_traffic(shape, used, double_buffer)
-        curves.append(replace(by_shape[shape], nest=nest))
-    return Curves(nests, tuple(curves), used, double_buffer)
+    return Curves(nests, tuple(curve_of(nest, used, double_buffer) for nest in nests), used, double_buffer)
 
 
 def traffic(

@@ -20,7 +20,7 @@ doi:10.1145/3566052, with the best tiles and weights that come again in place of
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -31,9 +31,11 @@ from costmodel.chip.chains import Chain, Stage, chains
 from costmodel.chip.lowering import lower
 from costmodel.chip.nests import Nest, Unlowered
 from costmodel.chip.pyramids import Levels, Pyramids, levels, needed, of_run, pyramids
-from costmodel.chip.tiling import Curve, least_traffic
+from costmodel.chip.schedules import Pool
+from costmodel.chip.shapes import curve_of
+from costmodel.chip.tiling import Curve
 from costmodel.chip.widths import WORD_BITS, Widths, whole
-from costmodel.chip.windows import Integers, Window
+from costmodel.chip.windows import Integers
 from costmodel.cost import Costs
 from costmodel.errors import InputError
 from costmodel.graph import Trace
@@ -238,11 +240,10 @@ class _Cutter:
     def __init__(self, buffer_bytes: int, widths: Widths, double_buffer: bool, fuse_contractions: bool) -> None:
         self.buffer_bytes, self.widths, self.double_buffer = buffer_bytes, widths, double_buffer
         self.fuse_contractions = fuse_contractions
-        self.curves: dict[Any, Curve] = {}
 
     def check(self, stages: Sequence[Stage]) -> None:
         """Raises InputError if some contraction has no tile that fits, with the smallest buffer for all of them."""
-        curves = [self.curve(stage.nest, None) for stage in stages if stage.nest]
+        curves = [self.curve(stage.nest) for stage in stages if stage.nest]
         hungriest = max(curves, key=lambda curve: curve.smallest_buffer_bytes)
         if hungriest.smallest_buffer_bytes > self.buffer_bytes:
             raise InputError(
@@ -268,7 +269,7 @@ class _Cutter:
         """One contraction by itself, the first pooling at once, further ones from and to DRAM."""
         start, end = chain.units[index]
         contraction, *pools = chain.stages[start:end]
-        variants: list[tuple[Curve, list[Stage]]] = [(self.curve(contraction.contraction, None), pools)]
+        variants: list[tuple[Curve, list[Stage]]] = [(self.curve(contraction.contraction), pools)]
         if pools:
             pooled = self.curve(contraction.contraction, (pools[0].rows, pools[0].columns))
             if pooled.smallest_buffer_bytes <= self.buffer_bytes:
@@ -346,12 +347,9 @@ class _Cutter:
         where = (int(place[0]), int(place[1]))
         return int(traffic[where]), where, int(footprint[where] + staying[where]), int(moved[where]), shape
 
-    def curve(self, nest: Nest, pool: tuple[Window, Window] | None) -> Curve:
-        """The least traffic of a contraction; that of each shape is computed once."""
-        shape = replace(nest, layer="", operator="", kind="", phase="")
-        if (shape, pool) not in self.curves:
-            self.curves[shape, pool] = least_traffic(shape, self.widths, self.double_buffer, pool)
-        return replace(self.curves[shape, pool], nest=nest)
+    def curve(self, nest: Nest, pool: Pool | None = None) -> Curve:
+        """The least traffic of a contraction behind a buffer of any size."""
+        return curve_of(nest, self.widths, self.double_buffer, pool)
 
     def _group(
         self,
@@ -385,7 +383,7 @@ class _Cutter:
             footprint,
             macs,
             max(0, macs - sum(stage.macs for stage in contractions)),
-            sum(int(self.curve(nest, None).dram_bytes(self.buffer_bytes)) for nest in nests),
+            sum(int(self.curve(nest).dram_bytes(self.buffer_bytes)) for nest in nests),
             self._bytes(sum(stage.apart_words for stage in stages), self.widths.output_bits),
             nests,
         )

@@ -20,7 +20,6 @@ mapping takes the fastest, of those the one that moves the fewest words.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -28,6 +27,7 @@ import numpy as np
 
 from costmodel.chip.arrays import Array, NestMapping, Scratchpads, ceil
 from costmodel.chip.nests import Nest
+from costmodel.chip.shapes import shape_of
 from costmodel.chip.windows import Window
 from costmodel.errors import InputError
 
@@ -38,9 +38,8 @@ def row_stationary(nest: Nest, array: Array) -> NestMapping:
     """The fastest mapping. Raises InputError without scratchpads, and where the buffer is too small for any pass."""
     if array.scratchpads is None:
         raise InputError("a row-stationary array needs scratchpads: say what a PE holds.")
-    shape = replace(nest, layer="", operator="", kind="", phase="")  # layers of one shape are mapped once
     sides = array._replace(rows=int(array.rows), columns=int(array.columns))
-    mapping = _fastest(shape, sides, array.scratchpads)
+    mapping = _fastest(shape_of(nest), sides, array.scratchpads)
     if mapping is None:
         raise InputError(
             f"a buffer of {array.buffer_bytes:,} bytes is too small for any row-stationary pass of layer "
