@@ -4,18 +4,22 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-COVERAGE := --cov=costmodel --cov-report=term:skip-covered
 
-.PHONY: report test docs format mutants bench clean help
+.PHONY: report test coverage lint docs format mutants bench clean help
 
 report: $(READY)  ## write the report on AlexNet and VGG into reports/
 	$(BIN)/costmodel report
 
-test: $(READY)  ## lint, type check and test, and print how much of the code the tests run
+test: lint  ## lint, type check and test
+	$(BIN)/pytest --numprocesses 2
+
+coverage: lint  ## the same, and how much of the code the tests run: 95 % and more
+	$(BIN)/pytest --numprocesses 2 --cov=costmodel --cov-report=term:skip-covered
+
+lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest --numprocesses 2 $(COVERAGE)
 
 docs: $(READY)  ## build the documentation into site/
 	$(BIN)/pip install --quiet --editable '.[docs]'
