@@ -126,6 +126,43 @@ def test_channel_parallel_keeps_its_weights_for_a_stripe_of_16_pixels() -> None:
     assert map_nest(conv(7, 64, 3, 32), Array("channel_parallel", 64, 32)).weight_words == 2 * 9 * 64 * 32
 
 
+def test_a_nest_of_unequal_sides_by_hand() -> None:
+    # 3 groups of 5 -> 7 channels, windows of 2 x 3, 4 x 6 pixels of 2 images: 48 pixels of 30 products, 630 weights and
+    # 1008 outputs; 8 rows and 4 columns hold a group's 30 products four times over and its 7 filters twice
+    nest = Nest(
+        "layer", "aten.convolution", "conv", batch=2, groups=3, in_channels=5, out_channels=7, out_rows=4,
+        out_columns=6, filter_rows=2, filter_columns=3, in_rows=5, in_columns=8,
+    )  # fmt: skip
+    weight, output, channel = (
+        map_nest(nest, Array(f"{flow}", 8, 4))
+        for flow in ("weight_stationary", "output_stationary", "channel_parallel")
+    )
+    inputs = 3 * 48 * 30 * 2  # for each fold across
+    assert weight[:5] == (3 * (16 + 4 + 48 - 2) * 8, 3 * 48 * 8, inputs, 630, 3 * 48 * 7 * (4 + 3))
+    assert output[:5] == (3 * (16 + 4 + 30 - 2) * 6 * 2, 3 * 30 * 12, inputs, 630 * 6, 1008)
+    assert channel[:5] == (3 * 48 * 6 * 1 * 2, 3 * 48 * 6 * 1 * 2, inputs, 630 * 3, 1008)
+    # with its next weights taken in meanwhile, all folds but the first save 8 cycles
+    assert map_nest(nest, Array("weight_stationary", 8, 4, weights_ahead=True)).cycles == weight.cycles - 8 * 23
+    # up to 4 channels lie beside a window's 3 columns: 12 lanes in two steps for each of 2 rows; 5 take 6 taps
+    four, five = (replace(nest, groups=1, in_channels=channels) for channels in (4, 5))
+    assert map_nest(four, Array("channel_parallel", 8, 4)).cycles == 48 * 2 * 2 * 2
+    assert map_nest(five, Array("channel_parallel", 8, 4)).cycles == 48 * 6 * 1 * 2
+
+
+def test_a_transposed_nest_of_unequal_sides_by_hand() -> None:
+    # 3 x 5 pixels of 2 images, 5 channels, to 7 channels by windows of 2 x 3: a product of 30 rows by 5 by 42. Its
+    # 1260 results are added up in 4 x 7 pixels: all but the 392 outputs' first read what was there.
+    nest = Nest(
+        "layer", "aten.convolution", "conv", batch=2, in_channels=5, out_channels=7, out_rows=4, out_columns=7,
+        filter_rows=2, filter_columns=3, in_rows=3, in_columns=5, transposed=True,
+    )  # fmt: skip
+    found = map_nest(nest, Array("weight_stationary", 8, 4))
+    assert found[:5] == ((16 + 4 + 30 - 2) * 11, 30 * 11, 30 * 5 * 11, 5 * 42, 1260 + 1260 - 392)
+    # windows apart leave each result alone, and 6 x 16 pixels hold 84 that none meets, written as zero
+    apart = replace(nest, stride=(2, 3), out_rows=6, out_columns=16)
+    assert map_nest(apart, Array("weight_stationary", 8, 4)).partial_sum_words == 1260 + 2 * 7 * 6
+
+
 def test_ideal_wastes_nothing() -> None:
     nest = conv(12, 8, 3, 16)
     found = map_nest(nest, Array("ideal", 10, 10))

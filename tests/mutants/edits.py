@@ -83,6 +83,8 @@ class Piece:
 
     def _changes(self, node: ast.AST) -> Iterator[Edit]:
         match node:
+            case ast.BinOp(right=ast.BinOp(left=ast.Constant(value=0), op=ast.Mult())):
+                pass  # `+ 0 * array`, which spreads a number over an array
             case ast.BinOp(left=left, op=op, right=right) if type(op) in ARITHMETIC and not _textual(left, right):
                 yield from self._between(left, right, *ARITHMETIC[type(op)])
                 if isinstance(op, ast.Div | ast.FloorDiv | ast.Sub):
