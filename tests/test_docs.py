@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from test_architecture import LAYERS
 
 import costmodel
 from costmodel.cli.program import app
@@ -53,3 +54,14 @@ def test_the_reference_has_every_public_name() -> None:
     pages = [page.read_text() for page in (ROOT / "docs" / "reference").glob("*.md")]
     described = re.findall(r"^::: costmodel\.(\w+)$", "\n".join(pages), flags=re.MULTILINE)
     assert sorted(described) == sorted({*costmodel.__all__} - {"plot", "remember"} | {"plots"})
+
+
+def test_the_house_in_the_readme_is_that_of_the_layers() -> None:
+    """Floors from the top, as the imports run."""
+    house = re.search(r"^    costmodel/\n((?:      .*\n)+)", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
+    assert house
+    names = " ".join(line[6:].partition("  ")[0] for line in house[1].splitlines())
+    rooms = [name.removesuffix("/").removesuffix(".py") for name in names.split()]
+    floors = [next(level for level, floor in enumerate(LAYERS) if room in floor) for room in rooms]
+    assert floors == sorted(floors, reverse=True)
+    assert sorted(rooms) == sorted(set.union(*LAYERS) - {"__main__"})
