@@ -26,7 +26,7 @@ from costmodel.hardware.clock import Clock, Timing
 from costmodel.hardware.fit import Guess, Sample, fit
 from costmodel.hardware.rates import PATHS, Reference, disturbance
 from costmodel.hardware.samples import unpadded_share
-from costmodel.hardware.shapes import DRAWS, Gradients, Limits, cases
+from costmodel.hardware.shapes import SAMPLERS, Gradients, Limits, cases
 from costmodel.tracer import trace
 
 TRUE = FittedRates(
@@ -107,10 +107,10 @@ LIMITS = Limits(1e4, 1e7, 2**20)
 
 
 def test_every_class_has_shapes_and_no_shape_is_of_an_unknown_class() -> None:
-    assert set(CLASSES) == set(DRAWS)
+    assert set(CLASSES) == set(SAMPLERS)
 
 
-@pytest.mark.parametrize("name", DRAWS)
+@pytest.mark.parametrize("name", SAMPLERS)
 def test_drawn_operations_are_of_their_class_and_within_the_limits(name: str) -> None:
     drawn = list(cases(name, 3, LIMITS))
     assert [case.shapes for case in drawn] == [case.shapes for case in cases(name, 3, LIMITS)]  # the same each time
@@ -309,7 +309,7 @@ def test_products_with_padding_are_told_apart() -> None:
 def test_the_calibrated_device_that_ships_is_what_the_command_wrote() -> None:
     found = device("amd-epyc-1thread")
     assert "costmodel calibrate --device cpu --threads 1" in found.source
-    assert found.calibration is not None and set(DRAWS) - set(found.calibration.classes) == {
+    assert found.calibration is not None and set(SAMPLERS) - set(found.calibration.classes) == {
         "attention_backward", "recurrent", "recurrent_backward",
     }, "what came later is missing, and the file goes on working"  # fmt: skip
     assert all(set(paths) == {"fp32"} for paths in found.calibration.classes.values())

@@ -7,7 +7,7 @@ import torch
 
 from costmodel.errors import HardwareError, InputError
 from costmodel.hardware import clock as module
-from costmodel.hardware.clock import COLD, Clock, Timing, check_threads, circumstances, threads, torch_device
+from costmodel.hardware.clock import COLD, Clock, Timing, check_threads, environment, threads, torch_device
 
 
 def test_median_and_spread_of_repetitions() -> None:
@@ -73,7 +73,7 @@ def test_threads_are_put_back() -> None:
 
 
 def test_circumstances_say_what_a_measurement_must() -> None:
-    about = circumstances("cpu", "costmodel measure alexnet")
+    about = environment("cpu", "costmodel measure alexnet")
     assert about["device"]["type"] == "cpu" and about["device"]["name"]
     assert about["versions"]["torch"] == torch.__version__ and about["threads"] == torch.get_num_threads()
     assert about["date"].startswith("20") and about["command"] == "costmodel measure alexnet"

@@ -20,8 +20,8 @@ from costmodel.hardware import measure as measuring
 from costmodel.hardware.clock import Clock, Timing
 from costmodel.hardware.estimator import _estimated, torch_estimate
 from costmodel.hardware.measure import measure, measurement
-from costmodel.hardware.record import MemoryPeaks, PeerEstimate, Run, Switches, read
-from costmodel.hardware.stage import Stage, switched
+from costmodel.hardware.record import MemoryPeaks, PeerEstimate, PrecisionSettings, Run, read
+from costmodel.hardware.workload import Workload, applied
 from costmodel.tracer import Training
 from costmodel.tracer.meta_copy import copy_to_meta
 from costmodel.validation.measurement import against
@@ -82,8 +82,8 @@ def test_what_a_run_says(step) -> None:
     assert step.inputs == ((4, 3, 16, 16),)
     assert step.settings == {"loss": "cross_entropy", "optimizer": "sgd"}
     assert len(step.rounds) == measuring.ROUNDS and all(each > 0 for each in step.rounds)
-    assert step.work.count == step.profiled.count >= 3
-    assert sum(layer.seconds for layer in step.layers) == pytest.approx(step.work.median, rel=0.5)
+    assert step.kernel_time.count == step.profiled.count >= 3
+    assert sum(layer.seconds for layer in step.layers) == pytest.approx(step.kernel_time.median, rel=0.5)
     assert step.graph is None and step.memory.requested_bytes is None, "unknown is not zero"
     names = {kernel.name for layer in step.layers for kernel in layer.kernels}
     assert any("convolution_backward" in name for name in names)
@@ -110,7 +110,7 @@ def test_the_network_is_only_read() -> None:
 
 def test_switches_and_threads_are_put_back() -> None:
     before = (torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark, torch.get_num_threads())
-    with switched(Switches(not before[0], True, not before[1])):
+    with applied(PrecisionSettings(not before[0], True, not before[1])):
         assert (torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark) == (not before[0], not before[1])
         assert torch.backends.cuda.matmul.allow_tf32
     measure(nn.Linear(3, 2), (1, 3), device="cpu", thread_count=1, seconds=0.0)
@@ -118,7 +118,7 @@ def test_switches_and_threads_are_put_back() -> None:
 
 
 def test_data_are_random_and_so_are_labels() -> None:
-    stage = Stage(nn.Linear(64, 10), (8, 64), torch.device("cpu"), training=Training())
+    stage = Workload(nn.Linear(64, 10), (8, 64), torch.device("cpu"), training=Training())
     assert stage.args[0].unique().numel() > 100
     stage.run()
     (labels,) = stage.loss.labels
@@ -144,7 +144,7 @@ def test_out_of_memory_is_recorded(monkeypatch) -> None:
     def full(*args, **kwargs):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 200.00 GiB.")
 
-    monkeypatch.setattr(measuring, "Stage", full)
+    monkeypatch.setattr(measuring, "Workload", full)
     found = measure(nn.Linear(3, 2), (7, 3), device="cpu", batch=7, seconds=0.0)
     assert found.failure == "out of memory: CUDA out of memory. Tried to allocate 200.00 GiB."
     assert (found.inputs, found.dtype, found.eager) == (((7, 3),), "float32", None)
@@ -160,7 +160,7 @@ def test_libraries_run_out_of_memory_in_other_words(monkeypatch, said) -> None:
     def full(*args, **kwargs):
         raise RuntimeError(said)
 
-    monkeypatch.setattr(measuring, "Stage", full)
+    monkeypatch.setattr(measuring, "Workload", full)
     assert measure(nn.Linear(3, 2), (7, 3), device="cpu").failure == f"out of memory: {said}"
 
 
@@ -170,7 +170,7 @@ def test_wrong_use_is_refused() -> None:
     with pytest.raises(InputError, match="unknown device"):
         measure(nn.Linear(3, 2), (1, 3), device="tpu")
     with pytest.raises(InputError, match="unknown memory format"):
-        measure(nn.Linear(3, 2), (1, 3), device="cpu", switches=Switches(memory_format="diagonal"))
+        measure(nn.Linear(3, 2), (1, 3), device="cpu", precision_settings=PrecisionSettings(memory_format="diagonal"))
     with pytest.raises(InputError, match="nothing to train"):
         measure(nn.ReLU(), (1, 3), device="cpu", train=True)
 
@@ -252,7 +252,7 @@ def test_what_does_not_fit_is_told(monkeypatch, capsys, tmp_path) -> None:
     def full(*args, **kwargs):
         raise MemoryError("out of memory")
 
-    monkeypatch.setattr(measuring, "Stage", full)
+    monkeypatch.setattr(measuring, "Workload", full)
     path = tmp_path / "r.json"
     assert run(["measure", "lenet", "--device", "cpu", "-o", str(path)]) == 4
     assert "smaller --batch" in capsys.readouterr().err

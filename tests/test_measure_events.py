@@ -113,14 +113,14 @@ def test_quartiles_and_kernels_of_a_layer() -> None:
 
 def test_the_sum_of_kernels_counts_each_once() -> None:
     # 5+40+20+3+1+4+21+22+2+50+60+7 = 235, and twice that; the warm-up's 1000 are in neither.
-    assert [each / US for each in join(two_steps()).work] == pytest.approx([235, 470])
+    assert [each / US for each in join(two_steps()).kernel_time] == pytest.approx([235, 470])
 
 
 def test_a_kernel_without_an_operator_is_told_and_counted() -> None:
     copy = Event("gpu_memcpy", "Memcpy HtoD", STREAM, 100 * US, 9 * US, 999)
     found = join([*training_step(0, 1, 0), copy])
-    assert [(each.name, each.seconds / US) for each in found.unjoined] == [("Memcpy HtoD", pytest.approx(9))]
-    assert found.work[0] / US == pytest.approx(235 + 9)
+    assert [(each.name, each.seconds / US) for each in found.unattributed] == [("Memcpy HtoD", pytest.approx(9))]
+    assert found.kernel_time[0] / US == pytest.approx(235 + 9)
 
 
 def test_recomputation_inside_the_backward_belongs_to_the_layer_that_runs_again() -> None:
@@ -176,7 +176,7 @@ def test_on_the_cpu_an_operators_own_time_counts() -> None:
         {"aten::mkldnn_convolution": 60, "aten::conv2d": 20, "aten::empty": 10, "aten::as_strided": 10}
     )
     assert layers[""].seconds / US == pytest.approx(20)
-    assert found.work[0] / US == pytest.approx(120)
+    assert found.kernel_time[0] / US == pytest.approx(120)
 
 
 def test_negligible_kernels_are_summed_up() -> None:
@@ -211,9 +211,9 @@ def test_a_chrome_trace_is_read() -> None:
     events = read_events(json.loads(json.dumps(document)))
     assert [event.category for event in events] == ["user_annotation", "cpu_op", "kernel"]
     assert events[1].seconds == pytest.approx(20.25e-6)
-    assert join(events).work == (pytest.approx(12.125e-6),)
+    assert join(events).kernel_time == (pytest.approx(12.125e-6),)
 
 
 def test_nothing_recorded_is_nothing_found() -> None:
     found = join([])
-    assert (found.layers, found.work, found.unjoined) == ((), (), ())
+    assert (found.layers, found.kernel_time, found.unattributed) == ((), (), ())

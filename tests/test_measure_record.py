@@ -26,7 +26,7 @@ from costmodel.hardware.record import (
 
 HOSTILE = "<b>&\"'|</script>\n`" + "x" * 300
 
-CIRCUMSTANCES = {
+ENVIRONMENT = {
     "device": {"type": "cuda", "name": "A made-up GPU", "memory_bytes": 1 << 30},
     "versions": {"torch": "2.11.0"},
     "threads": 4,
@@ -42,13 +42,13 @@ RUN = Run(
     settings={"loss": "cross_entropy", "optimizer": "sgd", "momentum": 0.9},
     eager=Spread(2e-3, 1.9e-3, 2.2e-3, 12),
     rounds=(2e-3, 2.1e-3, 1.9e-3),
-    work=Spread(1e-3, 1e-3, 1.1e-3, 5),
+    kernel_time=Spread(1e-3, 1e-3, 1.1e-3, 5),
     profiled=Spread(4e-3, 4e-3, 4e-3, 5),
     layers=(LayerTime("conv", "forward", 6e-4, 5e-4, 7e-4, (Kernel("winograd", 5e-4, 1), Kernel("copy", 1e-4, 2))),),
     memory=MemoryPeaks(1000, 1024, 2048, 4096, 512),
     peers={"torch runtime estimator": PeerEstimate(3e-3)},
 )
-RECORD = Measurement(CIRCUMSTANCES, DEFAULTS, (RUN, replace(RUN, batch=1, inputs=((1, 3, 8, 8),))))
+RECORD = Measurement(ENVIRONMENT, DEFAULTS, (RUN, replace(RUN, batch=1, inputs=((1, 3, 8, 8),))))
 
 
 def damaged(**changes) -> str:
@@ -77,7 +77,7 @@ def test_save_and_read(tmp_path) -> None:
 def test_any_value_survives(seconds: float, count: int, name: str, nbytes: int | None) -> None:
     layer = LayerTime(name, "forward", seconds, seconds, seconds, (Kernel(name, seconds, count),))
     run = replace(RUN, model=name, layers=(layer,), memory=MemoryPeaks(nbytes))
-    record = Measurement(CIRCUMSTANCES, DEFAULTS, (run,))
+    record = Measurement(ENVIRONMENT, DEFAULTS, (run,))
     assert Measurement.from_json(record.to_json()) == record
 
 
@@ -124,7 +124,7 @@ def test_what_is_damaged_is_refused_with_a_reason(text: str, reason: str) -> Non
 
 def test_a_record_must_say_on_what_it_was_made() -> None:
     for name in ("device", "threads", "date", "versions"):
-        missing = Measurement({key: value for key, value in CIRCUMSTANCES.items() if key != name}, DEFAULTS, (RUN,))
+        missing = Measurement({key: value for key, value in ENVIRONMENT.items() if key != name}, DEFAULTS, (RUN,))
         with pytest.raises(InputError, match=f"circumstances.{name}"):
             Measurement.from_json(missing.to_json())
 
@@ -162,7 +162,7 @@ def test_the_run_that_was_asked_for() -> None:
 
 
 def test_it_shows_itself() -> None:
-    record = Measurement(CIRCUMSTANCES, DEFAULTS, (replace(RUN, model=HOSTILE),))
+    record = Measurement(ENVIRONMENT, DEFAULTS, (replace(RUN, model=HOSTILE),))
     html = record._repr_html_()
     assert "<b>" not in html and "&lt;b&gt;" in html
     frame = record.to_frame()

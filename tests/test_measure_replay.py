@@ -25,8 +25,8 @@ def test_there_are_records() -> None:
 @pytest.mark.parametrize("path", sorted(FOLDER.rglob("*-*.json")), ids=lambda path: path.stem)
 def test_a_record_says_in_what_circumstances_it_was_made(path: Path) -> None:
     record = read(path)
-    assert record.runs and record.circumstances["command"].startswith("costmodel ")
-    assert " /" not in record.circumstances["command"], "no path of the machine is in it"
+    assert record.runs and record.environment["command"].startswith("costmodel ")
+    assert " /" not in record.environment["command"], "no path of the machine is in it"
     for run in record.runs:
         assert run.failure or run.rounds, "the noise floor of every run is known"
 

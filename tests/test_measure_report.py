@@ -39,20 +39,20 @@ def measured(trace: cm.Trace, device: Device, times: float = 2.0, **changes) -> 
     shapes = tuple(spec.shape for spec in trace.inputs)
     run = Run(
         trace.model, shapes, shapes[0][0], trace.dtype, trace.train, dict(trace.settings),
-        eager=whole, rounds=(whole.median,), work=whole, profiled=whole, layers=layers,
+        eager=whole, rounds=(whole.median,), kernel_time=whole, profiled=whole, layers=layers,
     )  # fmt: skip
     return replace(run, **changes)
 
 
 def record(*runs: Run, name: str = "A made-up GPU", target: str = "cuda") -> Measurement:
-    circumstances = {
+    environment = {
         "device": {"type": target, "name": name},
         "versions": {"torch": "2.11.0"},
         "threads": 1,
         "date": "2026-11-24T00:00:00+00:00",
         "command": "costmodel measure",
     }
-    return Measurement(circumstances, DEFAULTS, runs)
+    return Measurement(environment, DEFAULTS, runs)
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +162,7 @@ def folder(tmp_path) -> Path:
         inputs=((4096, 1, 224, 224),),
         failure="out of memory: 900 GiB",
         layers=(),
-        work=None,
+        kernel_time=None,
         eager=None,
     )
     record(*runs, lost, failed, name="NVIDIA H100 80GB HBM3").save(place / "record.json")

@@ -17,7 +17,7 @@ from costmodel.cli import run
 from costmodel.devices import Calibration, Device, Fact, FittedRates, Source, to_toml
 from costmodel.errors import HardwareError, InputError
 from costmodel.hardware import suite as suites
-from costmodel.hardware.clock import circumstances, device_title, threads
+from costmodel.hardware.clock import device_title, environment, threads
 from costmodel.hardware.record import DEFAULTS, read
 from costmodel.hardware.suite import (
     BF16,
@@ -91,14 +91,14 @@ def test_a_folder_of_other_circumstances_is_refused_before_anything_runs(tmp_pat
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(InputError, match=r"lenet-fp32.json was made on .*, 1 thread, .* this is .*, 2 threads, "):
         tiny(tmp_path, TINY, threads=2).run()
-    monkeypatch.setattr(suites, "circumstances", another_torch)
+    monkeypatch.setattr(suites, "environment", another_torch)
     with pytest.raises(InputError, match=r"with torch .*, and this is .* with torch 99: give another folder"):
         tiny(tmp_path).run()
     assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
 
 def another_torch(device):
-    found = circumstances(device)
+    found = environment(device)
     return found | {"versions": found["versions"] | {"torch": "99"}}
 
 
@@ -116,7 +116,7 @@ def test_a_calibration_of_other_circumstances_is_refused(tmp_path, monkeypatch) 
 def calibrated(path: Path, threads_: int) -> Device:
     """A made-up calibration of this machine, written to a file."""
     with threads(threads_):
-        now = circumstances("cpu")
+        now = environment("cpu")
     run = Source("A test", "2026-11-26", via=f"python 3, torch {now['versions']['torch']}, AVX512")
     view = FittedRates(0.0, 0.0, 1e9, 1e9, 1e9, 1e9, 1.0, 1.0, 1.0, 0.0, 2)
     made = Device(
@@ -253,7 +253,7 @@ def test_the_plans() -> None:
     cpu = plan("cpu")
     alexnet = {(task.batch, task.train) for task in cpu if task.model == "alexnet"}
     assert alexnet == {(1, False), (2, False), (4, False), (8, False), (16, False), (8, True)}
-    assert STRICT.switches.cudnn_allow_tf32 is False and TF32.switches == DEFAULTS
+    assert STRICT.settings.cudnn_allow_tf32 is False and TF32.settings == DEFAULTS
     assert TF32.dtype == "float32" and BF16.dtype == "bfloat16"
 
 

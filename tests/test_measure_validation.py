@@ -12,7 +12,16 @@ import costmodel as cm
 from costmodel.devices import Calibration, Device, Fact, FittedRates, Source
 from costmodel.errors import InputError
 from costmodel.estimate import Estimate
-from costmodel.hardware.record import DEFAULTS, Kernel, LayerTime, Measurement, PeerEstimate, Run, Spread, Switches
+from costmodel.hardware.record import (
+    DEFAULTS,
+    Kernel,
+    LayerTime,
+    Measurement,
+    PeerEstimate,
+    PrecisionSettings,
+    Run,
+    Spread,
+)
 from costmodel.report import documents
 from costmodel.report.measured import comparison_table, comparison_title, record_notes, runs_table, totals_table
 from costmodel.report.render import render
@@ -42,7 +51,7 @@ def run_of(trace: cm.Trace, *layers: LayerTime, **changes) -> Run:
         dict(trace.settings),
         eager=Spread(2 * whole, 2 * whole, 2 * whole, 3),
         rounds=(2 * whole,),
-        work=Spread(whole, whole, whole, 3),
+        kernel_time=Spread(whole, whole, whole, 3),
         layers=layers,
     )
     return structs.replace(run, **changes)
@@ -280,14 +289,14 @@ def test_what_nothing_is_predicted_for_and_what_nothing_ran_for(perceptron) -> N
     assert not found.ok, "a layer of a third of the bound cannot be missing"
 
 
-def record(run: Run, target: str = "cuda", **switches) -> Measurement:
-    circumstances = {
+def record(run: Run, target: str = "cuda", **precision_settings) -> Measurement:
+    environment = {
         "device": {"type": target, "name": "NVIDIA A100-SXM4-80GB" if target == "cuda" else "No such CPU"},
         "versions": {"torch": "2.11.0"},
         "threads": 1,
         "date": "2026-11-24",
     }
-    return Measurement(circumstances, structs.replace(DEFAULTS, **switches), (run,))
+    return Measurement(environment, structs.replace(DEFAULTS, **precision_settings), (run,))
 
 
 def test_the_records_switches_count(convolution) -> None:
@@ -295,7 +304,7 @@ def test_the_records_switches_count(convolution) -> None:
     device = cm.device("a100-80gb")
     assert against(record(run), convolution, device).prediction.layers[0].path == "tf32"
     assert against(record(run, cudnn_allow_tf32=False), convolution, device).prediction.layers[0].path == "fp32"
-    assert Switches() == DEFAULTS == Switches(True, False, False, "contiguous")
+    assert PrecisionSettings() == DEFAULTS == PrecisionSettings(True, False, False, "contiguous")
 
 
 def test_another_run_or_device_is_refused(perceptron, convolution) -> None:
@@ -307,7 +316,7 @@ def test_another_run_or_device_is_refused(perceptron, convolution) -> None:
     on_cpu = record(run_of(perceptron, layer("0", 1e-3)), "cpu")
     with pytest.raises(InputError, match="ran cpu operators and the trace cuda's"):
         against(on_cpu, perceptron, cm.device("xeon-icelake"))
-    failed = record(structs.replace(run_of(perceptron), failure="out of memory: 80 GiB", work=None, eager=None))
+    failed = record(structs.replace(run_of(perceptron), failure="out of memory: 80 GiB", kernel_time=None, eager=None))
     with pytest.raises(InputError, match=r"failed .out of memory"):
         against(failed, perceptron, cm.device("a100-80gb"))
 

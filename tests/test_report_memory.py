@@ -18,7 +18,7 @@ from costmodel.book.model import Bullets, Paragraph, Report, Section, Table
 from costmodel.book.study import Study
 from costmodel.cli import run
 from costmodel.errors import InputError
-from costmodel.hardware.record import Measurement, MemoryPeaks, Run, Switches
+from costmodel.hardware.record import Measurement, MemoryPeaks, PrecisionSettings, Run
 from costmodel.memory import MemoryTimeline, memory_timeline, replay, scaling
 from costmodel.tracer import trace
 
@@ -166,7 +166,7 @@ def test_it_is_drawn_and_rendered(chapter: Section) -> None:
 def record(target: str = "cuda", failure: str = "", **memory: int) -> Measurement:
     settings = {"loss": "cross_entropy", "optimizer": "sgd", "momentum": 0.9}
     run = Run("lenet", ((4, 1, 28, 28),), 4, "float32", True, settings, failure, memory=MemoryPeaks(**memory))
-    return Measurement({"device": {"type": target, "name": "A GPU"}, "threads": 1}, Switches(), (run,))
+    return Measurement({"device": {"type": target, "name": "A GPU"}, "threads": 1}, PrecisionSettings(), (run,))
 
 
 def test_measured_peaks_stand_beside_the_predicted() -> None:

@@ -90,7 +90,7 @@ def _against(
 
     record = read(path)
     hardware = machine(device) if device else device_of(record)
-    laid = record.switches.memory_format == "channels_last"
+    laid = record.precision_settings.memory_format == "channels_last"
     step = StepOptions(**asdict(training), target=record.target, channels_last=laid)
     results = [against(record, traced(model, feed, step)[1], hardware) for model in models]
     if out.format is Format.JSON:

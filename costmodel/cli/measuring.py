@@ -50,12 +50,14 @@ def measure(
     from costmodel import tracer
     from costmodel.hardware.clock import check_threads, torch_device
     from costmodel.hardware.measure import measure, measurement
-    from costmodel.hardware.record import Switches
+    from costmodel.hardware.record import PrecisionSettings
     from costmodel.report.measured import record_notes, runs_table
 
     torch_device(device)  # both before any weight is made
     check_threads(threads)
-    switches = Switches(tf32.tf32_conv, tf32.tf32_matmul, benchmark, "channels_last" if channels_last else "contiguous")
+    settings = PrecisionSettings(
+        tf32.tf32_conv, tf32.tf32_matmul, benchmark, "channels_last" if channels_last else "contiguous"
+    )
     options = training_options(training)
     names, batches = list(dict.fromkeys(models)), list(dict.fromkeys(batch or [1]))
     runs = []
@@ -71,14 +73,16 @@ def measure(
                     batch=each,
                     dtype=training.dtype,
                     train=tracer.Training(**options) if training.train else False,
-                    switches=switches,
+                    precision_settings=settings,
                     thread_count=threads,
                     seconds=seconds,
                     name=found.name,
                 )
                 runs.append(run)
                 typer.echo(f"Warning: {run.name}: {run.failure}", err=True) if run.failure else None
-    record = measurement(runs, device=device, switches=switches, thread_count=threads, command=_command_line())
+    record = measurement(
+        runs, device=device, precision_settings=settings, thread_count=threads, command=_command_line()
+    )
     if output is not None:
         record.save(output)
     _check_some(record)

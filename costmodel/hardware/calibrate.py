@@ -17,7 +17,7 @@ import torch
 from costmodel import devices
 from costmodel.devices import Calibration, Device, Fact, FittedRates, Source
 from costmodel.errors import InputError
-from costmodel.hardware.clock import Clock, circumstances, device_title, threads
+from costmodel.hardware.clock import Clock, device_title, environment, threads
 from costmodel.hardware.fit import CONFIDENCE, Guess, Sample, fit, least_squares, rounded
 from costmodel.hardware.rates import (
     PATHS,
@@ -30,7 +30,7 @@ from costmodel.hardware.rates import (
     runs,
 )  # fmt: skip
 from costmodel.hardware.samples import FULL, QUICK, Effort, Progress, Timed, sampled
-from costmodel.hardware.shapes import DRAWS
+from costmodel.hardware.shapes import SAMPLERS
 
 __all__ = ["FULL", "QUICK", "Effort", "calibrate"]
 
@@ -66,7 +66,7 @@ def calibrate(
     clock = Clock(device)
     tell = progress or (lambda text, done, total: None)
     with threads(cpu_threads), torch.no_grad():
-        about = circumstances(clock.device, command)
+        about = environment(clock.device, command)
         cache = _nominal_cache(about)
         effort = _suited(effort or FULL, clock, cache)
         reference = Reference(clock, cache)
@@ -92,7 +92,7 @@ def calibrate(
         for each in samples:
             if each.name in AT_PEAK[clock.device.type]:
                 peaks[each.path] = max(peaks[each.path], each.unpadded * each.sample.demand.flops / each.sample.seconds)
-        about = circumstances(clock.device, command)  # clocks under load
+        about = environment(clock.device, command)  # clocks under load
         return _device(about, name, calibration, peaks, memory_bandwidth, launch)
 
 
@@ -120,7 +120,7 @@ def _fitted(
     for each in samples:
         by_class.setdefault(each.name, {}).setdefault(each.path, []).append(each.sample)
     found: dict[str, dict[str, FittedRates]] = {}
-    for name in DRAWS:
+    for name in SAMPLERS:
         for path, timed in by_class.get(name, {}).items():
             fitted_rates = fit(timed, Guess(max(products[path].values()), near, far))
             if name == "view" and clock.on_cuda:

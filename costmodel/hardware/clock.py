@@ -222,7 +222,7 @@ def threads(count: int | None) -> Iterator[int]:
         torch.set_num_threads(before)
 
 
-def circumstances(device: str | torch.device, command: str = "") -> dict[str, Any]:
+def environment(device: str | torch.device, command: str = "") -> dict[str, Any]:
     """What a measurement must say about itself: the device, versions, clocks, threads, date and command."""
     where = device if isinstance(device, torch.device) else torch_device(device)
     versions = {
@@ -240,9 +240,9 @@ def circumstances(device: str | torch.device, command: str = "") -> dict[str, An
     return found | ({"command": command} if command else {})
 
 
-def device_title(circumstances: Mapping[str, Any]) -> str:
-    """The device that circumstances are about, a CPU with its threads: "AMD EPYC, 1 thread"."""
-    hardware, count = circumstances["device"], circumstances["threads"]
+def device_title(environment: Mapping[str, Any]) -> str:
+    """The device of an environment, a CPU with its threads: "AMD EPYC, 1 thread"."""
+    hardware, count = environment["device"], environment["threads"]
     return f"{hardware['name']}, {count} thread{'s' * (count > 1)}" if hardware["type"] == "cpu" else hardware["name"]
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from costmodel.hardware.record import PeerEstimate, Run
-from costmodel.hardware.stage import RandomLabels
+from costmodel.hardware.workload import RandomLabels
 from costmodel.tracer.meta_copy import copy_to_meta
 from costmodel.tracer.training import CrossEntropy, Training, TrainingStep
 

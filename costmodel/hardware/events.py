@@ -68,10 +68,10 @@ class Joined:
     layers: tuple[LayerTime, ...]
     """In the order of execution."""
 
-    work: tuple[float, ...]
+    kernel_time: tuple[float, ...]
     """The sum of all kernels of each repetition, those of no layer included."""
 
-    unjoined: tuple[Kernel, ...]
+    unattributed: tuple[Kernel, ...]
     """What belongs to no layer, a repetition's share."""
 
 

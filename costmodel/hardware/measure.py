@@ -26,11 +26,11 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from costmodel.errors import HardwareError, InputError
-from costmodel.hardware.clock import Clock, circumstances, threads
+from costmodel.hardware.clock import Clock, environment, threads
 from costmodel.hardware.estimator import torch_estimate
 from costmodel.hardware.events import ON_DEVICE, REPETITION, Joined, join, read_events
-from costmodel.hardware.record import DEFAULTS, Measurement, MemoryPeaks, Run, Spread, Switches
-from costmodel.hardware.stage import Stage, switched
+from costmodel.hardware.record import DEFAULTS, Measurement, MemoryPeaks, PrecisionSettings, Run, Spread
+from costmodel.hardware.workload import Workload, applied
 from costmodel.tracer.inputs import floating_dtype, materialize, tensors_in
 from costmodel.tracer.kineto import silent_kineto
 from costmodel.tracer.training import Training
@@ -50,7 +50,7 @@ def measure(
     batch: int = 1,
     dtype: str | None = None,
     train: bool | Training = False,
-    switches: Switches = DEFAULTS,
+    precision_settings: PrecisionSettings = DEFAULTS,
     thread_count: int | None = None,
     seconds: float = 1.0,
     name: str | None = None,
@@ -65,7 +65,7 @@ def measure(
         dtype: the floating-point type to run in; the network's own if None.
         train: a training step (forward, loss, backward, optimizer) in place of a forward without gradients; a
             `Training` says how.
-        switches: what torch is told about precision and algorithms meanwhile.
+        precision_settings: of PyTorch, while it runs.
         thread_count: threads on the CPU; torch's own number if None.
         seconds: how long to time at least, rounds and profiler each; every repetition is run to its end.
         name: what to call the network; its class's name if None.
@@ -79,10 +79,10 @@ def measure(
     blank = Run(
         name or type(network).__name__, shapes, batch, kind, bool(train), dict(training.settings) if training else {}
     )
-    with threads(thread_count), switched(switches):
+    with threads(thread_count), applied(precision_settings):
         _give_back(clock)
         try:
-            run = _staged(network, inputs, training, clock, blank, switches.memory_format, seconds)
+            run = _staged(network, inputs, training, clock, blank, precision_settings.memory_format, seconds)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
@@ -95,13 +95,13 @@ def measurement(
     runs: Sequence[Run],
     *,
     device: str = "cuda",
-    switches: Switches = DEFAULTS,
+    precision_settings: PrecisionSettings = DEFAULTS,
     thread_count: int | None = None,
     command: str = "",
 ) -> Measurement:
-    """The document of some runs that were made on a device in the same circumstances."""
+    """The document of some runs that were made on a device in the same environment."""
     with threads(thread_count):
-        return Measurement(circumstances(device, command), switches, tuple(runs))
+        return Measurement(environment(device, command), precision_settings, tuple(runs))
 
 
 def _fed(network: nn.Module, inputs: Any, dtype: str | None) -> tuple[tuple[tuple[int, ...], ...], str]:
@@ -121,66 +121,68 @@ def _staged(
     memory_format: str,
     seconds: float,
 ) -> Run:
-    """Everything about one run, on a stage that is gone when this returns."""
+    """Everything about one run, on a workload that is gone when this returns."""
     before = _used_bytes(clock.device) if clock.on_cuda else None
-    stage = Stage(network, inputs, clock.device, dtype=blank.dtype, training=training, memory_format=memory_format)
+    workload = Workload(
+        network, inputs, clock.device, dtype=blank.dtype, training=training, memory_format=memory_format
+    )
     for _ in range(2):
-        stage.run()
+        workload.run()
     clock.synchronize()
-    memory = _memory(stage, clock, before)
+    memory = _memory(workload, clock, before)
     clocks = [_clock_hertz(clock)]
-    rounds = [_eager(stage, clock, seconds / ROUNDS) for _ in range(ROUNDS // 2)]
-    joined, walls = _profiled(stage, clock, seconds)
-    graph, problem = _graph(stage, clock) if clock.on_cuda else (None, "CUDA graphs are CUDA's")
-    rounds += [_eager(stage, clock, seconds / ROUNDS) for _ in range(ROUNDS - ROUNDS // 2)]
+    rounds = [_eager(workload, clock, seconds / ROUNDS) for _ in range(ROUNDS // 2)]
+    joined, walls = _profiled(workload, clock, seconds)
+    graph, problem = _graph(workload, clock) if clock.on_cuda else (None, "CUDA graphs are CUDA's")
+    rounds += [_eager(workload, clock, seconds / ROUNDS) for _ in range(ROUNDS - ROUNDS // 2)]
     clocks.append(_clock_hertz(clock))
     return replace(
         blank,
         eager=Spread.of([each for found in rounds for each in found]).rounded(),
         rounds=tuple(round(statistics.median(found), 9) for found in rounds),
-        work=Spread.of(joined.work).rounded(),
+        kernel_time=Spread.of(joined.kernel_time).rounded(),
         profiled=Spread.of(walls).rounded(),
         graph=graph,
         graph_problem=problem,
         layers=joined.layers,
-        unjoined=joined.unjoined,
+        unattributed=joined.unattributed,
         memory=memory,
         clocks_hertz=tuple(hertz for hertz in clocks if hertz),
     )
 
 
-def _eager(stage: Stage, clock: Clock, seconds: float) -> list[float]:
+def _eager(workload: Workload, clock: Clock, seconds: float) -> list[float]:
     """Wall times of a run: on CUDA the mean of several in a row, so that the host may run ahead as it does in use."""
-    in_a_row = max(1, min(50, round(_BLOCK_SECONDS / _wall(stage, clock)))) if clock.on_cuda else 1
+    in_a_row = max(1, min(50, round(_BLOCK_SECONDS / _wall(workload, clock)))) if clock.on_cuda else 1
     found: list[float] = []
     start = time.perf_counter()
     while not found or time.perf_counter() - start < seconds:
-        found.append(_wall(stage, clock, in_a_row))
+        found.append(_wall(workload, clock, in_a_row))
     return found
 
 
-def _wall(stage: Stage, clock: Clock, count: int = 1) -> float:
+def _wall(workload: Workload, clock: Clock, count: int = 1) -> float:
     """Seconds of one of `count` runs in a row."""
     clock.synchronize()
     begun = time.perf_counter()
     for _ in range(count):
-        stage.run()
+        workload.run()
     clock.synchronize()
     return (time.perf_counter() - begun) / count
 
 
-def _profiled(stage: Stage, clock: Clock, seconds: float) -> tuple[Joined, list[float]]:
+def _profiled(workload: Workload, clock: Clock, seconds: float) -> tuple[Joined, list[float]]:
     """What the profiler says, and the wall times of the runs that it watched."""
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if clock.on_cuda else [])]
     walls: list[float] = []
-    with silent_kineto(), stage.annotated(), profile(activities=activities) as recorded:
-        stage.run(annotated=True)  # the profiler's first run is slow, and belongs to no repetition
+    with silent_kineto(), workload.annotated(), profile(activities=activities) as recorded:
+        workload.run(annotated=True)  # the profiler's first run is slow, and belongs to no repetition
         clock.synchronize()
         started = time.perf_counter()
         while len(walls) < 3 or (len(walls) < 12 and time.perf_counter() - started < seconds):
             begun = time.perf_counter()
             with record_function(REPETITION):
-                stage.run(annotated=True)
+                workload.run(annotated=True)
             clock.synchronize()
             walls.append(time.perf_counter() - begun)
     with tempfile.TemporaryDirectory() as folder:
@@ -199,7 +201,7 @@ def _profiled(stage: Stage, clock: Clock, seconds: float) -> tuple[Joined, list[
     return joined, walls
 
 
-def _graph(stage: Stage, clock: Clock) -> tuple[Spread | None, str]:
+def _graph(workload: Workload, clock: Clock) -> tuple[Spread | None, str]:
     """Seconds of the run's replay as one CUDA graph, or why it cannot be captured.
 
     Capture follows https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs: warm-up on a side stream, then
@@ -207,19 +209,19 @@ def _graph(stage: Stage, clock: Clock) -> tuple[Spread | None, str]:
     is put back here: the current stream, and the generator, which in torch 2.11 would wait for the capture to end and
     refuse every dropout from then on.
     """
-    before = torch.cuda.current_stream(stage.device)
+    before = torch.cuda.current_stream(workload.device)
     captured = False
     try:
-        with torch.cuda.device(stage.device):
+        with torch.cuda.device(workload.device):
             side = torch.cuda.Stream()
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):
                 for _ in range(3):
-                    stage.run()
+                    workload.run()
             torch.cuda.current_stream().wait_stream(side)
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
-                stage.run()
+                workload.run()
             captured = True
             found = clock.time(graph.replay)
             return Spread.of(found.seconds).rounded(), ""
@@ -235,13 +237,13 @@ def _graph(stage: Stage, clock: Clock) -> tuple[Spread | None, str]:
             generator.graphsafe_set_state(generator.clone_state())  # its copy captures nothing
 
 
-def _memory(stage: Stage, clock: Clock, before: int | None) -> MemoryPeaks:
+def _memory(workload: Workload, clock: Clock, before: int | None) -> MemoryPeaks:
     """The peaks of one run in the steady state."""
     if not clock.on_cuda:
         return MemoryPeaks()
     device = clock.device
     torch.cuda.reset_peak_memory_stats(device)
-    stage.run()
+    workload.run()
     clock.synchronize()
     stats = torch.cuda.memory_stats(device)
     peaks = {f"{level}_bytes": stats.get(f"{level}_bytes.all.peak") for level in ("requested", "allocated", "reserved")}
@@ -255,7 +257,7 @@ def _used_bytes(device: torch.device) -> int:
 
 def _clock_hertz(clock: Clock) -> float | None:
     """The compute clock at this moment, where something tells."""
-    found = circumstances(clock.device)["device"]
+    found = environment(clock.device)["device"]
     clocks = found.get("clocks_hertz")
     return found.get("clock_hertz") or (statistics.mean(clocks) if clocks else None)
 

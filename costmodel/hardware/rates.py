@@ -15,8 +15,8 @@ import torch
 
 from costmodel.devices import Device
 from costmodel.hardware.clock import FRESH_BYTES, Clock, Timing
-from costmodel.hardware.record import Switches
-from costmodel.hardware.stage import switched
+from costmodel.hardware.record import PrecisionSettings
+from costmodel.hardware.workload import applied
 
 
 class Path(NamedTuple):
@@ -97,7 +97,7 @@ def runs(path: Path, clock: Clock) -> bool:
 @contextmanager
 def precision(path: Path) -> Iterator[None]:
     """Let float32 contractions use TF32, or not, for a while."""
-    with switched(Switches(cudnn_allow_tf32=path.tf32, matmul_allow_tf32=path.tf32)):
+    with applied(PrecisionSettings(cudnn_allow_tf32=path.tf32, matmul_allow_tf32=path.tf32)):
         yield
 
 

@@ -3,7 +3,7 @@
 `Measurement.save` writes it to a file and `read` reads it from there, in the form that `document` fixes.
 
 Three totals of a run are kept apart, because they answer different questions:
-- `work`: the sum of what the device did, its kernels (on the CPU the operators' own time), under the profiler;
+- `kernel_time`: the sum of what the device did, its kernels (on the CPU the operators' own time), under the profiler;
 - `graph`: the replay of the run as one CUDA graph, without the host's launches;
 - `eager`: wall time of the run as a user writes it, without the profiler.
 """
@@ -21,12 +21,17 @@ from msgspec import Meta, Struct
 
 from costmodel.display import html_table
 from costmodel.errors import InputError
+from costmodel.graph import PHASES
 from costmodel.hardware import document
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
+if TYPE_CHECKING:
+    Phase = str
+else:
+    Phase = Literal[PHASES]
 Seconds = Annotated[float, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=0)]
 """Nothing that is measured is below zero."""
@@ -74,7 +79,7 @@ class LayerTime(Struct, frozen=True, forbid_unknown_fields=True):
     layer: str
     """Dotted path, as in a trace; "(loss)" and "(optimizer)" for what a training step adds."""
 
-    phase: Literal["forward", "backward", "optimizer"]
+    phase: Phase
 
     seconds: Seconds
     """The median over repetitions of the sum of its kernels."""
@@ -124,7 +129,7 @@ class PeerEstimate(Struct, frozen=True, forbid_unknown_fields=True):
     """Why it says nothing."""
 
 
-class Run(Struct, frozen=True, forbid_unknown_fields=True):
+class Run(Struct, frozen=True, forbid_unknown_fields=True, rename={"kernel_time": "work", "unattributed": "unjoined"}):
     """One network at one batch in one dtype."""
 
     model: str
@@ -144,7 +149,7 @@ class Run(Struct, frozen=True, forbid_unknown_fields=True):
     rounds: tuple[Seconds, ...] = ()
     """The medians of eager wall time over several rounds, apart in time: how far they differ is the noise floor."""
 
-    work: Spread | None = None
+    kernel_time: Spread | None = None
     profiled: Spread | None = None
     """Wall time under the profiler: against `eager` it says what the profiler costs. Nothing is scaled by it."""
 
@@ -153,9 +158,9 @@ class Run(Struct, frozen=True, forbid_unknown_fields=True):
     """Why there is no replay of a CUDA graph."""
 
     layers: tuple[LayerTime, ...] = ()
-    """In the order of execution. Their times are sums of kernels, as `work` is."""
+    """In the order of execution. Their times are sums of kernels, as `kernel_time` is."""
 
-    unjoined: tuple[Kernel, ...] = ()
+    unattributed: tuple[Kernel, ...] = ()
     """What ran for no layer: copies between host and device, for example."""
 
     memory: MemoryPeaks = MemoryPeaks()
@@ -190,8 +195,8 @@ class Run(Struct, frozen=True, forbid_unknown_fields=True):
         return self.batch / self.eager.median if self.eager else None
 
 
-class Switches(Struct, frozen=True, forbid_unknown_fields=True):
-    """What torch was told about precision and algorithms."""
+class PrecisionSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """PyTorch's settings of precision, algorithms and memory layout."""
 
     cudnn_allow_tf32: bool = True
     matmul_allow_tf32: bool = False
@@ -200,33 +205,38 @@ class Switches(Struct, frozen=True, forbid_unknown_fields=True):
     """"contiguous" or "channels_last"."""
 
 
-DEFAULTS = Switches()
+DEFAULTS = PrecisionSettings()
 """Torch's own."""
 
 
-class Measurement(Struct, frozen=True, forbid_unknown_fields=True):
-    """Some runs on one device in the same circumstances."""
+class Measurement(
+    Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    rename={"environment": "circumstances", "precision_settings": "switches"},
+):
+    """Some runs on one device in the same environment."""
 
-    circumstances: Mapping[str, Any]
-    """The device, its clocks, versions, threads, date and command, as `clock.circumstances` reads them."""
+    environment: Mapping[str, Any]
+    """The device, its clocks, versions, threads, date and command, as `clock.environment` reads them."""
 
-    switches: Switches
+    precision_settings: PrecisionSettings
     runs: tuple[Run, ...]
 
     @property
     def device_name(self) -> str:
         """The device's own name for itself."""
-        return str(self.circumstances["device"]["name"])
+        return str(self.environment["device"]["name"])
 
     @property
     def target(self) -> str:
         """Whose way of running operators it shows: "cuda" or "cpu"."""
-        return str(self.circumstances["device"]["type"])
+        return str(self.environment["device"]["type"])
 
     @property
     def threads(self) -> int:
         """Threads of the CPU."""
-        return int(self.circumstances["threads"])
+        return int(self.environment["threads"])
 
     def run(
         self, model: str, inputs: Sequence[Sequence[int]], dtype: str, train: bool, settings: Mapping[str, Any]
@@ -276,12 +286,13 @@ class Measurement(Struct, frozen=True, forbid_unknown_fields=True):
         ]  # fmt: skip
         rows = [
             (
-                run.model, run.batch, run.dtype, run.phase_text, *(_median(each) for each in (run.eager, run.work)),
-                _median(run.graph), run.samples_per_second, run.noise if run.rounds else None, run.failure,
+                run.model, run.batch, run.dtype, run.phase_text,
+                *(_median(each) for each in (run.eager, run.kernel_time, run.graph)),
+                run.samples_per_second, run.noise if run.rounds else None, run.failure,
             )
             for run in self.runs
         ]  # fmt: skip
-        return html_table(f"Measured on {self.device_name}, {self.circumstances['date']}", columns, rows)
+        return html_table(f"Measured on {self.device_name}, {self.environment['date']}", columns, rows)
 
 
 def read(path: str | PathLike[str]) -> Measurement:
@@ -291,14 +302,14 @@ def read(path: str | PathLike[str]) -> Measurement:
 
 def _check(record: Measurement) -> None:
     """What the types do not say. Raises InputError, with the place."""
-    device = record.circumstances.get("device")
+    device = record.environment.get("device")
     if not (isinstance(device, dict) and device.get("type") in ("cpu", "cuda") and device.get("name")):
         raise InputError("circumstances.device does not say which device it was")
     for name, kind in (("threads", int), ("date", str), ("versions", dict)):
-        if not isinstance(record.circumstances.get(name), kind):
+        if not isinstance(record.environment.get(name), kind):
             raise InputError(f"circumstances.{name} is missing")
     for index, run in enumerate(record.runs):
-        if not run.failure and (run.eager is None or run.work is None or not run.layers):
+        if not run.failure and (run.eager is None or run.kernel_time is None or not run.layers):
             raise InputError(f"runs[{index}] has neither times nor a reason why not")
 
 
@@ -313,7 +324,7 @@ def _row(run: Run) -> dict[str, Any]:
         "dtype": run.dtype,
         "train": run.train,
         "eager_seconds": _median(run.eager),
-        "work_seconds": _median(run.work),
+        "work_seconds": _median(run.kernel_time),
         "graph_seconds": _median(run.graph),
         "profiled_seconds": _median(run.profiled),
         "samples_per_second": run.samples_per_second,

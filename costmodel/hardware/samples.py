@@ -28,7 +28,7 @@ from costmodel.graph import Operation
 from costmodel.hardware.clock import Clock
 from costmodel.hardware.fit import Sample
 from costmodel.hardware.rates import Path, fresh_from, precision
-from costmodel.hardware.shapes import DRAWS, Case, Gradients, Limits, cases
+from costmodel.hardware.shapes import SAMPLERS, Case, Gradients, Limits, cases
 from costmodel.tracer import trace
 
 Progress = Callable[[str, int, int], None]
@@ -53,7 +53,7 @@ class Effort(NamedTuple):
     """Of each class."""
 
     rounds: int = 5
-    classes: Sequence[str] = tuple(DRAWS)
+    classes: Sequence[str] = tuple(SAMPLERS)
     most_seconds: float = 0.04
     """Of one operation, at half the highest rate."""
 

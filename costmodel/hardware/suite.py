@@ -25,10 +25,10 @@ from costmodel.devices import read_device, to_toml
 from costmodel.errors import CostModelError, HardwareError, InputError
 from costmodel.files import write_whole
 from costmodel.hardware.calibrate import FULL, Effort, calibrate
-from costmodel.hardware.clock import answers, circumstances, device_title, threads, torch_device
+from costmodel.hardware.clock import answers, device_title, environment, threads, torch_device
 from costmodel.hardware.measure import measure, measurement
 from costmodel.hardware.rates import disturbance
-from costmodel.hardware.record import DEFAULTS, Switches, read
+from costmodel.hardware.record import DEFAULTS, PrecisionSettings, read
 from costmodel.networks import Network, find
 
 SCHEMA = "costmodel/suite/1"
@@ -50,7 +50,7 @@ class Precision(NamedTuple):
 
     name: str
     dtype: str
-    switches: Switches
+    settings: PrecisionSettings
 
 
 TF32 = Precision("tf32", "float32", DEFAULTS)
@@ -150,7 +150,7 @@ class Suite:
         torch_device(self.device)
         if self.folder.is_dir():
             with threads(self.threads):
-                _check_folder(self.folder, {task.file for task in self.tasks}, circumstances(self.device))
+                _check_folder(self.folder, {task.file for task in self.tasks}, environment(self.device))
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -211,8 +211,8 @@ class Suite:
     def _measure(self, task: Task) -> tuple[str, str]:
         path = self.folder / task.file
         before = read(path) if path.exists() else None
-        if before and before.switches != task.precision.switches:
-            raise InputError(f"{path} was measured with other switches: give another folder.")
+        if before and before.precision_settings != task.precision.settings:
+            raise InputError(f"{path} was measured with other precision settings: give another folder.")
         if before and any((run.batch, run.train) == (task.batch, task.train) for run in before.runs):
             return THERE, ""
         if task.model not in self._networks:
@@ -225,7 +225,7 @@ class Suite:
             batch=task.batch,
             dtype=task.precision.dtype,
             train=task.train,
-            switches=task.precision.switches,
+            precision_settings=task.precision.settings,
             thread_count=self.threads,
             seconds=self.run_seconds,
             name=network.name,
@@ -233,7 +233,7 @@ class Suite:
         made = measurement(
             [*(before.runs if before else ()), run],
             device=self.device,
-            switches=task.precision.switches,
+            precision_settings=task.precision.settings,
             thread_count=self.threads,
             command=self.command,
         )
@@ -278,19 +278,19 @@ def _ended_by_signals() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _check_folder(folder: Path, records: Collection[str], circumstances: Mapping[str, Any]) -> None:
+def _check_folder(folder: Path, records: Collection[str], environment: Mapping[str, Any]) -> None:
     """Raises InputError, before anything runs, for a folder that a suite cannot continue in.
 
     In it are only files of the suite itself, all made on the same device, with as many threads and the same torch as
     now: otherwise what is there would be taken for what is measured now. Of `records`, the files that the suite may
     write, a damaged one is left to the step that needs it.
     """
-    now = _setting_text(device_title(circumstances), circumstances["versions"].get("torch"))
+    now = _origin(device_title(environment), environment["versions"].get("torch"))
     for path in sorted(folder.iterdir()):
         if path.name == LOG_FILE or path.name.startswith("."):
             continue
         try:
-            made = _of_device(path) if path.name == DEVICE_FILE else _of_record(path)
+            made = _device_origin(path) if path.name == DEVICE_FILE else _record_origin(path)
         except InputError:
             if path.name in (DEVICE_FILE, *records):
                 continue
@@ -301,19 +301,19 @@ def _check_folder(folder: Path, records: Collection[str], circumstances: Mapping
             raise InputError(f"{path} was made on {made}, and this is {now}: give another folder (--output).")
 
 
-def _of_device(path: Path) -> str:
-    """In what circumstances a device was calibrated; "" if it was not."""
+def _device_origin(path: Path) -> str:
+    """Where a device was calibrated; "" if it was not."""
     device = read_device(path)
     if "calibration" not in device.facts:
         return ""
     said = [each for each in device.facts["calibration"].source.via.split(", ") if each.startswith("torch ")]
-    return _setting_text(device.title.removesuffix(", calibrated"), said[0].removeprefix("torch ") if said else None)
+    return _origin(device.title.removesuffix(", calibrated"), said[0].removeprefix("torch ") if said else None)
 
 
-def _of_record(path: Path) -> str:
+def _record_origin(path: Path) -> str:
     record = read(path)
-    return _setting_text(device_title(record.circumstances), record.circumstances["versions"].get("torch"))
+    return _origin(device_title(record.environment), record.environment["versions"].get("torch"))
 
 
-def _setting_text(device: str, torch: str | None) -> str:
+def _origin(device: str, torch: str | None) -> str:
     return f"{device}, with torch {torch}"

@@ -49,7 +49,7 @@ def _run_row(run: Run) -> dict[str, Any]:
         "batch": run.batch,
         "dtype": run.dtype,
         "run": run.phase_text,
-        "work_seconds": run.work.median if run.work else None,
+        "work_seconds": run.kernel_time.median if run.kernel_time else None,
         "graph_seconds": run.graph.median if run.graph else None,
         "eager_seconds": run.eager.median if run.eager else None,
         "samples_per_second": run.samples_per_second,
@@ -62,19 +62,19 @@ def _run_row(run: Run) -> dict[str, Any]:
 
 
 def record_notes(record: Measurement) -> list[str]:
-    """In what circumstances a record was made, and what its numbers are."""
-    switches, versions = record.switches, record.circumstances["versions"]
+    """In what environment a record was made, and what its numbers are."""
+    settings, versions = record.precision_settings, record.environment["versions"]
     allowed = ", ".join(
         f"{name} {'on' if value else 'off'}"
         for name, value in (
-            ("TF32 convolutions", switches.cudnn_allow_tf32),
-            ("TF32 matrix products", switches.matmul_allow_tf32),
-            ("cuDNN's benchmark", switches.cudnn_benchmark),
+            ("TF32 convolutions", settings.cudnn_allow_tf32),
+            ("TF32 matrix products", settings.matmul_allow_tf32),
+            ("cuDNN's benchmark", settings.cudnn_benchmark),
         )
     )
     where = allowed if record.target == "cuda" else f"{record.threads} thread{'s' if record.threads != 1 else ''}"
     lines = [
-        f"torch {versions.get('torch')}, {record.circumstances['date']}; {where}, {switches.memory_format} layout.",
+        f"torch {versions.get('torch')}, {record.environment['date']}; {where}, {settings.memory_format} layout.",
         "Work is the sum of what the device did (kernels; on the CPU the operators' own time) under the profiler; "
         "eager is wall time without it. Noise: how far eager's rounds lie apart.",
     ]
@@ -95,7 +95,7 @@ def totals_table(comparison: Comparison) -> pd.DataFrame:
 
     run = comparison.run
     measured = [
-        ("measured: sum of kernels", run.work),
+        ("measured: sum of kernels", run.kernel_time),
         ("measured: CUDA graph", run.graph),
         ("measured: eager", run.eager),
     ]

@@ -128,7 +128,7 @@ class Comparison:
     @property
     def measured_seconds(self) -> float:
         """The sum of kernels."""
-        return self.run.work.median if self.run.work else math.nan
+        return self.run.kernel_time.median if self.run.kernel_time else math.nan
 
     @property
     def error(self) -> float:
@@ -209,7 +209,7 @@ class Comparison:
 def against(measurement: Measurement, trace: Trace, machine: Device) -> Comparison:
     """What is predicted of a trace on a device, beside what was measured of the same run.
 
-    The precision switches are those of the record. Raises InputError if the record has no such run (another network,
+    The precision settings are those of the record. Raises InputError if the record has no such run (another network,
     batch, dtype or optimizer), if the run failed, or if the device is of another kind than the one that ran.
     """
     kind = "gpu" if measurement.target == "cuda" else "cpu"
@@ -239,16 +239,19 @@ def device_of(measurement: Measurement) -> Device:
 
 
 def predicted(costs: Costs, machine: Device, measurement: Measurement) -> Prediction:
-    """What is predicted under the switches of a record."""
-    switches = measurement.switches
+    """What is predicted under the precision settings of a record."""
+    settings = measurement.precision_settings
     return predict(
-        costs, machine, allow_tf32_conv=switches.cudnn_allow_tf32, allow_tf32_matmul=switches.matmul_allow_tf32
+        costs,
+        machine,
+        allow_tf32_conv=settings.cudnn_allow_tf32,
+        allow_tf32_matmul=settings.matmul_allow_tf32,
     )
 
 
 def compare(prediction: Prediction, run: Run, device_name: str) -> Comparison:
     """A prediction beside a run of the same thing. Raises InputError if the run has no times."""
-    if run.failure or run.work is None:
+    if run.failure or run.kernel_time is None:
         raise InputError(f"there is nothing to compare with: {run.name} failed ({run.failure or 'no times'}).")
     rows = tuple(_rows(prediction, run))
     notes = [f"Noise floor of the run: {percent(run.noise)}, between rounds of eager wall time."]
@@ -257,9 +260,11 @@ def compare(prediction: Prediction, run: Run, device_name: str) -> Comparison:
             f"Under the profiler a run takes {run.profiler_ratio:.2f} times as long in wall time; layers' times are "
             "those under the profiler, not scaled."
         )
-    lost = math.fsum(kernel.seconds for kernel in run.unjoined)
+    lost = math.fsum(kernel.seconds for kernel in run.unattributed)
     if lost:
-        notes.append(f"{seconds(lost)} of work belong to no layer: {', '.join(k.name[:40] for k in run.unjoined[:3])}.")
+        notes.append(
+            f"{seconds(lost)} of work belong to no layer: {', '.join(k.name[:40] for k in run.unattributed[:3])}."
+        )
     return Comparison(prediction, run, device_name, rows, tuple(_totals(prediction, run)), tuple(notes))
 
 
@@ -322,7 +327,7 @@ def _expected(operations: Sequence[OperationPrediction], bound: float) -> tuple[
 
 def _totals(prediction: Prediction, run: Run) -> Iterator[TotalRow]:
     """Ours, and what other programs said when the run was made."""
-    measured = [spread.median if spread else None for spread in (run.work, run.graph, run.eager)]
+    measured = [spread.median if spread else None for spread in (run.kernel_time, run.graph, run.eager)]
 
     def row(source: str, said: float | None, problem: str = "") -> TotalRow:
         work, graph, eager = (said / each - 1 if said is not None and each else None for each in measured)

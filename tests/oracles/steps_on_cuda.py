@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from costmodel.hardware.measure import measure
 from costmodel.hardware.record import DEFAULTS
-from costmodel.hardware.stage import Stage
+from costmodel.hardware.workload import Workload
 from costmodel.networks import find
 from costmodel.tracer.inputs import tensors_in
 from costmodel.tracer.training import Training
@@ -47,15 +47,15 @@ def step(name: str, size: list[int], train: bool, ways: dict[str, Any], layout: 
     network = find(name, real=True)
     training = Training.asked(True, ways) if train else None
     device = torch.device("cuda", 0)
-    stage = Stage(network.module, tuple(size), device, training=training, memory_format=layout)
+    workload = Workload(network.module, tuple(size), device, training=training, memory_format=layout)
     for _ in range(2):
-        stage.run()
+        workload.run()
     with Operators() as operators:
-        stage.run()
-    del stage
+        workload.run()
+    del workload
     found = measure(
         network.module, tuple(size), device="cuda", batch=size[0], train=training or False, seconds=0.0, name=name,
-        switches=replace(DEFAULTS, memory_format=layout),
+        precision_settings=replace(DEFAULTS, memory_format=layout),
     )  # fmt: skip
     memory = found.memory
     peaks = {level: getattr(memory, f"{level}_bytes") for level in ("requested", "allocated", "reserved")}

@@ -212,8 +212,8 @@ def _answer(bench: Bench, comparisons: Sequence[Comparison]) -> str:
 
 def _facts(bench: Bench) -> Iterator[str]:
     first = bench.records[0]
-    versions = ", ".join(f"{name} {value}" for name, value in first.circumstances["versions"].items())
-    dates = sorted({str(record.circumstances["date"])[:10] for record in bench.records})
+    versions = ", ".join(f"{name} {value}" for name, value in first.environment["versions"].items())
+    dates = sorted({str(record.environment["date"])[:10] for record in bench.records})
     yield f"{counted(sum(len(record.runs) for record in bench.records), 'run')} of {dates[-1]}, with {versions}."
     if bench.device is not None:
         yield f"Predicted with: {plain(bench.device.title, 100)} ({plain(bench.device.source, 200)})."
@@ -293,7 +293,7 @@ def _order(run: Run) -> tuple[str, str, bool, int]:
 
 def _precision(record: Measurement, run: Run) -> str:
     if run.dtype == "float32" and record.target == "cuda":
-        return "float32, TF32 convolutions" if record.switches.cudnn_allow_tf32 else "float32, strict"
+        return "float32, TF32 convolutions" if record.precision_settings.cudnn_allow_tf32 else "float32, strict"
     return run.dtype
 
 
@@ -344,7 +344,7 @@ def _sweeps(bench: Bench) -> list[Sweep]:
     for record, each, peak in bench.compared:
         run = each.run
         family = run.model.rpartition(":")[2]
-        if not run.train and run.dtype == "float32" and record.switches.cudnn_allow_tf32 and family in _CLOSE:
+        if not run.train and run.dtype == "float32" and record.precision_settings.cudnn_allow_tf32 and family in _CLOSE:
             by_model.setdefault(run.model, {})[run.batch] = each, peak
     return [
         replace(

@@ -11,11 +11,16 @@ import random
 from collections.abc import Iterator, Mapping
 
 from costmodel.hardware.shapes import convolutions, images, products, sequences
-from costmodel.hardware.shapes.drawing import Case, Draw, Gradients, Limits
+from costmodel.hardware.shapes.sampling import Case, Gradients, Limits, Sampler
 
-__all__ = ["DRAWS", "Case", "Gradients", "Limits", "cases"]
+__all__ = ["SAMPLERS", "Case", "Gradients", "Limits", "cases"]
 
-DRAWS: Mapping[str, Draw] = {**convolutions.DRAWS, **products.DRAWS, **sequences.DRAWS, **images.DRAWS}
+SAMPLERS: Mapping[str, Sampler] = {
+    **convolutions.SAMPLERS,
+    **products.SAMPLERS,
+    **sequences.SAMPLERS,
+    **images.SAMPLERS,
+}
 """What draws an operation of each class."""
 
 
@@ -24,7 +29,7 @@ def cases(name: str, count: int, limits: Limits, seed: int = 0) -> Iterator[Case
     source = random.Random(f"{seed} {name}")
     for number in range(count):
         large = number % _LARGE_EACH == _LARGE_EACH - 1
-        yield DRAWS[name](source, limits if large else limits._replace(least_bytes=0))
+        yield SAMPLERS[name](source, limits if large else limits._replace(least_bytes=0))
 
 
 _LARGE_EACH = 7

@@ -9,7 +9,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from costmodel.hardware.shapes.drawing import Call, Case, Draw, Limits, Shape, draw_channels, draw_number, search
+from costmodel.hardware.shapes.sampling import (
+    Call,
+    Case,
+    Limits,
+    Sampler,
+    Shape,
+    sample_channels,
+    sample_number,
+    search,
+)
 
 
 class _Conv(NamedTuple):
@@ -65,17 +74,17 @@ _STRIDES_OF = {"stem": (1, 2, 2, 4), "large": (1, 1, 2)}
 
 def _conv(source: random.Random, limits: Limits, kind: str) -> _Conv:
     """A convolution of a class, of any size."""
-    channels, groups = draw_channels(source, 16, 1024), 1
-    filters = draw_channels(source, max(16, channels / 4), min(1024, channels * 4))
+    channels, groups = sample_channels(source, 16, 1024), 1
+    filters = sample_channels(source, max(16, channels / 4), min(1024, channels * 4))
     if kind == "stem":
-        channels, filters = source.choice((1, 3, 3, 4)), draw_channels(source, 16, 128)
+        channels, filters = source.choice((1, 3, 3, 4)), sample_channels(source, 16, 128)
     elif kind == "depthwise":
         filters = groups = channels
     elif kind == "grouped":
         groups = source.choice((2, 4, 8))
         channels, filters = max(channels // groups, 2) * groups, max(filters // groups, 1) * groups
     window, stride = source.choice(_WINDOWS_OF.get(kind, (3,))), source.choice(_STRIDES_OF.get(kind, (1, 1, 1, 2)))
-    batch, size = draw_number(source, 1, limits.most_batch), draw_number(source, 7, 224)
+    batch, size = sample_number(source, 1, limits.most_batch), sample_number(source, 7, 224)
     return _Conv(batch, channels, filters, size, window, stride, groups)
 
 
@@ -88,7 +97,7 @@ def _fitting_conv(source: random.Random, limits: Limits, kind: str) -> _Conv:
     return search(lambda: _conv(source, limits, kind), fits, limits)
 
 
-def _forward(kind: str) -> Draw:
+def _forward(kind: str) -> Sampler:
     def case(source: random.Random, limits: Limits) -> Case:
         conv = _fitting_conv(source, limits, kind)
         return Case(conv.module, ((conv.batch, conv.channels, conv.size, conv.size),))
@@ -96,7 +105,7 @@ def _forward(kind: str) -> Draw:
     return case
 
 
-def _gradients(kind: str) -> Draw:
+def _gradients(kind: str) -> Sampler:
     def case(source: random.Random, limits: Limits) -> Case:
         conv = _fitting_conv(source, limits._replace(most_flops=limits.most_flops / 2), kind)
         make, shapes = conv.gradients()
@@ -107,7 +116,7 @@ def _gradients(kind: str) -> Draw:
 
 _KINDS = ("1x1", "3x3", "large", "stem", "depthwise", "grouped")
 
-DRAWS: Mapping[str, Draw] = {
+SAMPLERS: Mapping[str, Sampler] = {
     **{f"conv_{kind}": _forward(kind) for kind in _KINDS},
     **{f"conv_backward_{kind}": _gradients(kind) for kind in _KINDS},
 }

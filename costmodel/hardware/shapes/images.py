@@ -10,27 +10,36 @@ from typing import Any
 import torch
 from torch import nn
 
-from costmodel.hardware.shapes.drawing import Call, Case, Draw, Limits, Shape, draw_channels, draw_number, search
+from costmodel.hardware.shapes.sampling import (
+    Call,
+    Case,
+    Limits,
+    Sampler,
+    Shape,
+    sample_channels,
+    sample_number,
+    search,
+)
 
 
 def _image(source: random.Random, limits: Limits, most: float = 1.0) -> Shape:
     """Feature maps; the largest have `most` of the bytes that a tensor may have."""
 
-    def draw() -> Shape:
-        size = draw_number(source, 7, 224)
-        return draw_number(source, 1, 2 * limits.most_batch), draw_channels(source, 16, 1024), size, size
+    def sample() -> Shape:
+        size = sample_number(source, 7, 224)
+        return sample_number(source, 1, 2 * limits.most_batch), sample_channels(source, 16, 1024), size, size
 
     def fits(shape: Shape, limits: Limits) -> bool:
         nbytes = 4 * math.prod(shape)
         return nbytes >= 16384 and limits.hold(nbytes / most)
 
-    return search(draw, fits, limits)
+    return search(sample, fits, limits)
 
 
 def _norm(source: random.Random, limits: Limits) -> Case:
     shape = _image(source, limits)
     if source.random() < 0.3:
-        width = draw_channels(source, 64, 2048)
+        width = sample_channels(source, 64, 2048)
         rows = max(8, math.prod(shape) // width)
         return Case(lambda: nn.LayerNorm(width), ((rows, width),))
     return Case(lambda: nn.BatchNorm2d(shape[1]).eval(), (shape,))
@@ -92,7 +101,7 @@ def _pool_mean_backward(source: random.Random, limits: Limits) -> Case:
 
 
 def _softmax(source: random.Random, limits: Limits) -> Case:
-    rows, width = draw_number(source, 8, 16384), draw_number(source, 16, 2048)
+    rows, width = sample_number(source, 8, 16384), sample_number(source, 16, 2048)
     rows = max(1, min(rows, int(limits.most_bytes / 4 / width)))
     return Case(lambda: nn.Softmax(-1), ((rows, width),))
 
@@ -129,9 +138,9 @@ def _copy(source: random.Random, limits: Limits) -> Case:
 
 
 def _optimizer(source: random.Random, limits: Limits) -> Case:
-    count = draw_number(source, 2, 32)
+    count = sample_number(source, 2, 32)
     most = min(limits.most_bytes / 4, 2**28) / count
-    shapes = tuple((draw_number(source, 64, most),) for _ in range(count))
+    shapes = tuple((sample_number(source, 64, most),) for _ in range(count))
 
     def step(*tensors: torch.Tensor) -> Any:
         half = len(tensors) // 2
@@ -144,7 +153,7 @@ def _view(source: random.Random, limits: Limits) -> Case:
     return Case(nn.Flatten, (_image(source, limits, 0.1),))
 
 
-DRAWS: Mapping[str, Draw] = {
+SAMPLERS: Mapping[str, Sampler] = {
     "norm": _norm,
     "norm_backward": _norm_backward,
     "pool_max": _pool_max,

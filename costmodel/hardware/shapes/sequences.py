@@ -15,28 +15,28 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812  (its usual name)
 
-from costmodel.hardware.shapes.drawing import (
+from costmodel.hardware.shapes.sampling import (
     Call,
     Case,
-    Draw,
     Gradients,
     Limits,
+    Sampler,
     Shape,
-    draw_channels,
-    draw_number,
+    sample_channels,
+    sample_number,
     search,
 )
 
 
 def _attention(source: random.Random, limits: Limits) -> Case:
-    def draw() -> Shape:
+    def sample() -> Shape:
         width = source.choice((32, 64, 64, 128))
-        return draw_number(source, 1, 32), draw_number(source, 2, 16), draw_number(source, 32, 1024), width
+        return sample_number(source, 1, 32), sample_number(source, 2, 16), sample_number(source, 32, 1024), width
 
     def fits(shape: Shape, limits: Limits) -> bool:
         return limits.least_flops <= 4 * math.prod(shape) * shape[2] <= limits.most_flops
 
-    shape = search(draw, fits, limits)
+    shape = search(sample, fits, limits)
     return Case(lambda: Call(_attend), (shape, shape, shape))
 
 
@@ -57,20 +57,20 @@ class _Sequence(NamedTuple):
 
 
 def _recurrent(source: random.Random, limits: Limits) -> Case:
-    def draw() -> _Sequence:
-        batch = draw_number(source, 1, 4 * limits.most_batch)
+    def sample() -> _Sequence:
+        batch = sample_number(source, 1, 4 * limits.most_batch)
         return _Sequence(
-            draw_number(source, 4, 128), batch, draw_channels(source, 32, 1024), draw_channels(source, 32, 1024)
+            sample_number(source, 4, 128), batch, sample_channels(source, 32, 1024), sample_channels(source, 32, 1024)
         )
 
     def fits(drawn: _Sequence, limits: Limits) -> bool:
         return limits.least_flops <= drawn.flops <= limits.most_flops
 
-    drawn = search(draw, fits, limits)
+    drawn = search(sample, fits, limits)
     return Case(lambda: nn.LSTM(drawn.inputs, drawn.units), ((drawn.steps, drawn.batch, drawn.inputs),))
 
 
-def _gradients(forward: Draw) -> Draw:
+def _gradients(forward: Sampler) -> Sampler:
     """The gradients of what `forward` draws, which take some two or three times as long."""
 
     def case(source: random.Random, limits: Limits) -> Case:
@@ -84,7 +84,7 @@ def _with_gradients(make: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
     return lambda: Gradients(make())
 
 
-DRAWS: Mapping[str, Draw] = {
+SAMPLERS: Mapping[str, Sampler] = {
     "attention": _attention,
     "attention_backward": _gradients(_attention),
     "recurrent": _recurrent,

@@ -12,9 +12,9 @@ from torch import nn
 
 from costmodel.errors import InputError
 
-Drawn = TypeVar("Drawn")
+Sampled = TypeVar("Sampled")
 Shape = tuple[int, ...]
-Draw = Callable[[random.Random, "Limits"], "Case"]
+Sampler = Callable[[random.Random, "Limits"], "Case"]
 
 
 class Limits(NamedTuple):
@@ -101,10 +101,10 @@ class Gradients(nn.Module):
         return self
 
 
-def search(draw: Callable[[], Drawn], fits: Callable[[Drawn, Limits], bool], limits: Limits) -> Drawn:
+def search(sample: Callable[[], Sampled], fits: Callable[[Sampled, Limits], bool], limits: Limits) -> Sampled:
     """The first draw that fits; where nothing large does, a smaller one."""
     for tries in range(_TRIES):
-        drawn = draw()
+        drawn = sample()
         if fits(drawn, limits if tries < _TRIES // 2 else limits._replace(least_bytes=0)):
             return drawn
     raise InputError(f"no operation fits within {limits}: give wider limits.")
@@ -113,14 +113,14 @@ def search(draw: Callable[[], Drawn], fits: Callable[[Drawn, Limits], bool], lim
 _TRIES = 20_000
 
 
-def draw_number(source: random.Random, low: float, high: float) -> int:
+def sample_number(source: random.Random, low: float, high: float) -> int:
     """A number between two others, evenly on a logarithmic scale."""
     return round(math.exp(source.uniform(math.log(low), math.log(high))))
 
 
-def draw_channels(source: random.Random, low: float, high: float) -> int:
+def sample_channels(source: random.Random, low: float, high: float) -> int:
     """A number of channels, round as people choose them: mostly two or three times a power of two, at least 8."""
-    drawn = draw_number(source, low, high)
+    drawn = sample_number(source, low, high)
     finer = 1 if source.random() < 0.7 else 4
     step = max(8, 2 ** int(math.log2(drawn / 2)) // finer)
     return max(step, round(drawn / step) * step)

@@ -15,7 +15,7 @@ from torch.profiler import record_function
 from costmodel.errors import InputError
 from costmodel.graph import BACKWARD, LOSS_LAYER, OPTIMIZER, OPTIMIZER_LAYER
 from costmodel.hardware.events import LAYER, PHASE
-from costmodel.hardware.record import Switches
+from costmodel.hardware.record import PrecisionSettings
 from costmodel.tracer.inputs import floating_dtype, materialize, tensors_in
 from costmodel.tracer.meta_copy import surround
 from costmodel.tracer.training import CrossEntropy, Training, TrainingStep
@@ -23,7 +23,7 @@ from costmodel.tracer.training import CrossEntropy, Training, TrainingStep
 _FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
-class Stage:
+class Workload:
     """A copy of a network on a device, and random inputs for it. The network that it was given is only read.
 
     Raises InputError for a network without weights, an unknown dtype or memory format, and TrainingStep's for what
@@ -106,12 +106,12 @@ class Stage:
 
 
 @contextmanager
-def switched(switches: Switches) -> Iterator[None]:
-    """Torch's switches as given, and afterwards as they were."""
+def applied(settings: PrecisionSettings) -> Iterator[None]:
+    """PyTorch's settings as given, and afterwards as they were."""
     places: Mapping[tuple[Any, str], bool] = {
-        (torch.backends.cudnn, "allow_tf32"): switches.cudnn_allow_tf32,
-        (torch.backends.cuda.matmul, "allow_tf32"): switches.matmul_allow_tf32,
-        (torch.backends.cudnn, "benchmark"): switches.cudnn_benchmark,
+        (torch.backends.cudnn, "allow_tf32"): settings.cudnn_allow_tf32,
+        (torch.backends.cuda.matmul, "allow_tf32"): settings.matmul_allow_tf32,
+        (torch.backends.cudnn, "benchmark"): settings.cudnn_benchmark,
     }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # newer versions of torch have other names for two of these
