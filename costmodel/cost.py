@@ -94,7 +94,7 @@ class LayerCost(NamedTuple):
     """One layer: a leaf module, or a module that called operators itself (or holds parameters) beside its children."""
 
     name: str
-    """Dotted path; "" is the network itself, "(loss)" and "(optimizer)" what a training step adds."""
+    """Dotted path; "" is the network itself, "(loss)" and "(optimizer)" are added by a training step."""
 
     kind: str
     type: str
@@ -202,7 +202,7 @@ class Costs:
         return self.table()._repr_html_()
 
     def _of(self, layer: LayerCost) -> tuple[Any, ...]:
-        """What a row says of a layer beside its cost."""
+        """A layer's row apart from its cost."""
         module = self.trace.module_by_path.get(layer.name)
         formula = parameter_formula(module, layer.parameters) if module else ""
         named = (layer.name, layer.kind, layer.type, layer.output_shape)
@@ -220,7 +220,7 @@ class Costs:
         }
 
     def _counted(self, table: Table, by: str, depth: int | None) -> Table:
-        """The table with a column more, where some operations have no rule: which rows lack theirs."""
+        """With a further column if some operations have no rule: the rows whose sums leave them out."""
         missing = tuple(entry for entry in self.operations if not entry.modelled)
         if not missing:
             return table
@@ -235,7 +235,7 @@ GROUPED_BY: Mapping[str, Callable[[Any], str]] = {
     "kind": lambda entry: entry.kind,
     "phase": lambda entry: entry.operation.phase,
 }
-"""What costs and predictions of operations can be summed by, beside blocks."""
+"""What costs and predictions can be grouped by, besides blocks."""
 
 NAME = column("name", title="layer")
 """A layer's own row begins with its path."""
@@ -251,7 +251,7 @@ def _numbers(cost: Cost) -> tuple[float, ...]:
 
 
 def notes_on_rows(costs: Costs, by: str, depth: int | None = None) -> list[str]:
-    """What a row is, where that may be misread."""
+    """What a row stands for, if that may be misread."""
     if by == "block" and depth is None:
         return [BLOCKS]
     if by == "layer" and any(layer.kind == MIXED for layer in costs.layers):
@@ -274,7 +274,7 @@ def not_counted(costs: Costs) -> tuple[str, ...]:
 
 
 def count(trace: Trace) -> Costs:
-    """What each operation of a trace costs."""
+    """The costs of each operation of a trace. Raises InputError for anything but a trace."""
     if not isinstance(trace, Trace):
         raise InputError(f"count takes a trace, not {type_of(trace)}: cm.trace(network, shape) makes one.")
     known = rules()
@@ -284,16 +284,16 @@ def count(trace: Trace) -> Costs:
 def _cost(operation: Operation, known: Mapping[str, Rule]) -> OperationCost:
     if operation.view:
         return OperationCost(operation, "reshape", _NOTHING)
-    found = known.get(operation.operator)
-    kind = found.kind if found else "other"
+    rule = known.get(operation.operator)
+    kind = rule.kind if rule else "other"
     if operation.phase == OPTIMIZER:
         kind = "optimizer"
     elif operation.layer == LOSS_LAYER:
         kind = "loss"
-    work = found.work(operation) if found else _NO_WORK
+    work = rule.work(operation) if rule else _NO_WORK
     read = _distinct_bytes(operation.inputs.values()) if work.read_bytes is None else work.read_bytes
     write = _distinct_bytes(operation.outputs) if work.write_bytes is None else work.write_bytes
-    return OperationCost(operation, kind, Cost(work.macs, work.vector_flops, read, write), found is not None)
+    return OperationCost(operation, kind, Cost(work.macs, work.vector_flops, read, write), rule is not None)
 
 
 _NOTHING = Cost()
@@ -302,8 +302,8 @@ _NO_WORK = Work()
 
 def _distinct_bytes(tensors: Collection[TensorSpec]) -> int:
     """Bytes of tensors, one that occurs twice counted once."""
-    alone = len(tensors) < 2 or len({tensor.storage for tensor in tensors}) == len(tensors)
-    return sum([tensor.nbytes for tensor in (tensors if alone else set(tensors))])
+    distinct = len(tensors) < 2 or len({tensor.storage for tensor in tensors}) == len(tensors)
+    return sum([tensor.nbytes for tensor in (tensors if distinct else set(tensors))])
 
 
 def _layers(costs: Costs) -> Iterable[LayerCost]:
@@ -311,27 +311,27 @@ def _layers(costs: Costs) -> Iterable[LayerCost]:
     entries: dict[str, list[OperationCost]] = {}
     for entry in costs.operations:
         entries.setdefault(entry.operation.layer, []).append(entry)
-    elements: Counter[str] = Counter()
+    numel: Counter[str] = Counter()
     nbytes: Counter[str] = Counter()
     for parameter in trace.parameters:
         if not parameter.buffer:
-            elements[parameter.layer] += parameter.tensor.numel
+            numel[parameter.layer] += parameter.tensor.numel
             nbytes[parameter.layer] += parameter.tensor.nbytes
     for module in trace.modules:
         own = entries.pop(module.path, [])
         works = any(not entry.operation.view for entry in own)
-        if works or elements[module.path] or (module.leaf and module.calls):
+        if works or numel[module.path] or (module.leaf and module.calls):
             kind = _kind(own, module)
             yield LayerCost(
                 module.path,
                 kind,
                 module.type,
-                elements[module.path],
+                numel[module.path],
                 nbytes[module.path],
                 Cost.sum([entry.cost for entry in own]),
                 None if kind == MIXED else module.output_shape,
             )
-    for name, own in entries.items():  # the loss, the optimizer, modules that are no longer there
+    for name, own in entries.items():  # the loss, the optimizer, modules that no longer exist
         yield LayerCost(name, _kind(own), "", 0, 0, Cost.sum(entry.cost for entry in own), None)
 
 

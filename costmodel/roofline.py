@@ -1,8 +1,8 @@
-"""Costs x Device -> Prediction: how long each operation takes at least, and what binds it.
+"""Costs x Device -> Prediction: a lower bound of each operation's time, and what bounds it.
 
-On a device that was calibrated, a prediction holds estimates beside the bounds; `costmodel.estimate` makes them.
+On a calibrated device a prediction has estimates beside the bounds, from `costmodel.estimate`.
 
-Three things take time in an operation, and a perfect run overlaps them:
+An operation's time has three parts, which a perfect run overlaps:
 
     contraction = 2 x MACs / peak of the precision path that the operation takes
     vector      = vector FLOPs / peak of the vector units
@@ -13,9 +13,9 @@ Three things take time in an operation, and a perfect run overlaps them:
 
 Source: Williams, Waterman and Patterson, "Roofline: an insightful visual performance model for multicore
 architectures", Communications of the ACM 52(4), 2009. A layer's, a phase's and the network's bound is the sum of its
-operations': operations run one after another, and each takes its tensors from memory and puts them back. That is the
-convention of unfused execution: what fuses operations, still finds a tensor in a cache, or multiplies less than the
-definition asks for (Winograd's convolution), may beat it.
+operations': operations run one after another, and each reads its tensors from memory and writes them back. That is the
+convention of unfused execution: a run that fuses operations, finds a tensor in a cache, or multiplies less than the
+definition (Winograd's convolution) may beat it.
 
 Which precision path an operation takes follows PyTorch's defaults
 (https://docs.pytorch.org/docs/stable/notes/cuda.html#tensorfloat-32-tf32-on-ampere-and-later-devices):
@@ -26,9 +26,9 @@ Which precision path an operation takes follows PyTorch's defaults
   aten/src/ATen/native/transformers/cuda/mem_eff_attention), so TF32's peak bounds it, and by far;
 - attention under a causal mask need not compute the scores that the mask hides (FlashAttention's kernels do not), so
   its bound is that of the others, though its MACs are those of the whole square;
-- 16-bit and 8-bit contractions and, where there are such, float64 contractions run on tensor cores;
-- float16 where there is no path for it computes in float32, as cuBLAS does when it is asked to accumulate in float32;
-  so does every 16-bit type on a CPU. Any other path that a device lacks is an error;
+- 16-bit and 8-bit contractions and, on devices that have them, float64 contractions run on tensor cores;
+- float16 without a path of its own computes in float32, as cuBLAS does when it accumulates in float32; so does every
+  16-bit type on a CPU. Any other path that a device lacks is an error;
 - vector FLOPs run on the vector units in float32 (PyTorch's pointwise kernels compute 16-bit types in float32), or
   in float64 if a tensor is.
 """
@@ -69,7 +69,7 @@ _RECURRENT = ("RNN", "LSTM", "GRU")
 
 @dataclass(frozen=True, slots=True)
 class OperationPrediction:
-    """How long one operation takes at least."""
+    """One operation's bound and, on a calibrated device, its estimate."""
 
     operation: Operation
     kind: str
@@ -80,11 +80,11 @@ class OperationPrediction:
     compute_seconds: float
     memory_seconds: float
     estimate: Estimate | None = None
-    """What a calibrated device is expected to take; None if the device, or the operation's class, was not measured."""
+    """The expected time; None if the device, or the operation's class, was not calibrated."""
 
     @property
     def estimate_seconds(self) -> float | None:
-        """What a calibrated device is expected to take, if that is known."""
+        """The expected time, if known."""
         return self.estimate.seconds if self.estimate else None
 
     @property
@@ -102,7 +102,7 @@ class OperationPrediction:
 
 @dataclass(frozen=True, slots=True)
 class GroupPrediction:
-    """How long the operations of a layer, a kind, a phase ... take at least, one after another."""
+    """The bound of the operations of a layer, kind, phase ..., one after another."""
 
     name: str
     kind: str
@@ -119,11 +119,11 @@ class GroupPrediction:
     """What bounds the operations that take most of its time."""
 
     estimate: Estimate | None = None
-    """What its operations are expected to take; None if that is not known of one."""
+    """The expected time of its operations; None if unknown for one."""
 
     @property
     def estimate_seconds(self) -> float | None:
-        """What its operations are expected to take, if that is known."""
+        """The expected time of its operations, if known."""
         return self.estimate.seconds if self.estimate else None
 
     @property
@@ -138,13 +138,13 @@ class GroupPrediction:
 
     @property
     def flops_per_second(self) -> float:
-        """The rate at which it computes if it takes no longer than its bound; 0 where nothing happens."""
+        """The rate of arithmetic at the bound; 0 where nothing happens."""
         return self.cost.flops / self.bound_seconds if self.bound_seconds else 0.0
 
 
 @dataclass(frozen=True, repr=False)
 class Prediction:
-    """How long a trace's operations take at least on a device."""
+    """The times of a trace's operations on a device: bounds and, if calibrated, estimates."""
 
     costs: Costs
     device: Device
@@ -186,7 +186,7 @@ class Prediction:
     def layers(self) -> tuple[GroupPrediction, ...]:
         """One row a layer, in the order of execution, as in `Costs.layers`; the rows add up to the totals.
 
-        A module that only looks at memory in another way costs nothing, and has a row at the end if that takes time.
+        A module that only makes views costs nothing, and has a row at the end if that takes time.
         """
         groups = grouped(self.operations, "layer", GROUPED_BY, self.costs.trace)
         rows = [_group(layer.name, groups.pop(layer.name, []), layer.kind) for layer in self.costs.layers]
@@ -210,10 +210,10 @@ class Prediction:
     def speedup_over(self, other: Prediction) -> float:
         """How many times faster this one is than `other`.
 
-        Raises InputError where a bound would be compared with an estimate, or nothing takes any time.
+        Raises InputError if a bound would be compared with an estimate, or if there is no time to compare.
         """
         if self.basis != other.basis:
-            raise InputError(f"a {self.basis} and a {other.basis} do not compare: calibrate both devices, or neither.")
+            raise InputError(f"cannot compare a {self.basis} with a {other.basis}: calibrate both devices, or neither.")
         if not self.seconds or not other.seconds:
             raise InputError("there is nothing to compare: a network without operations takes no time.")
         return other.seconds / self.seconds
@@ -288,12 +288,12 @@ def predict(
     allow_tf32_matmul: bool = False,
     estimate: bool | None = None,
 ) -> Prediction:
-    """How long each operation of a trace takes at least on a device and, if it was calibrated, how long we expect.
+    """Each operation's bound on a device and, if it was calibrated, its expected time.
 
     The device may be given by its name. Two switches are PyTorch's, with its defaults: whether float32 convolutions and
-    matrix products may use TF32. The third says whether to estimate: where the device was calibrated if None; True
-    demands it.
-    Raises InputError if the device lacks a precision path that the network needs, or a fitted rate that was demanded.
+    matrix products may use TF32. The third says whether to estimate: if None, on calibrated devices; True
+    requires it.
+    Raises InputError if the device lacks a precision path that the network needs, or a required fitted rate.
     """
     if not isinstance(costs, Costs):
         raise InputError(f"predict takes a network's costs, not {type_of(costs)}: cm.count(trace) gives them.")
@@ -321,12 +321,12 @@ def predict(
     rows = tuple(row(entry) for entry in costs.operations)
     if device.calibration is not None and estimate is not False:
         estimates = estimate_operations(costs, [row.path for row in rows], device.calibration)
-        rows = tuple(replace(row, estimate=found) for row, found in zip(rows, estimates, strict=True))
+        rows = tuple(replace(row, estimate=estimated) for row, estimated in zip(rows, estimates, strict=True))
     prediction = Prediction(costs, device, rows)
     if estimate and prediction.uncovered:
         raise InputError(
             f"the calibration of {device.title} has no fitted rates for {', '.join(prediction.uncovered)} in "
-            f"{costs.trace.dtype}: calibrate it again with this version, or take the bound."
+            f"{costs.trace.dtype}: calibrate it again with this version, or use the bound."
         )
     return prediction
 
