@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,7 @@ from costmodel.graph import Trace
 from costmodel.memory import memory_timeline
 from costmodel.memory.allocator import MemoryLimitError
 from costmodel.memory.capacity import Scaling, scaling
-from costmodel.memory.levels import memory_levels, overheads
+from costmodel.memory.levels import memory_levels, overheads, workspaces_by_level
 from costmodel.memory.runs import replay
 from costmodel.memory.search import largest, last
 from costmodel.tracer import trace
@@ -252,6 +253,13 @@ def test_the_ladder_by_hand() -> None:
         assert above.nbytes - below.nbytes == above.added_bytes >= 0
 
 
+def test_a_replay_shows_its_segments() -> None:
+    # weights of 4,000,000 bytes lie in a segment of 20 MiB, as all from 1 to 10 MiB do; maps of 4000 in one of 2 MiB
+    layers = nn.Sequential(nn.Linear(1000, 1000, bias=False), nn.ReLU())
+    shown = re.sub("<[^>]*>", " ", replay(trace(layers, (1, 1000)))._repr_html_())
+    assert "large 20.0 MiB 1 small 2.00 MiB 1 total 22.0 MiB 2" in " ".join(shown.split())
+
+
 def test_a_workspace_for_each_thread_that_multiplies() -> None:
     def segments(network: nn.Module, name: str, **options: Any) -> list[int]:
         traced = trace(network, (4, 8, 8, 8), **options)
@@ -261,6 +269,17 @@ def test_a_workspace_for_each_thread_that_multiplies() -> None:
     assert segments(nn.Linear(8, 8), "v100") == [1, 20 * MIB]  # 8,519,680 B in a segment for less than 10 MiB
     assert segments(nn.Linear(8, 8), "h100") == [1, 32 * MIB]
     assert segments(nn.Linear(8, 8), "v100", train=True, loss="sum") == [1, 20 * MIB, 20 * MIB]
+
+
+def test_what_workspaces_add_to_each_level() -> None:
+    # 8,519,680 bytes are 16,640 whole blocks of 512, from a segment of 20 MiB; a training step multiplies in two threads
+    def added(network: nn.Module, name: str, **options: Any) -> list[int]:
+        return list(workspaces_by_level(trace(network, (4, 8, 8, 8), **options), device(name)).values())
+
+    assert added(nn.Linear(8, 8), "v100") == [8_519_680, 8_519_680, 20 * MIB]
+    assert added(nn.Linear(8, 8), "v100", train=True, loss="sum") == [17_039_360, 17_039_360, 40 * MIB]
+    assert added(nn.Linear(8, 8), "h100", train=True, loss="sum") == [64 * MIB] * 3
+    assert added(nn.Conv2d(8, 8, 1), "v100") == [0, 0, 0]
 
 
 def test_what_is_assumed_names_its_source() -> None:

@@ -267,6 +267,9 @@ def test_the_export_is_a_chrome_trace(deep: MemoryWhatIfs) -> None:
         if event["ph"] != "M":
             assert 0 <= event["ts"] < len(memory.trace.operations)
     assert {event["ph"] for event in events} == {"M", "X", "C", "i"}
+    peak = next(event for event in events if event["ph"] == "i")
+    assert document["otherData"]["peak_index"] == peak["ts"] == memory.live_bytes.index(max(memory.live_bytes))
+    assert document["otherData"]["peak_bytes"] == max(memory.live_bytes)
     live = [sum(event["args"].values()) for event in events if event["name"] == "live bytes by role"]
     assert live == list(memory.live_bytes)
     reserved = [event["args"]["bytes"] for event in events if event["name"] == "reserved bytes"]
