@@ -208,7 +208,7 @@ def test_a_chapter_in_another_language() -> None:
 
 
 def test_no_template_is_without_a_chapter_and_no_chapter_without_a_template() -> None:
-    folder = resources.files("costmodel.book") / "chapters"
-    templates = {file.name.removesuffix(".md.j2") for file in folder.iterdir() if file.name.endswith(".md.j2")}
-    sources = {file.name.removesuffix(".py") for file in folder.iterdir() if file.name.endswith(".py")}
-    assert templates <= sources
+    folder = Path(str(resources.files("costmodel.book"))) / "chapters"
+    templates = {path.name.removesuffix(".md.j2") for path in folder.rglob("*.md.j2")}
+    sources = "".join(path.read_text(encoding="utf-8") for path in folder.rglob("*.py"))
+    assert templates == set(re.findall(r"\bChapter\(\s*\"(\w+)\"", sources))

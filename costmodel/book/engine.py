@@ -57,8 +57,12 @@ class Chapter:
     """What its numbers are called in numbers.json, where one template serves for several chapters; else the name."""
 
 
-def section(chapter: Chapter, sections: Iterable[Section] = (), source: str | None = None) -> Section:
+def section(
+    chapter: Chapter, sections: Iterable[Section] = (), source: str | None = None, **parts: Sequence[Section]
+) -> Section:
     """The chapter in words: its own template, or `source`, filled with its numbers; `sections` follow at its end.
+
+    `parts` are sections of which the template repeats the titles and answers, under the names that they have here.
 
     Raises jinja2.TemplateError for a template that does not fit the numbers, ValueError for one that is malformed, and
     TypeError for a number without a filter.
@@ -81,6 +85,7 @@ def section(chapter: Chapter, sections: Iterable[Section] = (), source: str | No
         n=chapter.numbers,
         table=lambda name, **labels: place("table", name, **labels),
         figure=lambda name: place("figure", name),
+        **{name: [_repeated(each) for each in found] for name, found in parts.items()},
     )
     if waiting:
         raise ValueError(f"the template of {chapter.name} does not place {', '.join(waiting)}.")
@@ -89,6 +94,11 @@ def section(chapter: Chapter, sections: Iterable[Section] = (), source: str | No
         raise ValueError(f"the template of {chapter.name} begins with {len(whole)} headings of the first level, not 1.")
     numbers = {chapter.key or chapter.name: chapter.numbers}
     return replace(whole[0], sections=(*whole[0].sections, *sections), numbers=numbers)
+
+
+def _repeated(said: Section) -> Mapping[str, Markup]:
+    """A section's title, answer and link for another template, which writes them as they are."""
+    return {"title": Markup(said.title), "answer": Markup(said.answer), "link": Markup(said.link)}
 
 
 def _labelled(table: Table, labels: Mapping[str, str]) -> Table:
@@ -144,13 +154,14 @@ FILTERS: Mapping[str, Callable[..., Markup]] = {
     "digits": _written(lambda value, digits=3: f"{value:.{digits}g}"),
     "decimals": _written(lambda value, digits=2: f"{value:,.{digits}f}"),
     "code": lambda value, limit=60: _outside(code(value, limit)),
+    "plain": _written(lambda value: f"{value}"),
     "pad": _pad,
     "short": lambda title: _text(title.partition(" (")[0]),
     "shape": lambda sizes: Markup("×".join(f"{size}" for size in sizes)),
 }
 """count: 1,024; iec: bytes; si("FLOP"), seconds, joules; percent(digits): of a share; times: 2.87×; ratio: three
-digits; digits(n), decimals(n): plainly; code: a name as code; pad(width): blanks behind a text; short: a title without
-its brackets; shape: 1×224×224."""
+digits; digits(n), decimals(n); plain: as it is; code: a name as code; pad(width): blanks behind a text; short: a title
+without its brackets; shape: 1×224×224."""
 
 
 @cache

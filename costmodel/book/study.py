@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -15,9 +16,9 @@ from costmodel.cost import Costs, count
 from costmodel.devices import Device
 from costmodel.errors import InputError
 from costmodel.formulas import CONV, FC, PARTS, REST, Weighted
-from costmodel.graph import Trace
+from costmodel.graph import DTYPE_BYTES, Trace
 from costmodel.memory import MemoryTimeline, memory_timeline
-from costmodel.parts import Part, parts, share, time_shares, weighted
+from costmodel.parts import Part, part_of_operation, parts, share, time_shares, weighted
 from costmodel.roofline import Prediction, predict
 
 if TYPE_CHECKING:
@@ -100,6 +101,11 @@ class Study:
         """The size of its first input without the batch: "1×224×224"."""
         return "×".join(map(str, self.trace().inputs[0].shape[1:]))
 
+    @property
+    def element_bytes(self) -> int:
+        """The bytes of a number of the type that it runs in."""
+        return DTYPE_BYTES[self.trace().dtype]
+
     def trace(self, batch: int = 1, train: bool = False, dtype: str | None = None) -> Trace:
         """The trace at a batch."""
         return self._once(("trace", batch, train, dtype), lambda: self.trace_of(batch, train, dtype))
@@ -133,6 +139,13 @@ class Study:
         """What a part has of the forward's bound."""
         rows = self.prediction(device, batch).operations
         return time_shares(self.costs(batch), ((row.operation, row.kind, row.bound_seconds) for row in rows))[part]
+
+    def memory_share(self, part: str, device: Device, batch: int = 1) -> float:
+        """What memory binds of the time that a part has of the forward's bound."""
+        part_of = part_of_operation(self.costs(batch))
+        mine = [row for row in self.prediction(device, batch).operations if part_of(row.operation, row.kind) == part]
+        bound = math.fsum(row.bound_seconds for row in mine if row.binding == "memory")
+        return share(bound, math.fsum(row.bound_seconds for row in mine))
 
     def keep(self, key: Hashable, make: Callable[[], _T]) -> _T:
         """What `make` gives, made once: for chapters that compute something of their own about a network."""

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from costmodel.book.chapters.arithmetic import arithmetic
+from costmodel.book.chapters.bandwidth import bandwidth
 from costmodel.book.chapters.batch import batch
+from costmodel.book.chapters.blocks import depth, hidden_layers, hides_layers, stages
+from costmodel.book.chapters.comparison import comparison
+from costmodel.book.chapters.footprint import footprint
+from costmodel.book.chapters.heads import heads
 from costmodel.book.engine import section
-from costmodel.book.exercises.arithmetic import arithmetic
-from costmodel.book.exercises.bandwidth import bandwidth
-from costmodel.book.exercises.blocks import deeper, hidden_layers, hides_layers, stages
 from costmodel.book.exercises.claims import claims
-from costmodel.book.exercises.comparison import comparison
-from costmodel.book.exercises.footprint import footprint
-from costmodel.book.exercises.heads import heads
 from costmodel.book.model import Section
 from costmodel.book.study import Study
 from costmodel.devices import Device
@@ -34,14 +34,16 @@ def answers(studies: Sequence[Study], variants: Mapping[Study, Sequence[Study]],
         device: what the bounds are for.
     """
     first, others = studies[0], studies[1:]
-    sections = [footprint(first), arithmetic(first), bandwidth(first, device)] if first.weighted() else []
+    sections: list[Section] = []
+    if first.weighted():
+        sections = [section(footprint(first)), section(arithmetic(first)), section(bandwidth(first, device))]
     if others:
-        sections.append(comparison(first, others))
+        sections.append(section(comparison(first, others)))
     if variants:
-        sections.append(heads(variants, device))
+        sections.append(section(heads(variants, device)))
     if (blocked := next((study for study in studies if hides_layers(study)), None)) is not None:
-        sections.append(hidden_layers(blocked))
+        sections.append(section(hidden_layers(blocked)))
         family = [study for study in studies if len(stages(study)) == len(stages(blocked))]
         if len(family) > 1:
-            sections.append(deeper(family, device))
+            sections.append(section(depth(family, device)))
     return (*sections, section(batch(studies, device)))
