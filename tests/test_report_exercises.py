@@ -17,8 +17,8 @@ from costmodel.book.chapters import heads as cheaper
 from costmodel.book.chapters.batch import batch
 from costmodel.book.chapters.blocks import depth, hides_layers, stages, summary
 from costmodel.book.chapters.blocks import hidden_layers as hidden
+from costmodel.book.compose import answers
 from costmodel.book.engine import section as said
-from costmodel.book.exercises import answers, claims
 from costmodel.book.model import Bullets, Figure, Formula, Paragraph, Section, Table
 from costmodel.book.study import CONV, FC, PARTS, REST, Study, distinct, heaviest, same_form
 from costmodel.devices import Device
@@ -296,53 +296,6 @@ def test_every_number_of_time_comes_from_the_device() -> None:
     answer, other = (batch_size([study("alexnet")], machine).answer for machine in (H200, slow))
     assert {"23,601", "148,395"} <= set(re.findall(r"[\d,]+", answer))
     assert not {"23,601", "148,395"} & set(re.findall(r"[\d,]+", other))
-
-
-def test_claims_about_alexnet() -> None:
-    shapes = {size: networks.find("alexnet", classes=1000, shapes=(f"3x{size}x{size}",)) for size in (224, 227)}
-    imagenet = {f"alexnet-{size}": Study.of(found, f"alexnet-{size}", f"for {size}") for size, found in shapes.items()}
-    named = {name: study(name) for name in ("alexnet", "vgg11", "lenet", "torchvision:alexnet")} | imagenet
-    frame = table(claims(named, H200), "Claims").set_index("claim")
-    assert len(frame) == 10
-    million = frame.loc["AlexNet needs about 60 million parameters"]
-    assert million["verdict"] == "depends"
-    # 62,378,344 is the one-tower AlexNet for 3x227x227 and 1000 classes; 61,100,840 torchvision prints itself
-    for part in (
-        "AlexNet (book): 46.8 M (−22.1 %)",
-        "for 227: 62.4 M (+4.0 %)",
-        "AlexNet (torchvision): 61.1 M (+1.8 %)",
-    ):
-        assert part in million["computed"]
-    wrong = frame.loc["A fully connected layer with I inputs and O outputs has I·O parameters"]
-    assert wrong["verdict"] == "refuted"
-    assert "FC 25088 → 4096 has 102,764,544, not 102,760,448" in wrong["computed"]
-    assert (
-        frame.at["A convolution with K filters of F×F over C channels has (F²·C+1)·K parameters", "verdict"] == "holds"
-    )
-    cost = frame.loc["AlexNet's cost sits in the fully connected layers"]
-    assert cost["verdict"] == "depends"
-    assert "92.0 % of the parameters, 4.6 % of the FLOPs" in cost["computed"]
-    gigabyte = frame.loc["AlexNet's two layers with 4096 outputs need nearly 1 GB of parameters (an earlier edition)"]
-    assert gigabyte["verdict"] == "refuted"
-    assert "172.0 MB" in gigabyte["computed"]  # 4·(26,218,496 + 16,781,312) = 171,999,232
-    assert (
-        frame.at["AlexNet has ten times more convolution channels than LeNet", "verdict"] == "refuted"
-    )  # 96/6, 256/16
-    assert frame.at["VGG-11 needs one matrix of almost 400 MB", "verdict"] == "holds"  # 411,058,176 bytes
-    assert frame.at["VGG is much slower than AlexNet to compute and needs more memory", "verdict"] == "holds"
-    assert set(frame["verdict"]) <= {"holds", "depends", "refuted"}
-
-
-def test_verdicts_follow_the_numbers() -> None:
-    """Another network under AlexNet's name turns verdicts round."""
-    named = {"alexnet": study("alexnet-gap")}
-    frame = table(claims(named, H200), "Claims").set_index("claim")
-    assert frame.at["AlexNet needs about 60 million parameters", "verdict"] == "refuted"
-    assert frame.at["AlexNet's cost sits in the fully connected layers", "verdict"] == "refuted"
-
-
-def test_networks_that_nobody_made_claims_about() -> None:
-    assert claims({"lenet": study("lenet")}, H200).blocks == ()
 
 
 def test_which_questions_are_asked() -> None:

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from costmodel.book.chapters.arithmetic import arithmetic
+from costmodel.book.chapters.bandwidth import bandwidth
+from costmodel.book.chapters.batch import batch
+from costmodel.book.chapters.blocks import depth, hidden_layers, hides_layers, stages
 from costmodel.book.chapters.checks import checks
 from costmodel.book.chapters.chip import chip_chapter
+from costmodel.book.chapters.comparison import comparison
 from costmodel.book.chapters.conventions import conventions
+from costmodel.book.chapters.footprint import footprint
 from costmodel.book.chapters.hardware import Bench, hardware_chapter
+from costmodel.book.chapters.heads import heads
 from costmodel.book.chapters.layers import layers
 from costmodel.book.chapters.memory import memory_chapter
 from costmodel.book.chapters.networks import networks
@@ -53,3 +60,27 @@ def compose(
     return Report(
         said.title, lead.items, tuple(each for each in sections if each.blocks), footer.text, own_numbers=said.numbers
     )
+
+
+def answers(studies: Sequence[Study], variants: Mapping[Study, Sequence[Study]], device: Device) -> tuple[Section, ...]:
+    """The questions that can be asked of these networks, answered.
+
+    Args:
+        studies: networks of one form (the book's, say); the first is looked at closely, the others compared with it.
+        variants: networks with their cheaper heads.
+        device: what the bounds are for.
+    """
+    first, others = studies[0], studies[1:]
+    sections: list[Section] = []
+    if first.weighted():
+        sections = [section(footprint(first)), section(arithmetic(first)), section(bandwidth(first, device))]
+    if others:
+        sections.append(section(comparison(first, others)))
+    if variants:
+        sections.append(section(heads(variants, device)))
+    if (blocked := next((study for study in studies if hides_layers(study)), None)) is not None:
+        sections.append(section(hidden_layers(blocked)))
+        family = [study for study in studies if len(stages(study)) == len(stages(blocked))]
+        if len(family) > 1:
+            sections.append(section(depth(family, device)))
+    return (*sections, section(batch(studies, device)))

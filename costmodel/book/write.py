@@ -11,10 +11,11 @@ import msgspec
 
 from costmodel import networks
 from costmodel.book import html, markdown
+from costmodel.book.chapters.claims import claims
 from costmodel.book.chapters.hardware import Bench, benches_for
-from costmodel.book.compose import compose
+from costmodel.book.compose import answers, compose
 from costmodel.book.draw import SUFFIXES, drawn
-from costmodel.book.exercises import answers, claims
+from costmodel.book.engine import section
 from costmodel.book.folder import check, save
 from costmodel.book.model import Report, Table
 from costmodel.book.study import Study, distinct, same_form
@@ -104,7 +105,7 @@ def gather(
         studies,
         machines,
         answers(near, variants, machines[0]),
-        claims(named, machines[0]),
+        section(claims(named, machines[0])),
         validations,
         measured,
     )
