@@ -19,7 +19,7 @@ from costmodel.chip.whatif import what_ifs
 from costmodel.chip.winograd import has_winograd, winograd
 from costmodel.errors import InputError
 from costmodel.networks import find
-from costmodel.networks.variants import other_resolutions
+from costmodel.networks.resolutions import other_resolutions
 
 CONV = Nest(
     "conv", "aten.convolution", "conv", in_channels=64, out_channels=96, out_rows=28, out_columns=28,

@@ -292,14 +292,14 @@ class TestExitCodes:
         def absent(*_: object, **__: object) -> None:
             raise HardwareError("there is no GPU here.")
 
-        monkeypatch.setattr("costmodel.networks.find", absent)
+        monkeypatch.setattr("costmodel.networks.resolve.find", absent)
         assert cli("analyze", "lenet") == (4, "", "Error: there is no GPU here.\n")
 
     def test_a_mistake_of_ours_is_70(self, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
         def broken(*_: object, **__: object) -> None:
             raise ValueError("half a\nsentence")
 
-        monkeypatch.setattr("costmodel.networks.find", broken)
+        monkeypatch.setattr("costmodel.networks.resolve.find", broken)
         code, out, err = cli("analyze", "lenet")
         assert (code, out) == (70, "")
         assert err.startswith("Error: ValueError: half a sentence\n") and "COSTMODEL_DEBUG=1" in err

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from costmodel.cli.inputs import batches_of, check_depth, machine, predicted, run_options, traced, tracing
+from costmodel.cli.inputs import batches_of, check_depth, machine, predicted, run_options, traced
 from costmodel.cli.options import (
     AllowUnmodelled,
     By,
@@ -126,8 +126,8 @@ def predict(
 
     costs = count(trace)
     prediction = predicted(costs, hardware, tf32, estimate or None)
-    trace_with, options = tracing(network), run_options(feed, step, hardware)
-    at = {each: count(trace_with(each, **options)) for each in batches}
+    options = run_options(feed, step, hardware)
+    at = {each: count(network.trace(each, **options)) for each in batches}
     swept = {each: predicted(found, hardware, tf32, estimate or None) for each, found in at.items()}
     note, missing = captions.bound_note(prediction), captions.warnings([costs])
     if out.format is Format.JSON:

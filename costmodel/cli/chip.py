@@ -68,7 +68,7 @@ def chip(
     from costmodel.chip.evaluation import evaluate
     from costmodel.chip.lowering import lower
     from costmodel.chip.whatif import what_ifs
-    from costmodel.networks.variants import other_resolutions
+    from costmodel.networks.resolutions import other_resolutions
     from costmodel.report import documents
     from costmodel.report.captions import caption, chip_notes, unlowered_warnings
     from costmodel.report.tables import evaluation_table, what_ifs_table

@@ -12,8 +12,7 @@ if TYPE_CHECKING:
     from costmodel.cost import Costs
     from costmodel.devices import Device
     from costmodel.graph import Trace
-    from costmodel.memory import TraceWith
-    from costmodel.networks import Network
+    from costmodel.networks import Network, Reference
     from costmodel.roofline import Prediction
 
 
@@ -24,11 +23,18 @@ def network(model: str, feed: NetworkOptions, real: bool = False) -> Network:
     return find(model, classes=feed.classes, real=real, shapes=feed.input)
 
 
-def traced(model: str, feed: InputOptions, step: StepOptions, device: Device | None = None) -> tuple[Network, Trace]:
+def reference(model: str, feed: InputOptions) -> Reference:
+    """The network that a text names, to be traced; it is built only if an earlier command has not traced it so."""
+    from costmodel.networks import Reference
+
+    return Reference(model, classes=feed.classes, real=feed.run, shapes=feed.input, kept=not feed.no_cache)
+
+
+def traced(model: str, feed: InputOptions, step: StepOptions, device: Device | None = None) -> tuple[Reference, Trace]:
     """A network, and what it does with its inputs (on a device)."""
     options = run_options(feed, step, device)
-    found = network(model, feed, feed.run)
-    return found, tracing(found)(feed.batch, **options)
+    found = reference(model, feed)
+    return found, found.trace(feed.batch, **options)
 
 
 def run_options(feed: InputOptions, step: StepOptions, device: Device | None = None) -> dict[str, Any]:
@@ -42,18 +48,6 @@ def run_options(feed: InputOptions, step: StepOptions, device: Device | None = N
         "run": feed.run,
         **training_options(step),
     }
-
-
-def tracing(found: Network) -> TraceWith:
-    """Traces a network at any batch, in any way."""
-    from costmodel.networks.variants import in_place
-    from costmodel.tracer import trace
-
-    def trace_with(batch: int, *, inplace: bool | None = None, **options: Any) -> Trace:
-        with in_place(found.module, inplace):
-            return trace(found.module, found.inputs(batch), name=found.name, **options)
-
-    return trace_with
 
 
 def training_options(training: TrainingOptions) -> dict[str, Any]:

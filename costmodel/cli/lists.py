@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from costmodel.cli.options import Format, OutputOptions
+from costmodel.cli.options import Format, NoCache, OutputOptions
 from costmodel.cli.output import Answer, rendered
 from costmodel.cli.program import command
 from costmodel.errors import InputError
@@ -18,13 +18,14 @@ def models(
     word: Annotated[
         str | None, typer.Argument(metavar="[WORD]", help="Only those with this word.", show_default=False)
     ] = None,
+    no_cache: NoCache = False,
 ) -> Answer:
     """List the networks by name."""
     from costmodel.networks import names
     from costmodel.report import documents
     from costmodel.report.tables import networks_table
 
-    found = [info for info in names() if not word or word.lower() in " ".join(map(str, info)).lower()]
+    found = [info for info in names(kept=not no_cache) if not word or word.lower() in " ".join(map(str, info)).lower()]
     if not found:
         raise InputError(f"no network matches {word!r}: `costmodel models` lists them all.")
     if out.format is Format.JSON:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from costmodel.cli.inputs import batches_of, check_depth, machine, network, run_options, tracing
+from costmodel.cli.inputs import batches_of, check_depth, machine, reference, run_options
 from costmodel.cli.options import (
     Depth,
     Format,
@@ -75,17 +75,16 @@ def memory(
     if export is not None:
         _check_export(export, out.force)
     options = run_options(feed, step, hardware)
-    found = network(model, feed, feed.run)
-    trace_with = tracing(found)
+    found = reference(model, feed)
     from costmodel.memory import memory_timeline, memory_what_ifs, scaling
     from costmodel.report import captions, documents
 
-    at_any_batch = scaling(lambda batch: trace_with(batch, **options))
+    at_any_batch = scaling(lambda batch: found.trace(batch, **options))
     memory = memory_timeline(at_any_batch.trace(feed.batch))
     levels = memory.levels(hardware)
     swept = at_any_batch.sweep(batches, hardware) if batches else None
     fitted = at_any_batch.fit(hardware) if fit and hardware else None
-    changes = memory_what_ifs(trace_with, feed.batch, **options) if what_ifs else None
+    changes = memory_what_ifs(found.trace, feed.batch, **options) if what_ifs else None
     if fitted and not fitted.batch:
         raise InputError(captions.fit_notes(fitted, step.train)[0])
     if plot is not None:

@@ -90,6 +90,11 @@ AllowUnmodelled = Annotated[
 ]
 
 
+NoCache = Annotated[
+    bool, typer.Option("--no-cache", help="Neither use what earlier commands found out about networks nor keep it.")
+]
+
+
 @dataclass(frozen=True)
 class NetworkOptions:
     """A network's inputs and classes."""
@@ -114,6 +119,7 @@ class InputOptions(NetworkOptions):
     run: Annotated[
         bool, typer.Option("--run", help="Really run it, on the CPU: for control flow that depends on values.")
     ] = False
+    no_cache: NoCache = False
 
 
 @dataclass(frozen=True)

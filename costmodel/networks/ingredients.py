@@ -83,7 +83,10 @@ class Ingredients(NamedTuple):
 @contextmanager
 def watched(place: str) -> Iterator[None]:
     """While the code of `place` runs: note what it reads."""
+    import tempfile
+
     if not _watch.places:
+        tempfile.gettempdir()  # or whoever asks for it first writes a file
         sys.addaudithook(_watch.audit)
         _watch.uncertain = _strangers()  # what they read was not seen
     _watch.places.add(place)

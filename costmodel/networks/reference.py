@@ -93,31 +93,16 @@ class Reference:
         return network
 
     def trace(self, batch: int = 1, *, inplace: bool | None = None, **options: Any) -> Trace:
-        """The trace of a batch; with its activation modules in place or not, if that is said.
-
-        The options are those of `costmodel.trace`. Raises what `find` and `costmodel.trace` raise.
-        """
-
-        def make(network: Network) -> Trace:
-            from costmodel.networks.variants import in_place
-            from costmodel.tracer import trace
-
-            with in_place(network.module, inplace):
-                return trace(network.module, network.inputs(batch), **{"name": network.name, **options})
-
-        trace = self._answer(make, options, batch, inplace)
+        """What the network does with a batch: as `Network.trace`."""
+        trace = self._answer(lambda network: network.trace(batch, inplace=inplace, **options), options, batch, inplace)
         assert trace is not None
         return trace
 
     def resized(self, factor: float, batch: int = 1, **options: Any) -> Trace | None:
-        """The trace on images of another size, None if the network does not take them: see `variants.resized`."""
-
-        def make(network: Network) -> Trace | None:
-            from costmodel.networks.variants import resized
-
-            return resized(network, factor, batch, **options)
-
-        return self._answer(make, options, batch, "resized", factor)
+        """What it does with images of another size: as `Network.resized`."""
+        return self._answer(
+            lambda network: network.resized(factor, batch, **options), options, batch, "resized", factor
+        )
 
     def _called(self) -> tuple[str, str]:
         if self._names is None:

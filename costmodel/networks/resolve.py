@@ -10,10 +10,12 @@ from typing import Any
 
 from torch import nn
 
-from costmodel.errors import InputError
+from costmodel.errors import CostModelError, InputError
+from costmodel.graph import Trace
 from costmodel.networks import imported, own, zoo
 from costmodel.networks.listing import NetworkInfo
-from costmodel.tracer import Shape, parse_shape
+from costmodel.networks.variants import in_place
+from costmodel.tracer import Shape, parse_shape, trace
 
 _TORCHVISION = "torchvision:"
 
@@ -63,6 +65,30 @@ class Network:
         if named and len(named) < len(fed):
             raise InputError("name every input, each once, or none: --input NAME=SIZES.")
         return named or tuple(fed)
+
+    def trace(self, batch: int = 1, *, inplace: bool | None = None, **options: Any) -> Trace:
+        """What it does with a batch. The options are those of `costmodel.trace`, which says what is raised.
+
+        `inplace` is whether activation modules overwrite their input; None leaves them as they are.
+        """
+        with in_place(self.module, inplace):
+            return trace(self.module, self.inputs(batch), **{"name": self.name, **options})
+
+    def resized(self, factor: float, batch: int = 1, **options: Any) -> Trace | None:
+        """What it does with images of `factor` times as many rows and columns; None if it does not take them.
+
+        Lazy layers follow the image; layers whose sizes were fixed for another one do not take it. Nor is there another
+        size of what is no single image of three dimensions. The options are those of `costmodel.trace`.
+        """
+        if len(self.input_shapes) != 1 or len(self.input_shapes[0].sizes) != 3 or self.needs_run:
+            return None
+        (usual,) = self.input_shapes
+        channels, rows, columns = usual.sizes
+        image = replace(usual, sizes=(channels, max(1, round(rows * factor)), max(1, round(columns * factor))))
+        try:
+            return trace(self.module, self.inputs(batch, [image]), **{"name": self.name, **options})
+        except CostModelError:
+            return None
 
 
 def find(

@@ -13,7 +13,7 @@ from costmodel.chip.lowering import lower
 from costmodel.chip.nests import Nests
 from costmodel.chip.whatif import WhatIfs, what_ifs
 from costmodel.errors import InputError
-from costmodel.networks.variants import other_resolutions
+from costmodel.networks.resolutions import other_resolutions
 
 BASE = "edge-npu"
 """The accelerator that designs start from: its technology, clock and types."""
