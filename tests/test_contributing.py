@@ -47,7 +47,7 @@ def shown(command: str, folder: Path) -> str:
 
 
 def test_there_are_the_examples() -> None:
-    assert len(EXAMPLES) >= 5
+    assert len(EXAMPLES) == 6
 
 
 @pytest.mark.slow
