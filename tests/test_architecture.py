@@ -83,6 +83,43 @@ def test_torch_stays_where_it_belongs(path: Path) -> None:
         assert not {name.split(".")[0] for name in imports(path)} & {"torch", "torchvision", "fvcore"}
 
 
+PUBLIC_ENOUGH = {"_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks"}
+"""Tables of torch's modules, which torch_private.py judges to be as good as public."""
+
+
+def internals_named(path: Path, internals: set[str]) -> set[str]:
+    """Torch's internals that a file names: as attributes, imports or strings. Operators are not internal."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute):
+            owner = ast.unparse(node.value)
+            if owner.startswith("torch.") and not owner.startswith("torch.ops") and node.attr.startswith("_"):
+                found.add(node.attr)
+            if owner == "torch" and node.attr.startswith("_") and not node.attr.startswith(("__", "_foreach_")):
+                found.add(node.attr)
+            found |= {node.attr} & internals
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            module = getattr(node, "module", None) or ""
+            for alias in node.names:
+                parts = f"{module}.{alias.name}".split(".")
+                if parts[0] == "torch" or parts[1:2] == ["torch"]:
+                    found |= {part for part in parts if part.startswith("_") or part in internals}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found |= {node.value} & {name for name in internals if name.startswith("_")}
+            found |= {node.value} if node.value.startswith("torch._") else set()
+    return {name for name in found if not name.startswith("__")} - PUBLIC_ENOUGH
+
+
+def test_one_file_names_torchs_internals() -> None:
+    from costmodel.tracer.torch_private import INTERNALS
+
+    internals = {path.rpartition(".")[2] for path in INTERNALS} | {"_C", "_raw_saved", "_version"}
+    private = ROOT / "tracer" / "torch_private.py"
+    found = {str(path.relative_to(ROOT)): internals_named(path, internals) for path in FILES if path != private}
+    assert {path: names for path, names in found.items() if names} == {}
+    assert {"_C", "_cdata", "_sequence_nr"} <= internals and len(internals_named(private, internals)) > 5
+
+
 def test_every_file_has_a_place() -> None:
     assert {part_of(path) for path in FILES} <= set(LEVEL)
 

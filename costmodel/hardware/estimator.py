@@ -6,7 +6,6 @@ torch/distributed/_tools/runtime_estimator.py and torch/utils/_runtime_estimatio
 
 from __future__ import annotations
 
-import importlib
 import io
 import math
 from contextlib import redirect_stdout
@@ -18,6 +17,7 @@ from torch import nn
 from costmodel.hardware.record import PeerEstimate, Run
 from costmodel.hardware.workload import RandomLabels
 from costmodel.tracer.meta_copy import copy_to_meta
+from costmodel.tracer.torch_private import device_tflops, dram_gbps, fake_mode, runtime_estimator
 from costmodel.tracer.training import CrossEntropy, Training, TrainingStep
 
 
@@ -26,8 +26,7 @@ def torch_estimate(network: nn.Module, run: Run, training: Training | None, devi
     if device.type == "cpu":
         return PeerEstimate(problem="it knows no CPU: it wants an accelerator")
     try:
-        fake = importlib.import_module("torch._subclasses.fake_tensor").FakeTensorMode
-        tool = importlib.import_module("torch.distributed._tools.runtime_estimator").RuntimeEstimator
+        fake, tool = fake_mode(), runtime_estimator()
         _look_up_peaks(getattr(torch, run.dtype))
         copied = copy_to_meta(network, getattr(torch, run.dtype)).train(run.train)
         with fake(), redirect_stdout(io.StringIO()):
@@ -42,9 +41,8 @@ def _look_up_peaks(dtype: torch.dtype) -> None:
 
     Where that fails, it must fail here: an exception inside of autograd's C++ would end the process.
     """
-    utils = importlib.import_module("torch._inductor.utils")
-    utils.get_device_tflops(dtype)
-    utils.get_gpu_dram_gbps()
+    device_tflops()(dtype)
+    dram_gbps()()
 
 
 def _estimated(tool: Any, copied: nn.Module, run: Run, training: Training | None, device: torch.device) -> float:

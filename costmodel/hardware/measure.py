@@ -33,6 +33,7 @@ from costmodel.hardware.record import DEFAULTS, Measurement, MemoryPeaks, Precis
 from costmodel.hardware.workload import Workload, applied
 from costmodel.tracer.inputs import floating_dtype, materialize, tensors_in
 from costmodel.tracer.kineto import silent_kineto
+from costmodel.tracer.torch_private import clear_cublas_workspaces
 from costmodel.tracer.training import Training
 
 ROUNDS = 4
@@ -270,9 +271,7 @@ def _give_back(clock: Clock) -> None:
     """
     gc.collect()
     if clock.on_cuda:
-        clear = getattr(torch._C, "_cuda_clearCublasWorkspaces", None)  # not there where torch was built without CUDA
-        if clear is not None:
-            clear()
+        clear_cublas_workspaces()
         torch.cuda.empty_cache()
 
 

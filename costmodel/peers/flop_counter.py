@@ -21,6 +21,7 @@ from costmodel.graph import BACKWARD, FORWARD
 from costmodel.peers import Findings, Reading
 from costmodel.peers.subject import Subject, own_parameters, total_of
 from costmodel.tracer.meta_copy import surround
+from costmodel.tracer.torch_private import next_number, node_number
 
 
 def count(subject: Subject) -> Findings:
@@ -65,7 +66,7 @@ class _Ledger:
         self.phase = BACKWARD
         for node in _nodes(loss.grad_fn):
             if node.name() != "torch::autograd::AccumulateGrad":
-                place = bisect_right(self._starts, node._sequence_nr()) - 1
+                place = bisect_right(self._starts, node_number(node)) - 1
                 node.register_prehook(functools.partial(self._begin, self._layers[place]))
         loss.backward()
         self._move_to("")
@@ -82,7 +83,7 @@ class _Ledger:
         self._booked = now
         self.layer = layer
         if self.phase == FORWARD:
-            self._starts.append(torch.autograd._get_sequence_nr())
+            self._starts.append(next_number())
             self._layers.append(layer)
 
 

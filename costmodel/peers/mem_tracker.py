@@ -21,13 +21,13 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.utils._pytree import tree_map_only
 
 from costmodel.errors import CostModelError, InputError, TraceError
 from costmodel.peers.subject import gradients_enabled, prepare
 from costmodel.tracer import OPTIMIZERS, Training
 from costmodel.tracer.autocast import autocast_dtype
 from costmodel.tracer.inputs import tensors_in
+from costmodel.tracer.torch_private import fake_mode, map_tensors, mem_tracker
 
 __all__ = ["tracked_peak"]
 
@@ -54,40 +54,28 @@ def tracked_peak(
             loss is cross entropy against class indices.
 
     Raises:
-        InputError: an argument cannot be used, or this torch has no MemTracker (it came with 2.6, and needs a torch
-            built with torch.distributed).
-        TraceError: the network or the tracker raised, as it does where a parameter is frozen.
+        InputError: an argument cannot be used.
+        TraceError: the network or the tracker raised, as it does where a parameter is frozen; or this torch has no
+            MemTracker, as it was built without torch.distributed.
     """
     training, lower = Training.asked(True, options), autocast_dtype(autocast)
     if training.loss != "cross_entropy" or not isinstance(training.optimizer, str) or training.checkpoint:
         raise InputError("MemTracker is asked only about cross entropy, a named optimizer and no checkpoints.")
-    tracker = _mem_tracker()
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
+    tracker = mem_tracker()()
     layout = torch.channels_last if channels_last else torch.preserve_format
     try:
         with gradients_enabled():
             subject = prepare(module, inputs, device="meta", train=True, run=False)
             network = subject.network.to(memory_format=layout)
-            with FakeTensorMode() if fake else nullcontext():
+            with fake_mode()() if fake else nullcontext():
                 _move_to_cpu(network)
-                args, kwargs = tree_map_only(torch.Tensor, _zeros_like, (subject.args, subject.kwargs))
+                args, kwargs = map_tensors()(torch.Tensor, _zeros_like, (subject.args, subject.kwargs))
                 return _peak_of_a_step(tracker, network, args, kwargs, training, lower, layout)
     except CostModelError:
         raise
     except Exception as error:
         text = str(error).strip().partition("\n")[0]
         raise TraceError(f"MemTracker cannot run this network: {type(error).__name__}: {text}") from error
-
-
-def _mem_tracker() -> Any:
-    try:
-        from torch.distributed._tools.mem_tracker import MemTracker
-    except (ImportError, AttributeError) as error:  # the latter where torch was built without torch.distributed
-        raise InputError(
-            f"torch {torch.__version__} has no MemTracker: it came with 2.6, and needs a torch with torch.distributed."
-        ) from error
-    return MemTracker()
 
 
 def _peak_of_a_step(

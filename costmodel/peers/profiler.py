@@ -11,13 +11,13 @@ from collections import Counter
 from typing import Any
 
 from torch.profiler import ProfilerActivity, profile, record_function
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from costmodel.graph import BACKWARD, FORWARD
 from costmodel.peers import Findings, Reading
 from costmodel.peers.subject import Subject, total_of
 from costmodel.tracer.kineto import silent_kineto
 from costmodel.tracer.meta_copy import surround
+from costmodel.tracer.torch_private import DispatchMode
 
 _LAYER, _KERNEL, _BACKWARD = "costmodel layer: ", "costmodel kernel", "costmodel backward"
 _CONTRACTIONS = ("conv2d", "mm", "addmm", "bmm", "baddbmm")
@@ -50,7 +50,7 @@ def count(subject: Subject) -> Findings:
     return Findings(readings, None, frozenset(f"aten.{name}" for name in (*_CONTRACTIONS, *_POINTWISE)))
 
 
-class _Kernels(TorchDispatchMode):
+class _Kernels(DispatchMode):
     """Marks what runs below the dispatcher."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -16,6 +16,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from costmodel.errors import InputError
 from costmodel.tracer.inputs import materialize, tensors_in
 from costmodel.tracer.meta_copy import copy_to_cpu, copy_to_meta, meta_tensor
+from costmodel.tracer.torch_private import uncompiled
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def prepare(module: nn.Module, inputs: Any, *, device: str, train: bool, run: bo
     A copy on the CPU has the module's own weights if it is to be `run` for its values, and otherwise stand-ins: every
     parameter is one zero, seen in its shape.
     """
-    module = getattr(module, "_orig_mod", module)  # what torch.compile wrapped
+    module = uncompiled(module)
     network = (copy_to_cpu(module) if run else copy_to_meta(module)).train(train)
     dtype = next((p.dtype for p in network.parameters() if p.dtype.is_floating_point), torch.get_default_dtype())
     if not run:

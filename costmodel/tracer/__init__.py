@@ -40,8 +40,9 @@ from costmodel.tracer.meta_copy import Paths, copy_to_cpu, copy_to_meta, meta_te
 from costmodel.tracer.module_tracker import ModuleTracker, modules_of, track_modules, untrack_modules
 from costmodel.tracer.recorder import Recorder, Rehearsal
 from costmodel.tracer.recurrent_cuda import flatten_weights
-from costmodel.tracer.saved import Saved
+from costmodel.tracer.saved import saved_for_backward
 from costmodel.tracer.targets import TARGETS, operators_of
+from costmodel.tracer.torch_private import uncompiled
 from costmodel.tracer.training import OPTIMIZERS, Training, TrainingStep
 
 __all__ = ["OPTIMIZERS", "Shape", "Training", "parse_shape", "trace"]
@@ -91,7 +92,7 @@ def trace(
         raise InputError("a TorchScript module hides its Python: give the nn.Module that it was made from.")
     if target not in TARGETS:
         raise InputError(f"unknown target {target!r}: use 'cuda' or 'cpu'.")
-    model = getattr(model, "_orig_mod", model)  # what torch.compile wrapped
+    model = uncompiled(model)
     target = "cpu" if run else target
     wanted, lower = floating_dtype(dtype), autocast_dtype(autocast)
     asked, training = Training.asked(train, options), bool(train)
@@ -99,7 +100,7 @@ def trace(
         raise InputError(f"{', '.join(options)}: this says how to train, so give train=True with it.")
     step = TrainingStep(asked, target) if training else None
     recorder = Recorder(meta=not run, train=training, target=target)
-    saved = Saved(recorder)
+    saved: Mapping[int, tuple[str, ...]] = {}
     with _ONE_AT_A_TIME, _running_as(target, training, fused=not run), autocasting(lower, target, not run) as region:
         network = _cpu_copy(model, wanted) if run else copy_to_meta(model, wanted)
         modules = paths_of(network)
@@ -126,13 +127,13 @@ def trace(
         checkpoint_blocks(modules, asked.checkpoint if step else (), recorder)
         with recorder, _explained(recorder, (args, kwargs)):
             for _ in range(asked.accumulate if step else 1):
-                with region(), saved.noted() if step else nullcontext():
+                with region():
                     outputs = network(*args, **kwargs)
                     output_specs = tuple(recorder.spec(tensor) for tensor in tensors_in(outputs))
                     value = step.take_loss(outputs, recorder) if step else None
                 if step:
                     del outputs  # as a training loop lets go of them: loss(network(images), labels)
-                    saved.read(value)
+                    saved = saved or saved_for_backward(value, recorder)  # those of the first micro-batch
                     step.backward(value, recorder)
             if step:
                 step.update(recorder)
@@ -145,7 +146,7 @@ def trace(
     return Trace(
         model=name or type(model).__name__,
         operations=tuple(recorder.operations),
-        storages=recorder.storages.listed(saved.layers),
+        storages=recorder.storages.listed(saved),
         modules=modules_of(modules, trackers),
         parameters=parameters,
         inputs=input_specs,

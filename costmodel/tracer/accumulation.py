@@ -7,34 +7,27 @@ made up for.
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import torch
 
+from costmodel.tracer.torch_private import counts_in_buffer, is_called_by_engine, use_counts
+
 ADD, ADD_IN_PLACE = torch.ops.aten.add.Tensor, torch.ops.aten.add_.Tensor
-
-_HOLDERS = 4
-"""Who holds a tensor that is being added to and that only autograd's buffer keeps: that buffer and the dispatcher."""
-
-_STORAGE_HOLDERS = 2
-"""Who holds its storage: the tensor, and whoever asks."""
 
 
 def adds_in_place(first: torch.Tensor, second: Any) -> bool:
     """Whether autograd itself adds these two, and would add the second into the first if no mode were on.
 
-    To be asked by a mode's `__torch_dispatch__`.
+    To be called by a mode's `__torch_dispatch__`.
     """
-    storage = first.untyped_storage()  # held, or older versions of torch would not count who asks
     return (
-        sys._getframe(2).f_code.co_name == "_engine_run_backward"  # not a backward that somebody wrote
+        is_called_by_engine(depth=2)  # and not by a backward that somebody wrote
         and isinstance(second, torch.Tensor)
         and first.shape == second.shape
         and not torch.is_grad_enabled()
         and _is_dense(first)
-        and first._use_count() == _HOLDERS  # type: ignore[attr-defined]
-        and torch._C._storage_Use_Count(storage._cdata) == _STORAGE_HOLDERS  # type: ignore[attr-defined]
+        and use_counts(first) == counts_in_buffer()  # nobody else holds it
     )
 
 

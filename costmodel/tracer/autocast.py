@@ -1,19 +1,20 @@
 """Mixed precision on meta tensors: what torch.autocast does on CUDA or a CPU, where meta tensors have no autocast.
 
-Nothing is active over the operators but in a region, the trace's own or one that the forward opens.
+Operators are overridden in a region only, the trace's own or one that the forward opens. To notice the latter, the
+functions of torch.autocast are replaced while a network is traced on meta tensors, in its thread alone.
 
 torch keeps a policy for each operator that autocast knows (aten/src/ATen/autocast_mode.h and .cpp):
 
     lower     its floating-point inputs are cast to the lower precision. The cast of a float32 weight is kept until the
               autocast region ends, so that a weight that is used twice is cast once
     fp32      they are cast to float32
-    dtype     it is told to compute and return float32, unless it was told a type
+    dtype     it is given float32 as its argument dtype, unless it was given a type
     promote   they are cast to the widest type among them
 
 cuDNN's recurrent layers alone are cast to float16 whatever the lower precision is, and their weights copied into one
 block each time (aten/src/ATen/cudnn/AutocastRNN.cpp).
 
-Which operators have a policy is asked of torch's dispatcher; all are fp32 but those named here. Casts are operations
+Torch's dispatcher knows which operators have a policy; it is fp32 for all that are not named here. Casts are operations
 that autograd sees, as in torch: float64 and integers are left alone, the weights stay float32, and so do gradients.
 """
 
@@ -29,6 +30,15 @@ import torch
 from costmodel.errors import InputError
 from costmodel.tracer.dispatch_override import DispatchOverride, Original, Override
 from costmodel.tracer.inputs import dtype_name
+from costmodel.tracer.thread_patches import replaced_here
+from costmodel.tracer.torch_private import (
+    AUTOCAST_AVAILABLE,
+    Replaceable,
+    autocast_enabled,
+    enable_autocast,
+    is_view,
+    operators_in,
+)
 
 AUTOCAST_DTYPES = ("bfloat16", "float16")
 
@@ -53,7 +63,7 @@ _PROMOTE_ON_CPU = frozenset({"stack", "cat", "index_copy"})
 _REFUSED = frozenset({"binary_cross_entropy"})
 _RECURRENT = frozenset({"_cudnn_rnn"})
 _LEFT_ALONE = frozenset({"norm.Scalar", "norm.ScalarOpt_dim"})
-"""A norm is told its type through another overload."""
+"""A norm is given its type through another overload."""
 
 _CASTS = DispatchOverride("hpu")
 
@@ -86,69 +96,49 @@ def autocasting(
     if not meta:
         yield region
         return
-    casts = _Casts(device)
-    with ExitStack() as replaced:
-        for place, name, replacement in (
-            (torch, "is_autocast_enabled", functools.partial(_asked, _is_enabled, device)),
-            (torch, "get_autocast_dtype", functools.partial(_asked, _dtype_of, device)),
-            (torch._C, "_is_autocast_available", functools.partial(_asked, _is_available, device)),
-            (torch, "clear_autocast_cache", casts.clear),
-            (torch.autocast, "__init__", _opened(device)),
-            (torch.autocast, "__enter__", _entered(casts)),
-            (torch.autocast, "__exit__", _left(casts)),
-        ):
-            replaced.callback(setattr, place, name, getattr(place, name))
-            setattr(place, name, replacement)
+    casts, answered = _Casts(device), functools.partial(_about_target, device)
+    with replaced_here(
+        (_IS_ENABLED, answered),
+        (_GET_DTYPE, answered),
+        (AUTOCAST_AVAILABLE, answered),
+        (_CLEAR_CACHE, casts.clear),
+        (_CONSTRUCT, functools.partial(_construct, device)),
+        (_ENTER, casts.enter),
+        (_EXIT, casts.leave),
+    ):
         yield region
 
 
-_is_enabled, _dtype_of, _is_available = (
-    torch.is_autocast_enabled,
-    torch.get_autocast_dtype,
-    torch._C._is_autocast_available,
+_IS_ENABLED, _GET_DTYPE, _CLEAR_CACHE = (
+    Replaceable(torch, name, getattr(torch, name))
+    for name in ("is_autocast_enabled", "get_autocast_dtype", "clear_autocast_cache")
+)
+_CONSTRUCT, _ENTER, _EXIT = (
+    Replaceable(torch.autocast, name, getattr(torch.autocast, name)) for name in ("__init__", "__enter__", "__exit__")
 )
 
 
-def _asked(question: Callable[..., Any], device: str, *about: Any, **named: Any) -> Any:
-    """The answer about a device, that of the target for "meta"."""
-    asked = {name: device if each == "meta" else each for name, each in named.items()}
-    return question(*[device if each == "meta" else each for each in about], **asked)
+def _about_target(target: str, question: Callable[..., Any], *about: Any, **named: Any) -> Any:
+    """The answer to a question about a device: about the target, if it is about "meta"."""
+    named = {name: target if value == "meta" else value for name, value in named.items()}
+    return question(*[target if value == "meta" else value for value in about], **named)
 
 
-def _opened(target: str) -> Callable[..., None]:
+def _construct(
+    target: str,
+    original: Callable[..., None],
+    region: Any,
+    device_type: str,
+    dtype: torch.dtype | None = None,
+    enabled: bool = True,
+    cache_enabled: bool | None = None,
+) -> None:
     """torch.autocast's constructor, for which "meta" is the target; CUDA's does not switch itself off without a GPU."""
-    original = torch.autocast.__init__
-
-    def construct(
-        self: Any, device_type: str, dtype: torch.dtype | None = None, enabled: bool = True, cache_enabled: Any = None
-    ) -> None:
-        device = target if device_type == "meta" else device_type
-        there = device != target or device == "cpu"
-        original(self, device, dtype, enabled and there, cache_enabled)
-        self._enabled = self._enabled if there else enabled
-
-    return construct
-
-
-def _entered(casts: _Casts) -> Callable[[Any], Any]:
-    original = torch.autocast.__enter__
-
-    def enter(self: Any) -> Any:
-        result = original(self)
-        casts.enter(self)
-        return result
-
-    return enter
-
-
-def _left(casts: _Casts) -> Callable[..., Any]:
-    original = torch.autocast.__exit__
-
-    def leave(self: Any, *error: Any) -> Any:
-        casts.leave(self)
-        return original(self, *error)
-
-    return leave
+    device = target if device_type == "meta" else device_type
+    there = device != target or device == "cpu"
+    original(region, device, dtype, enabled and there, cache_enabled)
+    if not there:
+        enable_autocast(region, enabled)
 
 
 class _Casts:
@@ -156,49 +146,51 @@ class _Casts:
 
     def __init__(self, device: str) -> None:
         self.device = device
-        self._clear_torchs = torch.clear_autocast_cache
         self._cache: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._regions: dict[int, list[ExitStack]] = {}
         """The overrides of each open region, by id: one may be entered again inside itself."""
 
-    def clear(self) -> None:
-        """Let go of the weights' casts: a region has ended."""
+    def clear(self, original: Callable[[], None]) -> None:
+        """torch.clear_autocast_cache: the outermost region has ended, and the weights' casts are let go."""
         self._cache.clear()
-        self._clear_torchs()
+        original()
 
-    def enter(self, region: Any) -> None:
-        """A region of torch.autocast begins."""
+    def enter(self, original: Callable[[Any], Any], region: Any) -> Any:
+        """torch.autocast.__enter__: a region begins."""
+        result = original(region)
         active = ExitStack()
         self._regions.setdefault(id(region), []).append(active)
-        if region._enabled and region.device == self.device:
+        if autocast_enabled(region) and region.device == self.device:
             active.enter_context(_CASTS(self.overrides()))
+        return result
 
-    def leave(self, region: Any) -> None:
-        """It ends."""
+    def leave(self, original: Callable[..., Any], region: Any, *error: Any) -> Any:
+        """torch.autocast.__exit__: it ends."""
         active = self._regions.get(id(region))
         if active:
             active.pop().close()
+        return original(region, *error)
 
     def overrides(self) -> Mapping[str, Override]:
         """By operator: how to run it with autocast."""
         return {operator: functools.partial(self._run, policy) for operator, policy in _policies(self.device).items()}
 
     def _run(self, policy: Callable[..., Any], original: Original, *args: Any, **kwargs: Any) -> Any:
-        if not _is_enabled(self.device):
+        if not torch.is_autocast_enabled(self.device):
             return original(*args, **kwargs)
         with _CASTS.lifted():
             return policy(self, original, args, kwargs)
 
     def lower(self, original: Original, args: Any, kwargs: Any) -> Any:
         """Run in the lower precision."""
-        return self._cast_all(original, args, kwargs, _dtype_of(self.device))
+        return self._cast_all(original, args, kwargs, torch.get_autocast_dtype(self.device))
 
     def full(self, original: Original, args: Any, kwargs: Any) -> Any:
         """Run in float32."""
         return self._cast_all(original, args, kwargs, torch.float32)
 
-    def told(self, original: Original, args: Any, kwargs: Any) -> Any:
-        """Return float32, unless told otherwise."""
+    def full_result(self, original: Original, args: Any, kwargs: Any) -> Any:
+        """Return float32, unless another type is given."""
         if self._is_eligible(args[0]) and not any(isinstance(v, torch.dtype) for v in (*args, *kwargs.values())):
             kwargs = {**kwargs, "dtype": torch.float32}
         return original(*args, **kwargs)
@@ -206,7 +198,7 @@ class _Casts:
     def promote(self, original: Original, args: Any, kwargs: Any) -> Any:
         """Run in the widest type of the inputs."""
         types = {tensor.dtype for tensor in _tensors((args, tuple(kwargs.values()))) if self._is_eligible(tensor)}
-        wide = torch.float32 if torch.float32 in types else _dtype_of(self.device)
+        wide = torch.float32 if torch.float32 in types else torch.get_autocast_dtype(self.device)
         return self._cast_all(original, args, kwargs, wide)
 
     def recurrent(self, original: Original, args: Any, kwargs: Any) -> Any:
@@ -236,7 +228,7 @@ class _Casts:
     def _cast(self, dtype: torch.dtype, tensor: torch.Tensor) -> torch.Tensor:
         if not self._is_eligible(tensor) or tensor.dtype == dtype:
             return tensor
-        weight = tensor.dtype == torch.float32 and tensor.requires_grad and tensor.is_leaf and not tensor._is_view()
+        weight = tensor.dtype == torch.float32 and tensor.requires_grad and tensor.is_leaf and not is_view(tensor)
         if not weight or dtype == torch.float32 or not torch.is_autocast_cache_enabled():
             return tensor.to(dtype)
         if id(tensor) not in self._cache:
@@ -251,7 +243,7 @@ class _Casts:
 @functools.cache
 def _policies(device: str) -> Mapping[str, Callable[..., Any]]:
     """By operator: the policy that it has on this device."""
-    registered = torch._C._dispatch_get_registrations_for_dispatch_key(f"Autocast{device.upper()}")
+    registered = operators_in(f"Autocast{device.upper()}")
     names = {name.removeprefix("aten::") for name in registered if name.startswith("aten::")}
     on_cpu = device == "cpu"
     return {name: _policy(name, on_cpu) for name in names - _LEFT_ALONE}
@@ -266,7 +258,7 @@ def _policy(name: str, on_cpu: bool) -> Callable[..., Any]:
         return _Casts.promote if name in _PROMOTE_ON_CPU else _Casts.full
     if name in _REFUSED:
         return _Casts.refuse
-    return _Casts.told if name in _DTYPE else _Casts.promote if name in _PROMOTE else _Casts.full
+    return _Casts.full_result if name in _DTYPE else _Casts.promote if name in _PROMOTE else _Casts.full
 
 
 def _copied_side_by_side(tensors: Sequence[torch.Tensor], flat: torch.Tensor) -> list[torch.Tensor]:

@@ -1,10 +1,10 @@
-"""A layer above autograd in which chosen operators run as we say, while a trace lasts.
+"""Operators that run another way while a trace lasts: overrides, which come before autograd.
 
 Composite operators look at the device of their inputs before they choose how to run, and on meta tensors they choose
-for no device. torch's dispatcher has, above autograd, a layer for mixed precision of each kind of device; nobody here
-has two of those kinds (Graphcore's IPU and Habana's HPU), whose layers are therefore free. A function registered in one
-of them sleeps until a thread includes the layer; then it sees every call of its operator, from Python under whatever
-name or from inside another composite operator.
+for no device. Torch's dispatcher has, above autograd, a dispatch key for the mixed precision of each kind of device.
+Two of those kinds (Graphcore's IPU and Habana's HPU) are not in the machine that traces, so their keys are free. A
+kernel that is registered for such a key does nothing until a thread includes the key; then it gets every call of its
+operator in this thread, whether from Python or from inside another composite operator.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from typing import Any
 
 import torch
 
+from costmodel.tracer.torch_private import dispatch_key, excluding, including, keys_below, redispatch
+
 Original = Callable[..., Any]
 """The operator without the override; composite operators inside it do see the override."""
 
@@ -28,13 +30,13 @@ _NONE: Mapping[str, Override] = MappingProxyType({})
 
 
 class DispatchOverride:
-    """One layer of the dispatcher."""
+    """The overrides of one dispatch key."""
 
     def __init__(self, device: str) -> None:
         self._device = device
         self._name = f"Autocast{device.upper()}"
-        self._key = getattr(torch._C.DispatchKey, self._name)
-        self._below = torch._C._dispatch_keyset_full_after(self._key)
+        self._key = dispatch_key(self._name)
+        self._below = keys_below(self._key)
         self._overrides: ContextVar[Mapping[str, Override]] = ContextVar(f"overrides of {device}", default=_NONE)
         self.overrides_now = self._overrides.get
         """The overrides in which this thread runs operators now, by operator."""
@@ -49,7 +51,7 @@ class DispatchOverride:
         token = self._overrides.set(overrides)
         torch.set_autocast_enabled(self._device, True)
         try:
-            with torch._C._IncludeDispatchKeyGuard(self._key):
+            with including(self._key):
                 yield
         finally:
             torch.set_autocast_enabled(self._device, before)
@@ -58,7 +60,7 @@ class DispatchOverride:
     @contextmanager
     def lifted(self) -> Iterator[None]:
         """Inside the override, run something without it."""
-        with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(self._key)):
+        with excluding(self._key):
             yield
 
     @functools.cached_property
@@ -69,11 +71,11 @@ class DispatchOverride:
 
     def _register(self, operator: str) -> None:
         name, _, overload = operator.partition(".")
-        original = getattr(getattr(torch.ops.aten, name), overload or "default")
+        below_us = redispatch(getattr(getattr(torch.ops.aten, name), overload or "default"))
 
         def kernel(keys: Any, *args: Any, **kwargs: Any) -> Any:
             override = self._overrides.get().get(operator)
-            below = functools.partial(original.redispatch, keys & self._below)
+            below = functools.partial(below_us, keys & self._below)
             return below(*args, **kwargs) if override is None else override(below, *args, **kwargs)
 
         self._library.impl(operator, kernel, self._name, with_keyset=True)

@@ -21,6 +21,7 @@ from costmodel.tracer.autocast import overrides_now
 from costmodel.tracer.meta_shapes import IN_PLACE, ShapeFunction
 from costmodel.tracer.recorder import Recorder
 from costmodel.tracer.schema import Schema, operator_of, schema_of
+from costmodel.tracer.torch_private import dispatch_modes, function_modes, no_dispatch, transformation
 
 _CONVOLUTION = ("stride", "padding", "dilation", "groups", "padding_mode")
 _BATCH_NORM = ("momentum", "eps", "track_running_stats")
@@ -122,7 +123,7 @@ class LayerCache:
         if results is IN_PLACE:
             output, kept = given, spec
         else:
-            with torch._C._DisableTorchDispatch():  # type: ignore[attr-defined]
+            with no_dispatch():
                 output, kept = recorder.fill(results[0])
         outputs = (kept, *[recorder.dropped(result) for result in results[1:]])
         recorder.write(pattern.schema, inputs, outputs, pattern.attributes)
@@ -145,9 +146,9 @@ def _is_plain(given: Any) -> bool:
         and not torch.is_grad_enabled()
         and not torch.is_inference_mode_enabled()
         and not overrides_now()
-        and torch._C._len_torch_dispatch_stack() == 1
-        and not torch._C._len_torch_function_stack()  # type: ignore[attr-defined]
-        and torch._C._functorch.peek_interpreter_stack() is None
+        and dispatch_modes() == 1
+        and not function_modes()
+        and transformation() is None
     )
 
 

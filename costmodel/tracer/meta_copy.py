@@ -20,6 +20,8 @@ import torch
 from torch import nn
 from torch.nn.parameter import UninitializedTensorMixin
 
+from costmodel.tracer.torch_private import as_parameter
+
 _ATOMIC = frozenset(
     {type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size, types.FunctionType}
     | {type, types.ModuleType, types.BuiltinFunctionType, torch.memory_format}
@@ -104,7 +106,7 @@ def meta_tensor(tensor: torch.Tensor, dtype: torch.dtype | None = None) -> torch
     else:
         meta = torch.empty(tensor.shape, dtype=wanted, device=_META)
     if cls is nn.Parameter or (not plain and isinstance(tensor, nn.Parameter)):
-        return torch.Tensor._make_subclass(nn.Parameter, meta, tensor.requires_grad)
+        return as_parameter(meta, tensor.requires_grad)
     return meta.requires_grad_(tensor.is_leaf) if tensor.requires_grad else meta
 
 

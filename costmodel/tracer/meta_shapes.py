@@ -16,6 +16,7 @@ import torch
 
 from costmodel.graph import TensorSpec
 from costmodel.tracer.inputs import DTYPE_NAMES, DTYPES
+from costmodel.tracer.torch_private import operator_schema
 
 aten = torch.ops.aten
 
@@ -366,7 +367,7 @@ _BINARY = ("add", "sub", "mul", "div")
 def _overloads(name: str) -> list[Any]:
     packet = getattr(aten, name, None)
     found = [getattr(packet, o) for o in packet.overloads() if o in ("default", "Tensor", "Scalar")] if packet else []
-    return [operator for operator in found if str(operator._schema.arguments[0].type) == "Tensor"]
+    return [operator for operator in found if str(operator_schema(operator).arguments[0].type) == "Tensor"]
 
 
 def _meta_shapes() -> dict[Any, ShapeFunction]:

@@ -1,6 +1,6 @@
 """Writes down every ATen operation that reaches the dispatcher, and the birth and death of every storage.
 
-`Recorder` is a `TorchDispatchMode`: it sees operators below autograd, after composite ones were taken apart, which is
+`Recorder` is a `DispatchMode`: it sees operators below autograd, after composite ones were taken apart, which is
 what a device would be asked to run. It neither computes nor prints; `operations` and `storages` are its result.
 """
 
@@ -13,9 +13,7 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import torch
-from torch.nested._internal.nested_tensor import NestedTensor
 from torch.nn.parameter import UninitializedTensorMixin
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from costmodel.errors import TraceError
 from costmodel.graph import BACKWARD, DTYPE_BYTES, FORWARD, Operation, TensorSpec
@@ -26,16 +24,24 @@ from costmodel.tracer.meta_shapes import IN_PLACE, META_SHAPES, MetaTensor, Shap
 from costmodel.tracer.meta_shapes_on_cpu import META_SHAPES_ON_CPU
 from costmodel.tracer.schema import Schema, read_arguments, schema_of
 from costmodel.tracer.storages import Storages
+from costmodel.tracer.torch_private import (
+    ADDS_TO_PARAMETER,
+    DispatchMode,
+    NestedTensor,
+    address,
+    counts_in_buffer,
+    next_number,
+    node_number,
+    running_node,
+)
 
 _DETACH = torch.ops.aten.detach.default
 _new = tuple.__new__
 """Makes a named tuple of a tuple at half the price: there are thousands in a trace."""
 _META = torch.device("meta")
-_ACCUMULATE_GRAD = 2**64 - 1
-"""The sequence number that autograd gives to the nodes that add a gradient to its parameter."""
 
 
-class Recorder(TorchDispatchMode):
+class Recorder(DispatchMode):
     """Records what runs inside `with recorder:`.
 
     `meta` is whether the network runs on meta tensors: then values are refused, real constants are turned into meta
@@ -45,6 +51,8 @@ class Recorder(TorchDispatchMode):
 
     def __init__(self, meta: bool = True, train: bool = False, target: str = "cuda") -> None:
         super().__init__()
+        if train:
+            counts_in_buffer()  # measured before the first backward, which `adds_in_place` needs it in
         self.meta = meta
         self.shape_functions: Mapping[Any, ShapeFunction] = META_SHAPES_ON_CPU if target == "cpu" else META_SHAPES
         """What says the shapes of an operator's results without asking torch, by operator."""
@@ -75,11 +83,6 @@ class Recorder(TorchDispatchMode):
         spec = self.spec(tensor)
         self.storages.assign(spec.storage, role, name)
         return spec
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Spare every operation a detour through torch's compiler, which this mode has nothing to do with."""
-        return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run one operator and write it down."""
@@ -209,7 +212,7 @@ class Recorder(TorchDispatchMode):
             raise TraceError(
                 f"layer {self._here()} uses a {tensor.layout} tensor: only dense ones can be traced."
             ) from None
-        index = self._index_of.get(storage._cdata)
+        index = self._index_of.get(address(storage))
         if index is None:
             index = self.storages.register(storage)
         dtype = DTYPE_NAMES[tensor.dtype]
@@ -250,31 +253,31 @@ class Recorder(TorchDispatchMode):
                 self.storages.assign_others("activation", since=self._recomputed_from)
 
     def _note_sequence(self) -> None:
-        self._sequence_starts.append(torch.autograd._get_sequence_nr())
+        self._sequence_starts.append(next_number())
         self._sequence_layers.append(self.layers[-1])
 
     def _layer(self) -> str:
         """Where an operation belongs: in the backward, to the layer in whose forward its autograd node was made."""
         if self.phase != BACKWARD or len(self.layers) > 1:
             return self.layers[-1]
-        node = torch._C._current_autograd_node()
+        node = running_node()
         if node is None:
             return self.operations[-1].layer if self.operations else ""
-        number = node._sequence_nr()
+        number = node_number(node)
         if number != self._node:
             self._node, self._node_from = number, len(self.operations)
         return self.layer_of_node(node)
 
     def _was_there(self, tensor: torch.Tensor) -> bool:
         """Whether a tensor is older than the autograd node that runs, which then did not make it on its way."""
-        node = torch._C._current_autograd_node()
-        begun = self._node_from if node is not None and node._sequence_nr() == self._node else len(self.operations)
+        node = running_node()
+        begun = self._node_from if node is not None and node_number(node) == self._node else len(self.operations)
         return self.storages.birth(tensor.untyped_storage()) < begun
 
     def layer_of_node(self, node: Any) -> str:
         """The layer in whose forward an autograd node was made, or that holds the parameter it adds a gradient to."""
-        number = node._sequence_nr()
-        if number == _ACCUMULATE_GRAD:
+        number = node_number(node)
+        if number == ADDS_TO_PARAMETER:
             return self.layer_of_parameter.get(id(getattr(node, "variable", None)), "")
         return self._sequence_layers[bisect_right(self._sequence_starts, number) - 1]
 
@@ -330,9 +333,9 @@ def _is_fresh(result: Any, known: Storages) -> bool:
             return False
         storage = tensor.untyped_storage()
         fills = storage.nbytes() == tensor.numel() * tensor.element_size()
-        if known.is_known(storage) or storage._cdata in taken or not fills:
+        if known.is_known(storage) or address(storage) in taken or not fills:
             return False
-        taken.add(storage._cdata)
+        taken.add(address(storage))
     return bool(taken)
 
 

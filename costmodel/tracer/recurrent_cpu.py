@@ -15,6 +15,7 @@ import torch
 from torch.nn.functional import linear
 
 from costmodel.tracer.dispatch_override import Original, Override
+from costmodel.tracer.torch_private import is_onednn_enabled
 
 _LSTM = 2
 """oneDNN's number for an LSTM."""
@@ -152,7 +153,7 @@ def _is_for_onednn(input: torch.Tensor) -> bool:
         torch.bfloat16: lambda: torch.ops.mkldnn._is_mkldnn_bf16_supported(),
         torch.float16: lambda: not torch.is_grad_enabled() and torch.ops.mkldnn._is_mkldnn_fp16_supported(),
     }
-    if not (onednn.is_available() and torch._C._get_mkldnn_enabled() and input.numel()):  # type: ignore[attr-defined]
+    if not (onednn.is_available() and is_onednn_enabled() and input.numel()):
         return False
     return bool(input.dtype == torch.float32 or (input.dtype in lower and lower[input.dtype]()))
 

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from costmodel.tracer.dispatch_override import Original, Override
+from costmodel.tracer.torch_private import address, recurrent_weights
 
 MODES = {"rnn_relu": 0, "rnn_tanh": 1, "lstm": 2, "gru": 3}
 """cuDNN's numbers for the kinds of cells, by torch's operators."""
@@ -41,7 +42,7 @@ def flatten_weights(modules: Iterable[nn.Module]) -> None:
     for module in modules:
         if not isinstance(module, nn.RNNBase) or not torch.backends.cudnn.enabled:
             continue
-        weights: list[Any] = [getattr(module, name, None) for name in module._flat_weights_names]
+        weights = recurrent_weights(module)
         plain = all(isinstance(weight, nn.Parameter) and weight.dtype in _CUDNN_TAKES for weight in weights)
         if not plain or len({weight.dtype for weight in weights}) > 1 or len(set(map(id, weights))) < len(weights):
             continue
@@ -84,6 +85,6 @@ def _run(
 def _flat(params: Sequence[torch.Tensor]) -> torch.Tensor | None:
     """The block that the weights lie in, if they lie in one (RNN.cpp, try_get_weight_buf)."""
     first = params[0].untyped_storage()
-    if any(weight.untyped_storage()._cdata != first._cdata for weight in params[1:]):
+    if any(address(weight.untyped_storage()) != address(first) for weight in params[1:]):
         return None
     return torch.empty(0, dtype=params[0].dtype, device=params[0].device).set_(first)  # type: ignore[call-overload]

@@ -11,6 +11,7 @@ import torch
 
 from costmodel.graph import Operation
 from costmodel.tracer.inputs import DTYPE_NAMES
+from costmodel.tracer.torch_private import has_kernel, operator_schema, overload_name
 
 # Factories whose result may be large and whose values no control flow should hang on; arange and its like stay real.
 
@@ -46,7 +47,7 @@ class Schema:
 @functools.cache
 def schema_of(func: Any) -> Schema:
     """The schema of an operator, as torch hands operators to a dispatch mode."""
-    schema = func._schema
+    schema = operator_schema(func)
     namespace, name = schema.name.split("::")
     arguments = tuple(argument.name for argument in schema.arguments)
     readers = {argument.name: _reader(str(argument.type)) for argument in schema.arguments}
@@ -57,7 +58,7 @@ def schema_of(func: Any) -> Schema:
     aliased = any(r.alias_info is not None for r in schema.returns)
     return Schema(
         name=f"{namespace}.{name}",
-        overload=func._overloadname,
+        overload=overload_name(func),
         arguments=arguments,
         readers=readers,
         defaults={key: value for key, value in defaults.items() if value is not _NO_ATTRIBUTE},
@@ -84,8 +85,7 @@ _ALIASING = frozenset({"_unsafe_view", "_to_copy", "contiguous", "lift_fresh", "
 
 def _decomposes(func: Any) -> bool:
     """Whether the operator reaches us whole only because autograd, which takes it apart, was off (inference mode)."""
-    has_kernel, keys = torch._C._dispatch_has_kernel_for_dispatch_key, torch._C.DispatchKey
-    return has_kernel(func.name(), keys.CompositeImplicitAutograd) and not has_kernel(func.name(), keys.CPU)
+    return has_kernel(func, "CompositeImplicitAutograd") and not has_kernel(func, "CPU")
 
 
 _NO_ATTRIBUTE: Any = object()

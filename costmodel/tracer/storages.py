@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from costmodel.graph import Storage
+from costmodel.tracer.torch_private import address
 
 
 class _Watch(weakref.ref):
@@ -41,12 +42,12 @@ class Storages:
 
     def index(self, storage: Any) -> int:
         """The storage's number; it is given one on first sight."""
-        index = self.index_of.get(storage._cdata)
+        index = self.index_of.get(address(storage))
         return self.register(storage) if index is None else index
 
     def is_known(self, storage: Any) -> bool:
         """Whether it was seen before."""
-        return storage._cdata in self.index_of
+        return address(storage) in self.index_of
 
     def birth(self, storage: Any) -> int:
         """The index of the operation that made it; -1 if it was there before the first."""
@@ -84,9 +85,9 @@ class Storages:
         index = self._add(storage.nbytes(), None)
         watch = _Watch(storage, self._gone)
         watch.index = index
-        watch.address = address = storage._cdata
+        place = watch.address = address(storage)
         self._watches.append(watch)
-        self.index_of[address] = index
+        self.index_of[place] = index
         return index
 
     def register_dropped(self, nbytes: int) -> int:

@@ -21,11 +21,11 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch.nn import functional
-from torch.utils._python_dispatch import _disable_current_modes
 
 from costmodel.tracer.dispatch_override import DispatchOverride, Original, Override
 from costmodel.tracer.recurrent_cpu import overrides_on_cpu
 from costmodel.tracer.recurrent_cuda import overrides_on_cuda
+from costmodel.tracer.torch_private import fused_attention, no_modes
 
 TARGETS = ("cuda", "cpu", "meta")
 
@@ -176,9 +176,9 @@ def _attention_on_cpu(
 @functools.cache
 def _three_dimensions_are_fused() -> bool:
     """Whether this torch makes a batch of one of attention without one: 2.14 does, 2.11 does not."""
-    with _disable_current_modes(), _FUSED.lifted():
+    with no_modes(), _FUSED.lifted():
         alone = torch.empty(1, 1, 8)
-        return bool(torch._fused_sdp_choice(alone, alone, alone))
+        return bool(fused_attention(alone, alone, alone))
 
 
 def _added(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -197,7 +197,7 @@ def is_fused_on_cpu(
     dropout_p: float = 0.0,
     enable_gqa: bool = False,
 ) -> bool:
-    """Whether a CPU runs this attention as one operator: torch._fused_sdp_choice, which looks at the device."""
+    """Whether a CPU runs this attention as one operator. (torch's own function for this looks at the device.)"""
     tensors = (query, key, value)
     if dropout_p or any(tensor.dim() != 4 for tensor in tensors):
         return False

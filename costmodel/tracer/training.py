@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import functools
-import importlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -17,6 +16,8 @@ from costmodel.errors import InputError, nearest
 from costmodel.graph import BACKWARD, FORWARD, HOST, LOSS_LAYER, OPTIMIZER, OPTIMIZER_LAYER
 from costmodel.tracer.inputs import tensors_in
 from costmodel.tracer.recorder import Recorder
+from costmodel.tracer.thread_patches import replaced_here
+from costmodel.tracer.torch_private import FOREACH_DEVICES, FUSED_DEVICES, no_dispatch
 
 Loss = Callable[[Any], torch.Tensor]
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -185,20 +186,11 @@ class TrainingStep:
                     parameter.grad.zero_()
 
 
-@contextmanager
-def _kernels_as_on(target: str) -> Iterator[None]:
+def _kernels_as_on(target: str) -> AbstractContextManager[None]:
     """While this lasts, optimizers let parameters on the meta device pass for the target's where they choose a kernel:
     for fused steps, which CUDA and CPU have, and for steps on lists of tensors, which torch takes by itself on CUDA."""
-    module: Any = importlib.import_module("torch.optim.optimizer")
-    fused, foreach = module._get_fused_kernels_supported_devices, module._get_foreach_kernels_supported_devices
-    module._get_fused_kernels_supported_devices = lambda: [*fused(), "meta"]
-    if target == "cuda":
-        module._get_foreach_kernels_supported_devices = lambda: [*foreach(), "meta"]
-    try:
-        yield
-    finally:
-        module._get_fused_kernels_supported_devices = fused
-        module._get_foreach_kernels_supported_devices = foreach
+    places = (FUSED_DEVICES, FOREACH_DEVICES) if target == "cuda" else (FUSED_DEVICES,)
+    return replaced_here(*((place, lambda original: [*original(), "meta"]) for place in places))
 
 
 class CrossEntropy:
@@ -225,7 +217,7 @@ class CrossEntropy:
                 "the network's output has no classes for a cross entropy: use loss='sum' or a function of yours."
             )
         if not self.labels:
-            with torch._C._DisableTorchDispatch():  # they come with the batch: making them is no part of the step
+            with no_dispatch():  # they come with the batch: making them is no part of the step
                 self.labels = [self._labels_for(tensor) for tensor in scores]
         return _total(map(self._one, scores, self.labels))
 
