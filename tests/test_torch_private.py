@@ -278,9 +278,11 @@ def fused_steps() -> None:
     optimizer = torch.optim.SGD([parameter], fused=True)
     with pytest.raises(RuntimeError, match="fused"):
         optimizer.step()
-    with replaced_here((FUSED_DEVICES, lambda original: [*original(), "meta"])):
-        with pytest.raises(NotImplementedError, match="aten::_fused_sgd_"):  # which takes meta tensors in a trace only
-            optimizer.step()
+    with (
+        replaced_here((FUSED_DEVICES, lambda original: [*original(), "meta"])),
+        pytest.raises(NotImplementedError, match="aten::_fused_sgd_"),  # chosen; it takes meta tensors in a trace only
+    ):
+        optimizer.step()
 
 
 def foreach_steps() -> None:
