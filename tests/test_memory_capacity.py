@@ -272,7 +272,7 @@ def test_a_workspace_for_each_thread_that_multiplies() -> None:
 
 
 def test_what_workspaces_add_to_each_level() -> None:
-    # 8,519,680 bytes are 16,640 whole blocks of 512, from a segment of 20 MiB; a training step multiplies in two threads
+    # 8,519,680 bytes are 16,640 blocks of 512, from a segment of 20 MiB; a training step multiplies in two threads
     def added(network: nn.Module, name: str, **options: Any) -> list[int]:
         return list(workspaces_by_level(trace(network, (4, 8, 8, 8), **options), device(name)).values())
 
