@@ -11,7 +11,6 @@ import tomli_w
 from costmodel.devices.calibration import Calibration
 from costmodel.devices.spec import NUMBERS, PATHS, Device
 from costmodel.errors import InputError
-from costmodel.facts import Source
 
 
 def to_toml(device: Device) -> str:
