@@ -38,10 +38,10 @@ class Fact(NamedTuple):
 
 
 class Range(NamedTuple):
-    """What a number can be: what lies outside is in another unit, such as GB/s for bytes/s."""
+    """Limits of a number: one outside is probably in another unit, such as GB/s for bytes/s."""
 
     low: float
-    """The least; 0 where the number may be nothing at all."""
+    """The least; 0 where the number may be 0."""
 
     high: float
     unit: str
@@ -49,7 +49,7 @@ class Range(NamedTuple):
     """Whether it counts things."""
 
     def problem(self, value: Any) -> str:
-        """What about a number cannot be, or an empty text."""
+        """What is wrong with a number, or an empty text."""
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             return f"{value!r} is not a number: give {self.unit}"
         if self.low > 0 and not (math.isfinite(value) and value > 0):
@@ -194,7 +194,7 @@ class SourcedFile:
         self.check_names(Source._fields, ("title", "date"), f"{name}.", table)
         source = Source(**{key: self.text(f"{name}.{key}", value) for key, value in table.items()})
         if not _DATE.fullmatch(source.date):
-            raise self.error(f"{name}.date", f'{source.date!r} is no date: write "2022", "2022-11" or "2022-11-30"')
+            raise self.error(f"{name}.date", f'{source.date!r} is not a date: write "2022", "2022-11" or "2022-11-30"')
         return source
 
 

@@ -16,7 +16,7 @@ _Typed = TypeVar("_Typed")
 _PLACE = re.compile(r" - at `(?:key in )?\$?(?P<place>[^`]*)`$")
 
 _NOT_STRICT = (msgspec.DecodeError, UnicodeError, RecursionError)
-"""What msgspec's parser, ten times as fast as Python's, raises at Infinity and at what is no JSON at all."""
+"""What msgspec's parser, ten times as fast as Python's, raises for Infinity and for text that is not JSON."""
 
 
 class _Header(msgspec.Struct):

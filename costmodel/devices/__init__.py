@@ -17,8 +17,8 @@ A device is a TOML file beside this one, or anybody's own: copy one, and give ev
     date = "2026-11"
 
 `title`, `kind`, `memory_bandwidth` and `peaks.fp32` are required; `aliases`, `architecture` and the other numbers of
-`Device` are optional. A table `[calibration]` (see `calibration.py`), which `costmodel calibrate` writes, holds what
-the device was measured to reach; without one a device gives bounds and no estimates.
+`Device` are optional. A table `[calibration]` (see `calibration.py`), which `costmodel calibrate` writes, holds the
+measured rates of the device; without one a device gives bounds and no estimates.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def names() -> list[str]:
 def device(name_or_path: str | PathLike[str] | Device) -> Device:
     """A device by its name ("h200", "RTX 3090", "NVIDIA A100-SXM4-80GB"), or read from a TOML file of yours.
 
-    A device is handed back, so that whatever takes one takes its name as well.
+    A device is returned as it is, so that a function that takes a device also takes its name.
 
     Names ignore case, spaces, dashes and the vendor; what ends in ".toml" or holds a path separator is a file.
     Raises InputError for an unknown name, with the nearest ones, and for a file that cannot be read or makes no sense.
@@ -65,7 +65,7 @@ def device(name_or_path: str | PathLike[str] | Device) -> Device:
     if isinstance(name_or_path, Device):
         return name_or_path
     if not isinstance(name_or_path, (str, PathLike)):
-        raise InputError(f"{name_or_path!r} is no device: give a name like 'h200', or a TOML file's path.")
+        raise InputError(f"{name_or_path!r} is not a device: give a name like 'h200', or a TOML file's path.")
     text = fspath(name_or_path)
     if not isinstance(name_or_path, str) or text.lower().endswith(".toml") or "/" in text or "\\" in text:
         return read_device(Path(text))
@@ -84,7 +84,7 @@ def _catalogue() -> Mapping[str, Device]:
 
 
 def _key(name: str) -> str:
-    """What of a name counts: letters and digits, without the vendor and its families."""
+    """The part of a name that is compared: letters and digits, without the vendor and its product lines."""
     words = name.lower()
     for noise in ("nvidia", "geforce", "tesla", "intel"):
         words = words.replace(noise, "")

@@ -1,4 +1,4 @@
-"""What a device was measured to reach: fitted rates for each class of operation, with the error that they leave.
+"""Measured rates of a device: fitted rates for each class of operation, with their error.
 
     [calibration]
     source = "run"                  # one of [sources]: what ran, with its date and command
@@ -47,7 +47,7 @@ class FittedRates:
     """What each costs, however small."""
 
     cold_seconds: float
-    """What it costs more where not even the program is in the cache."""
+    """Its extra cost where not even the program is in the cache."""
 
     flops_per_second: float
     near_bytes_per_second: float
@@ -85,7 +85,7 @@ class FittedRates:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a device was measured to reach."""
+    """The measured rates of a device."""
 
     cache_bytes: int
     """The largest working set that the last-level cache serves."""
@@ -106,7 +106,7 @@ class Calibration:
     """Bytes/s, read and written, by bytes of the working set."""
 
     noise: float | None = None
-    """How far apart a reference operation's times lay meanwhile, as a share of the shortest; None if nobody looked."""
+    """Spread of a reference operation's times during it, as a share of the shortest; None if not recorded."""
 
     def fitted_rates(self, name: str | None, path: str) -> FittedRates | None:
         """The fitted rates of a class for a precision path ("" computes nothing); None if it was not measured."""

@@ -25,7 +25,7 @@ _FITTED_RATES = tuple(f.name for f in dataclasses.fields(FittedRates))
 def read_device(path: Path) -> Device:
     """The device that a TOML file describes; its name is the file's.
 
-    Raises InputError if the file cannot be read, is no TOML, or has an unknown, missing or senseless field.
+    Raises InputError if the file cannot be read, is not TOML, or has an unknown, missing or implausible field.
     """
     file = SourcedFile(path, "device", "`costmodel devices` lists the devices that need none.")
     document = file.document
@@ -62,10 +62,10 @@ def _calibration(file: SourcedFile, table: Mapping[str, Any]) -> Calibration:
     cache, fresh = (file.number(f"calibration.{name}", table[name], NUMBERS["l3_bytes"]) for name in known[1:3])
     confidence = table["confidence"]
     if not isinstance(confidence, float) or not 0 < confidence < 1:
-        raise file.error("calibration.confidence", f"{confidence!r} is no share: give a number between 0 and 1")
+        raise file.error("calibration.confidence", f"{confidence!r} is not a share: give a number between 0 and 1")
     noise = table.get("noise")
     if noise is not None and (not isinstance(noise, float) or not 0 <= noise < math.inf):
-        raise file.error("calibration.noise", f"{noise!r} is no share: give a number from 0.0 on")
+        raise file.error("calibration.noise", f"{noise!r} is not a share: give 0.0 or more")
     classes: dict[str, dict[str, FittedRates]] = {}
     for name, paths in file.tables("calibration.classes", table["classes"]).items():
         where = f"calibration.classes.{name}"

@@ -50,7 +50,7 @@ class Device:
 
     memory_bytes: int | None = None
     usable_bytes: int | None = None
-    """What of the memory the driver leaves to programs, where a source says so."""
+    """The memory that the driver leaves to programs, where a source gives it."""
 
     l2_bytes: int | None = None
     l3_bytes: int | None = None
@@ -59,12 +59,12 @@ class Device:
 
     clock_hertz: float | None = None
     launch_seconds: float | None = None
-    """What starting one operation costs, where a source says so."""
+    """The cost of launching one operation, where a source gives it."""
 
     architecture: str = ""
     aliases: tuple[str, ...] = ()
     calibration: Calibration | None = field(default=None, repr=False)
-    """What it was measured to reach by class of operation; None if nobody measured it."""
+    """Measured rates by class of operation; None if it was not calibrated."""
 
     facts: Mapping[str, Fact] = field(default_factory=dict, compare=False, repr=False)
     """Source, date and note of each number, by its field: "memory_bandwidth", "peaks.fp32"."""
@@ -76,12 +76,12 @@ class Device:
 
     @property
     def target(self) -> str:
-        """Whose way of running operators it has, as `costmodel.trace` names it: "cuda" or "cpu"."""
+        """Whose operators it runs, as `costmodel.trace` names it: "cuda" or "cpu"."""
         return "cpu" if self.kind == "cpu" else "cuda"
 
     @property
     def available_bytes(self) -> int | None:
-        """What programs have of the memory, as far as it is known."""
+        """The memory available to programs, as far as it is known."""
         return self.usable_bytes or self.memory_bytes
 
     @property

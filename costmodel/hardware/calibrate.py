@@ -1,4 +1,4 @@
-"""What a device really reaches, as a device file that everything else takes.
+"""Measure what a device reaches in practice, and describe it as a device file that every command takes.
 
 Three things are measured, in a few minutes: bandwidth over working sets and matrix products over sizes (`rates`),
 and the operations of `shapes`, class by class (`samples`). From the last come the fitted rates of `costmodel.estimate`
@@ -51,11 +51,11 @@ def calibrate(
 
     Args:
         device: "cpu", "cuda", "cuda:1".
-        cpu_threads: how many threads the CPU computes with; as many as torch is set to if None.
+        cpu_threads: threads of the CPU; torch's own number if None.
         name: what to call the device; made of its model's name if empty.
-        command: what was asked for, for the record.
+        command: the command line, for the record.
         effort: how much to measure.
-        progress: told of each step.
+        progress: called at each step.
 
     A GPU that has a file of ours keeps the peaks and bandwidth of its datasheet; for any other device they are the
     highest rates measured. `calibration.noise` says how far something else ran meanwhile (see `rates.Reference`).

@@ -4,7 +4,7 @@
     clock.time(lambda: a @ b).median_seconds          # warm: the same tensors again and again
     clock.time([partial(mm, a, b) for a, b in sets])  # cold, if the sets together outgrow the last cache
 
-A repetition runs its calls back to back, so many that it lasts long enough for the clock, and counts as their mean. On
+A repetition runs its calls back to back, as often as the clock's resolution requires, and counts as their mean. On
 CUDA a repetition stands between two device events and is queued behind a delay, so that what is measured is the
 device's time and not the host's, which launches slower than small kernels run; on the CPU it is `perf_counter`.
 Nothing is set: clocks are read and written down.
@@ -42,7 +42,7 @@ class Timing:
 
     seconds: tuple[float, ...]
     cache: str
-    """WARM or COLD, as whoever made the tensors said."""
+    """WARM or COLD, as the caller stated."""
 
     @property
     def median_seconds(self) -> float:
@@ -77,7 +77,7 @@ class Clock:
         return self.device.type == "cuda"
 
     def synchronize(self) -> None:
-        """Wait until the device has done what it was asked for."""
+        """Wait until the device has finished all queued work."""
         if self.on_cuda:
             torch.cuda.synchronize(self.device)
 
@@ -108,7 +108,7 @@ class Clock:
         return Timing(tuple(self._elapsed(calls, rounds) for _ in range(repetitions)), cache)
 
     def once(self, call: Call, before: Call | None = None) -> float:
-        """Seconds of a single call, right after `before`, which is not timed: for a cache in a state of one's own."""
+        """Seconds of a single call right after `before`, which is not timed and may put the cache into any state."""
         if before is not None:
             before()
         seconds = self._elapsed([call], 1)
@@ -116,11 +116,11 @@ class Clock:
 
     @cached_property
     def _empty_seconds(self) -> float:
-        """What timing takes of itself, which is microseconds between two device events."""
+        """The overhead of timing itself: microseconds between two device events."""
         return statistics.median(self._elapsed([lambda: None], 1) for _ in range(21))
 
     def launch_seconds(self, call: Call, calls: int = 200, repetitions: int = 7) -> float:
-        """How long the host takes to ask for `call`, which should be tiny: the median over repetitions."""
+        """How long the host takes to launch `call`, which should be tiny: the median over repetitions."""
         found = []
         for _ in range(repetitions + 1):
             self.synchronize()
@@ -191,7 +191,7 @@ FRESH_BYTES = 2**25
 
 
 def settle_allocator() -> None:
-    """Bring glibc's malloc into the state that it has in a process that has seen everything.
+    """Bring glibc's malloc into the state that it reaches in a long-running process.
 
     It takes a block from the system, page by page and filled with zeros, if the block is at least as large as its
     threshold, which grows with the blocks that are freed, up to 32 MiB (mallopt(3), M_MMAP_THRESHOLD). In a new process
@@ -206,12 +206,12 @@ def check_threads(count: int | None) -> None:
     """Raises InputError for a number of threads that the CPU cannot run side by side."""
     most = os.cpu_count()
     if count is not None and (count < 1 or (most is not None and count > most)):
-        raise InputError(f"{count} threads cannot compute: give 1 to {most}, this machine's number of logical cores.")
+        raise InputError(f"{count} threads cannot run: give 1 to {most}, this machine's number of logical cores.")
 
 
 @contextmanager
 def threads(count: int | None) -> Iterator[int]:
-    """Run with so many threads on the CPU, and with as many as before afterwards; None leaves them."""
+    """Set the number of CPU threads, and restore it afterwards; None leaves it as it is."""
     check_threads(count)
     before = torch.get_num_threads()
     if count is not None:
@@ -223,7 +223,7 @@ def threads(count: int | None) -> Iterator[int]:
 
 
 def environment(device: str | torch.device, command: str = "") -> dict[str, Any]:
-    """What a measurement must say about itself: the device, versions, clocks, threads, date and command."""
+    """What a measurement records of its environment: device, versions, clocks, threads, date and command."""
     where = device if isinstance(device, torch.device) else torch_device(device)
     versions = {
         "costmodel": costmodel.__version__,
@@ -247,7 +247,7 @@ def device_title(environment: Mapping[str, Any]) -> str:
 
 
 def cache_sizes() -> dict[str, int]:
-    """Bytes of the CPU's caches by level, "l1" ... as one core sees them; empty where Linux does not tell."""
+    """Bytes of the CPU's caches by level, "l1" ... as one core sees them; empty where Linux does not report them."""
     found: dict[str, int] = {}
     for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
         with suppress(OSError, ValueError):
@@ -259,7 +259,7 @@ def cache_sizes() -> dict[str, int]:
 
 
 def memory_bytes() -> int | None:
-    """Bytes of the CPU's memory, where the system tells."""
+    """Bytes of the CPU's memory, where the system reports it."""
     with suppress(OSError, ValueError, AttributeError):
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return None
@@ -274,7 +274,7 @@ def _rounds(seconds: float, least_seconds: float) -> int:
 
 
 _DELAY_CYCLES, _DELAY_CYCLES_A_CALL = 1_000_000, 100_000
-"""Some 500 microseconds, and 50 for each call, at 2 GHz: longer than the host takes to ask for a module's kernels."""
+"""Some 500 microseconds, and 50 for each call, at 2 GHz: longer than the host takes to launch a module's kernels."""
 
 
 def _delay(calls: int) -> None:
@@ -325,7 +325,7 @@ _ASKED = {
 
 
 def _nvidia_smi(uuid: str) -> dict[str, Any]:
-    """Clocks, power limit, temperature and driver as nvidia-smi tells them; what it does not tell is missing."""
+    """Clocks, power limit, temperature and driver as nvidia-smi reports them; what it does not report is left out."""
     chosen = [f"--id=GPU-{uuid.removeprefix('GPU-')}"] if uuid else []
     query = ["nvidia-smi", *chosen, f"--query-gpu=driver_version,{','.join(_ASKED)}", "--format=csv,noheader,nounits"]
     try:

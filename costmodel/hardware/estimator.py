@@ -1,4 +1,4 @@
-"""What torch itself expects: its RuntimeEstimator, a roofline of operators on fake tensors, which wants an accelerator.
+"""What torch's own RuntimeEstimator expects: a roofline of operators on fake tensors, which needs an accelerator.
 
 Its peaks are the device's as torch knows them, tensor cores included, for every operator of a dtype; see
 torch/distributed/_tools/runtime_estimator.py and torch/utils/_runtime_estimation.py.
@@ -24,7 +24,7 @@ from costmodel.tracer.training import CrossEntropy, Training, TrainingStep
 def torch_estimate(network: nn.Module, run: Run, training: Training | None, device: torch.device) -> PeerEstimate:
     """What torch's RuntimeEstimator says of a run, or why it says nothing. Never raises."""
     if device.type == "cpu":
-        return PeerEstimate(problem="it knows no CPU: it wants an accelerator")
+        return PeerEstimate(problem="it has no CPU: it needs an accelerator")
     try:
         fake, tool = fake_mode(), runtime_estimator()
         _look_up_peaks(getattr(torch, run.dtype))
@@ -37,7 +37,7 @@ def torch_estimate(network: nn.Module, run: Run, training: Training | None, devi
 
 
 def _look_up_peaks(dtype: torch.dtype) -> None:
-    """Let torch find the device's peaks, which it remembers. It may ask Triton, which may want a C compiler.
+    """Let torch find the device's peaks, which it remembers. It may call Triton, which may need a C compiler.
 
     Where that fails, it must fail here: an exception inside of autograd's C++ would end the process.
     """

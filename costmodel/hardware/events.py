@@ -151,7 +151,7 @@ class _Piece(NamedTuple):
 
     name: str
     start: float
-    """When the host asked for it."""
+    """When the host launched it."""
 
     seconds: float
 
@@ -187,7 +187,7 @@ class _Host:
         return self._places[index]
 
     def operator_of(self, kernel: Event) -> int | None:
-        """What asked for a kernel: its launch, where that lies inside of something, or else its operator."""
+        """What launched a kernel: its launch, where that lies inside another event, or else its operator."""
         launch = self.by_correlation.get(kernel.correlation)
         if launch is not None and self.above[launch] is not None:
             return launch

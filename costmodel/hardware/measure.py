@@ -56,7 +56,7 @@ def measure(
     seconds: float = 1.0,
     name: str | None = None,
 ) -> Run:
-    """Run a network on a device and write down how long it takes.
+    """Run a network on a device and record how long it takes.
 
     Args:
         network: with real weights; it is copied.
@@ -122,7 +122,7 @@ def _staged(
     memory_format: str,
     seconds: float,
 ) -> Run:
-    """Everything about one run, on a workload that is gone when this returns."""
+    """Everything about one run; the workload is freed when this returns."""
     before = _used_bytes(clock.device) if clock.on_cuda else None
     workload = Workload(
         network, inputs, clock.device, dtype=blank.dtype, training=training, memory_format=memory_format
@@ -257,7 +257,7 @@ def _used_bytes(device: torch.device) -> int:
 
 
 def _clock_hertz(clock: Clock) -> float | None:
-    """The compute clock at this moment, where something tells."""
+    """The compute clock now, where the system reports it."""
     found = environment(clock.device)["device"]
     clocks = found.get("clocks_hertz")
     return found.get("clock_hertz") or (statistics.mean(clocks) if clocks else None)

@@ -1,6 +1,6 @@
 """The rates that everything else of a calibration starts from: bandwidth, matrix products, launches.
 
-Also the precision paths of a device, and how PyTorch is told to take one.
+Also the precision paths of a device, and the settings by which PyTorch takes one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from costmodel.hardware.workload import applied
 
 
 class Path(NamedTuple):
-    """A precision path, and how PyTorch is told to take it."""
+    """A precision path, and the settings by which PyTorch takes it."""
 
     name: str
     dtype: torch.dtype
@@ -81,7 +81,7 @@ def product_rates(clock: Clock, path: Path, sizes: Iterable[int]) -> dict[int, f
 
 
 def launch_seconds(clock: Clock) -> float:
-    """What asking for a tiny operation takes: of the host on CUDA, all of it on the CPU."""
+    """What launching a tiny operation takes: the host's part on CUDA, all of it on the CPU."""
     tiny = torch.randn(1, device=clock.device)
     call = partial(torch.add, tiny, tiny)
     return clock.launch_seconds(call) if clock.on_cuda else clock.time(call).best_seconds
@@ -108,9 +108,9 @@ DISTURBED = 0.25
 class Reference:
     """One operation, timed again and again while a device is calibrated: its times show what else ran meanwhile.
 
-    It is a matrix product and a pass over a tensor that fits into no cache, so that whatever takes arithmetic or
-    bandwidth away shows in it. On a machine that is otherwise idle its times lie a few percent apart, and a device's
-    clock may change by a tenth.
+    It is a matrix product and a pass over a tensor larger than any cache, so that its time rises with anything else
+    that takes arithmetic or bandwidth. On a machine that is otherwise idle its times lie a few percent apart, and a
+    device's clock may change by a tenth.
     """
 
     def __init__(self, clock: Clock, cache_bytes: int) -> None:
@@ -135,7 +135,7 @@ class Reference:
 
 
 def noise_of(device: Device) -> float:
-    """The noise of a device's calibration; 0 if there is none, or if nobody looked."""
+    """The noise of a device's calibration; 0 if there is none, or if it was not recorded."""
     return (device.calibration.noise if device.calibration else None) or 0.0
 
 

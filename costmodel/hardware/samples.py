@@ -5,7 +5,7 @@ and tensors are as cold as they are in a network, and branches are as hard to pr
 at a call is one of three: everything, for its inputs, weights and program were used just before (a small network); its
 inputs alone, which are touched before it (a large one); nothing, for the rest of the group has driven it out. Gradients
 find what their forward left, which runs in such a state just before them. The lower quartile of the rounds counts:
-whatever else a machine does only ever adds to a time.
+other load on the machine only ever adds to a time.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class _Subject:
     name: str
     path: Path
     sample: Sample
-    """What it demands; its time is yet to come."""
+    """What it demands, not yet timed."""
 
     unpadded: float
     others: int
@@ -214,7 +214,7 @@ def unpadded_share(operation: Operation) -> float:
 
 
 _LONG, _ENOUGH = 0.05, 2
-"""Operations of so many seconds are steady, and are timed only so often."""
+"""Operations that last this long are steady, and are timed only this often."""
 
 
 def _built(case: Case, device: torch.device) -> nn.Module:

@@ -40,7 +40,7 @@ LOG_FILE = "suite.json"
 
 DONE, THERE, FAILED, NO_TIME, GIVEN_UP = "done", "there already", "failed", "no time", "given up"
 BEGUN, BEGUN_AGAIN = "begun", "begun again"
-"""What stands in the log while a step runs, and stays there where it ended the suite."""
+"""The state of a running step in the log, which stays there if the step ends the process."""
 
 Progress = Callable[[str, int, int], None]
 
@@ -144,8 +144,8 @@ class Suite:
     def run(self, tell: Progress = lambda text, done, total: None) -> list[Outcome]:
         """Do it.
 
-        Raises HardwareError where the device is not there, or answers nothing any more, InputError for a folder that
-        cannot be used, and KeyboardInterrupt when it is told to end, by a key or by SIGTERM.
+        Raises HardwareError where the device is not there, or no longer responds, InputError for a folder that
+        cannot be used, and KeyboardInterrupt for Ctrl-C or SIGTERM.
         """
         torch_device(self.device)
         if self.folder.is_dir():
@@ -183,7 +183,7 @@ class Suite:
                 raise
             if state == FAILED and not answers(self.device):
                 raise HardwareError(
-                    f"{self.device} answers nothing any more since {name} ({detail}): give the same command again."
+                    f"{self.device} no longer responds since {name} ({detail}): run the same command again."
                 )
             log[name] = Outcome(name, state, round(time.perf_counter() - begun, 2), detail)
             outcomes.append(log[name])
@@ -241,7 +241,7 @@ class Suite:
         return DONE, run.failure
 
     def _log(self) -> dict[str, Outcome]:
-        """Each step as the suite before left it; nothing where there is no log, or a damaged one."""
+        """Each step's last outcome in the folder's log; nothing where the log is missing or damaged."""
         with suppress(OSError, ValueError, KeyError, TypeError):
             steps = json.loads((self.folder / LOG_FILE).read_text(encoding="utf-8"))["steps"]
             return {each["step"]: Outcome(**each) for each in steps}

@@ -33,4 +33,4 @@ def cases(name: str, count: int, limits: Limits, seed: int = 0) -> Iterator[Case
 
 
 _LARGE_EACH = 7
-"""One shape of so many has a tensor that no cache holds."""
+"""One shape in this many has a tensor larger than any cache."""

@@ -31,7 +31,7 @@ class Limits(NamedTuple):
     """Of an operation's largest tensor, where that is to outgrow the cache."""
 
     def hold(self, nbytes: float) -> bool:
-        """Whether an operation's largest tensor may have so many bytes."""
+        """Whether an operation's largest tensor may have that many bytes."""
         return self.least_bytes <= nbytes <= self.most_bytes
 
     @property
