@@ -223,7 +223,7 @@ def test_a_device_that_answers_nothing_any_more_ends_the_suite(tmp_path, monkeyp
 
     monkeypatch.setattr(suites, "measure", breaks)
     monkeypatch.setattr(suites, "answers", lambda device: False)
-    with pytest.raises(HardwareError, match=r"answers nothing any more since lenet.*illegal.*same command again"):
+    with pytest.raises(HardwareError, match=r"no longer responds since lenet.*illegal.*same command again"):
         tiny(tmp_path).run()
     assert json.loads((tmp_path / "suite.json").read_text())["steps"][-1]["state"] == "begun"
     monkeypatch.undo()
