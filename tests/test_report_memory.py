@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import re
 import sys
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+from holding import hold
 from matplotlib.figure import Figure as Drawing
 
 from costmodel import device, networks, plots
 from costmodel.book import html, markdown
-from costmodel.book.chapters.memory import memory_chapter
-from costmodel.book.chapters.memory.measured import measured_section
+from costmodel.book.chapters.memory import find, memory, numbers
+from costmodel.book.chapters.memory_measured import memory_measured
+from costmodel.book.engine import section as written
 from costmodel.book.model import Bullets, Paragraph, Report, Section, Table
 from costmodel.book.study import Study
 from costmodel.cli import run
+from costmodel.devices import Device
 from costmodel.errors import InputError
+from costmodel.graph import ROLES
 from costmodel.hardware.record import Measurement, MemoryPeaks, PrecisionSettings, Run
 from costmodel.memory import MemoryTimeline, memory_timeline, replay, scaling
 from costmodel.tracer import trace
@@ -35,6 +41,16 @@ def chapter(studies: list[Study]) -> Section:
     return memory_chapter(studies, [H200, device("xeon-icelake")])
 
 
+def memory_chapter(studies: list[Study], devices: list[Device]) -> Section:
+    chapter = memory(studies, devices)
+    assert chapter is not None
+    return written(chapter, [measured_section([], studies)])
+
+
+def measured_section(records: list[Measurement], studies: list[Study] | None = None) -> Section:
+    return written(memory_measured(records, studies or []))
+
+
 def texts(section: Section) -> str:
     found = [section.answer]
     for block in section.blocks:
@@ -45,44 +61,46 @@ def texts(section: Section) -> str:
 
 def table(section: Section, name: str) -> pd.DataFrame:
     (found,) = [b for s in section.walk() for b in s.blocks if isinstance(b, Table) and b.name == name]
-    return found.frame
+    assert found.data is not None
+    return found.data.to_frame()
 
 
 def test_alexnets_overhead_by_hand(chapter: Section) -> None:
     # AlexNet in the book's form has 46,764,746 parameters. With one image the optimizer's step is the peak: weights,
     # gradients, momentum and the temporaries of weight decay, one whole set each.
-    frame = table(chapter, "alexnet-memory-phases").set_index(["run", "phase"])
-    row = frame.loc[("1 image", "optimizer")]
+    frame = table(chapter, "alexnet-memory-phases").set_index(["batch", "phase"])
+    row = frame.loc[(1, "optimizer")]
     for role in ("parameter", "gradient", "optimizer state", "temporary"):
-        assert row[f"{role}_bytes"] == 4 * 46_764_746
-    assert row["peak_bytes"] == frame.loc["1 image"]["peak_bytes"].max()
+        assert row[f"{role}_bytes".replace(" ", "_")] == 4 * 46_764_746
+    assert row["peak_bytes"] == frame.loc[1]["peak_bytes"].max()
     assert "4.00× its parameters (178 MiB): in the optimizer, `aten._foreach_add`." in texts(chapter)
     # with 64 the backward is
-    assert frame.loc["64 images"]["peak_bytes"].idxmax() == "backward"
+    assert frame.loc[64]["peak_bytes"].idxmax() == "backward"
 
 
 def test_holders_add_up(chapter: Section, studies: list[Study]) -> None:
     frame = table(chapter, "alexnet-memory-holders")
-    peak = table(chapter, "alexnet-memory-phases").set_index("run").loc["64 images", "peak_bytes"].max()
+    peak = table(chapter, "alexnet-memory-phases").set_index("batch").loc[64, "peak_bytes"].max()
     assert frame["held_bytes"].sum() == peak
     assert frame["held_share"].sum() == pytest.approx(1)
 
 
 def test_the_networks_beside_one_another(chapter: Section, studies: list[Study]) -> None:
-    frame = table(chapter, "memory-networks").set_index("network")
+    every = table(chapter, "memory-networks").set_index("network")
+    frame = every[every["batch"] == 64]
     for name, row in frame.iterrows():
         study = next(study for study in studies if study.title == name)
         more, fewer = (study.memory(batch, train=True).peak_bytes for batch in (65, 64))
-        assert row["an_image_bytes"] == more - fewer
-        assert row["reserved_bytes_batch_64"] > row["peak_bytes_batch_64"]
-    assert frame.at["VGG-11 (book)", "an_image_bytes"] > 10 * frame.at["AlexNet (book)", "an_image_bytes"]
+        assert row["image_bytes"] == more - fewer
+        assert row["reserved_bytes"] > row["peak_bytes"]
+    assert frame.at["VGG-11 (book)", "image_bytes"] > 10 * frame.at["AlexNet (book)", "image_bytes"]
 
 
 def test_the_largest_batches_run_and_are_the_searchs(chapter: Section, studies: list[Study]) -> None:
     frame = table(chapter, "memory-largest-batches")
     assert set(frame["device"]) == {"NVIDIA H200 SXM", "NVIDIA GeForce RTX 3090", "NVIDIA GeForce GTX 1080 Ti"}
     assert (frame["batch_without_retries"] <= frame["largest_batch"]).all()
-    assert (frame["largest_batch"] <= frame["bound_batch"]).all()
+    assert (frame["largest_batch"] <= frame["tensors_batch"]).all()
     row = frame[(frame["network"] == "AlexNet (book)") & (frame["run"] == "inference")].set_index("device")
     batch = int(row.at["NVIDIA H200 SXM", "largest_batch"])
     traced = studies[0].trace(batch)
@@ -107,12 +125,12 @@ def test_each_lever_is_a_setting_and_its_peak_has_a_place(chapter: Section) -> N
 
 
 def test_largest_batches_say_what_they_leave_out(chapter: Section) -> None:
-    missing = "Not counted: cuDNN's workspaces, and what the driver keeps of a memory for itself, where nobody says"
+    missing = "Not counted: cuDNN's workspaces, and what the driver keeps of a memory for itself, where no source says"
     (section,) = [section for section in chapter.walk() if section.link == "memory-batch-size"]
     (shown,) = [block for block in section.blocks if isinstance(block, Table)]
     assert missing in chapter.answer and missing in section.answer and missing in shown.note
-    assert "Of the NVIDIA H200 SXM it is what the driver shows." in shown.note
-    assert shown.frame.set_index("device").loc["NVIDIA H200 SXM", "available_bytes"].iloc[0] == 143_771 << 20
+    assert "For the NVIDIA H200 SXM the memory is what the driver shows of it." in shown.note
+    assert shown.data.to_frame().set_index("device").loc["NVIDIA H200 SXM", "available_bytes"].iloc[0] == 143_771 << 20
 
 
 def test_the_command_that_is_printed_gives_the_number_beside_it(
@@ -160,6 +178,105 @@ def test_it_is_drawn_and_rendered(chapter: Section) -> None:
     assert "No GPU&#39;s memory has been measured yet." in html.render(report, drawings).replace("&#x27;", "&#39;")
 
 
+def test_every_number_of_the_chapter_is_derived_again(studies: list[Study]) -> None:
+    """From the births and deaths in the trace, from traces at neighbouring batches, and by hand."""
+    found = find(studies, [H200])
+    steps = {(s, b): s.trace(b, train=True) for s in studies for b in (1, 64, 65)}
+    first, last = studies
+    weights, momentum = 4 * 46_764_746, 4 * 46_764_746
+
+    def peak(study: Study, batch: int) -> dict[str, Any]:
+        step = steps[study, batch]
+        alive = [
+            [x for x in step.storages if x.birth <= at and (x.death is None or x.death >= at) and x.role != "host"]
+            for at in range(len(step.operations))
+        ]
+        sums = [sum(x.nbytes for x in now) for now in alive]
+        at = sums.index(max(sums))
+        roles = Counter[str]()
+        for storage in alive[at]:
+            roles[storage.role] += storage.nbytes
+        state = roles["parameter"] + roles["gradient"] + roles["optimizer state"]
+        where = step.operations[at]
+        largest = sorted(roles.items(), key=lambda item: (-item[1], ROLES.index(item[0])))
+        return {
+            "batch": batch,
+            "bytes": max(sums),
+            "parameter_ratio": max(sums) / roles["parameter"],
+            "state_share": state / max(sums),
+            "phase": where.phase,
+            "operator": where.operator,
+            "layer": where.layer if where.layer.startswith("net") else None,
+            "by_role": [{"role": role, "bytes": held} for role, held in largest if held],
+        }
+
+    one, many = peak(first, 1), peak(first, 64)
+    other = peak(last, 64)
+    image, more = peak(first, 65)["bytes"] - many["bytes"], peak(last, 65)["bytes"] - other["bytes"]
+    # VGG-11: 8 convolutions' 9,219,328 parameters, and 25088·4096 + 4096·4096 + 4096·10 weights with their biases
+    vgg = 4 * (9_219_328 + 25_089 * 4096 + 4097 * 4096 + 4097 * 10)
+    sizes = [memory_timeline(steps[s, 64]) for s in studies]
+    fits = {train: scaling(lambda b, t=train: first.trace(b, t)).fit(H200, effort=40_000) for train in (True, False)}
+    saved = sum(x.nbytes for x in steps[first, 64].storages if x.saved_by and x.role not in ("parameter", "buffer"))
+    holds = {r: next((x["bytes"] for x in many["by_role"] if x["role"] == r), 0) for r in ("activation", "parameter")}
+    ours = numbers(found)
+    hold(
+        ours,
+        {
+            "network": "AlexNet (book)",
+            "name": "alexnet",
+            "dtype": "float32",
+            "momentum": 0.9,
+            "weight_decay": 0.0005,
+            "parameter_bytes": weights,
+            "peaks": [one, many],
+            "activation_share": holds["activation"] / many["bytes"],
+            "saved_bytes": saved,
+            "reserved_bytes": replay(steps[first, 64]).peak_reserved_bytes,
+            "others": {
+                "network": "VGG-11 (book)",
+                "image_bytes": image,
+                "other_image_bytes": more,
+                "image_ratio": more / image,
+                "parameter_ratio": vgg / weights,
+                "other_state_share": other["state_share"],
+            },
+            "pictures": ["VGG-11 (book)"],
+            "largest": {
+                "device": "NVIDIA H200 SXM",
+                "training_batch": fits[True].batch,
+                "inference_batch": fits[False].batch,
+                "tensors_batch": fits[True].bound,
+                "usable": ["NVIDIA H200 SXM"],
+            },
+            "what_ifs": [
+                {
+                    "network": study.title,
+                    "peak_bytes": peak(study, 64)["bytes"],
+                    "reserved_bytes": size.replay.peak_reserved_bytes,
+                    "best": [{"name": e.name, "bytes": e.bytes} for e in of.best],
+                    "useless": list(of.useless),
+                }
+                for study, size, of in zip(studies, sizes, ours.what_ifs, strict=True)
+            ],
+            "in_place_reason": ours.in_place_reason,
+            "levels_of": ["AlexNet (book)", "VGG-11 (book)"],
+            "gpu": "NVIDIA H200 SXM",
+            "heaviest": "VGG-11 (book)",
+            "heaviest_reserved_bytes": replay(steps[last, 64]).peak_reserved_bytes,
+            "heaviest_fragmentation": 1
+            - replay(steps[last, 64]).peak_allocated_bytes / replay(steps[last, 64]).peak_reserved_bytes,
+            "assumed": [{"what": list(a.what), "bytes": a.bytes, "source": a.source} for a in ours.assumed],
+        },
+    )
+    # without momentum its tensors go; half the batch saves half of what grows with it, up to the optimizer's peak
+    savings = {each.name: each.bytes for each in ours.what_ifs[0].best}
+    assert savings["no momentum"] == momentum
+    assert "activations in place" in ours.what_ifs[0].useless
+    # CUDA's context, and for each of the two threads a workspace of 32 MiB
+    assert [each.bytes for each in ours.assumed][-1] == 32 << 20 and len(ours.assumed[-1].what) == 2
+
+
 # What was measured
 
 
@@ -188,8 +305,10 @@ def test_measured_peaks_stand_beside_the_predicted() -> None:
 
 @pytest.mark.parametrize("records", [[], [record()], [record("cpu", requested_bytes=1)]])
 def test_nothing_was_measured(records: list[Measurement]) -> None:
-    (block,) = measured_section(records).blocks
-    assert isinstance(block, Paragraph)
+    section = measured_section(records)
+    assert all(isinstance(block, Paragraph) for block in section.blocks)
+    left_out = "or of a trace here: lenet, batch 4, float32, training step."
+    assert (left_out in texts(section)) == any(each.target == "cuda" for each in records)
 
 
 def test_the_trackers_peaks_stand_beside_the_predicted(studies: list[Study]) -> None:

@@ -16,7 +16,8 @@ from costmodel.book.chapters.footprint import footprint
 from costmodel.book.chapters.hardware import Bench, hardware_chapter
 from costmodel.book.chapters.heads import heads
 from costmodel.book.chapters.layers import layers
-from costmodel.book.chapters.memory import memory_chapter
+from costmodel.book.chapters.memory import memory
+from costmodel.book.chapters.memory_measured import memory_measured
 from costmodel.book.chapters.networks import networks
 from costmodel.book.chapters.opening import opening
 from costmodel.book.chapters.questions import questions
@@ -40,12 +41,16 @@ def compose(
     checked = section(checks(validations))
     hardware = hardware_chapter(measured, [study.name for study in studies])
     chips = chip_chapter(studies)
+    about_memory = memory(studies, devices)
+    records = [record for bench in measured for record in bench.records]
+    pair = dict.fromkeys((same_form(studies)[0], heaviest(same_form(studies))))
+    remembered = [section(about_memory, [section(memory_measured(records, list(pair)))])] if about_memory else []
     sections = (
         section(networks(studies, devices[0])),
         section(conventions()),
         section(questions(studies, devices[0]), answers),
         claims,
-        memory_chapter(studies, devices, [record for bench in measured for record in bench.records]),
+        *remembered,
         section(rooflines(studies, devices)),
         hardware,
         chips,

@@ -155,13 +155,14 @@ FILTERS: Mapping[str, Callable[..., Markup]] = {
     "decimals": _written(lambda value, digits=2: f"{value:,.{digits}f}"),
     "code": lambda value, limit=60: _outside(code(value, limit)),
     "plain": _written(lambda value: f"{value}"),
+    "long": lambda value: _outside(plain(value, 1000)),
     "pad": _pad,
     "short": lambda title: _text(title.partition(" (")[0]),
     "shape": lambda sizes: Markup("×".join(f"{size}" for size in sizes)),
 }
 """count: 1,024; iec: bytes; si("FLOP"), seconds, joules; percent(digits): of a share; times: 2.87×; ratio: three
-digits; digits(n), decimals(n); plain: as it is; code: a name as code; pad(width): blanks behind a text; short: a title
-without its brackets; shape: 1×224×224."""
+digits; digits(n), decimals(n); plain: as it is; code: a name as code; long: sentences from outside; pad(width): blanks
+behind a text; short: a title without its brackets; shape: 1×224×224."""
 
 
 @cache
