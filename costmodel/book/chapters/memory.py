@@ -310,7 +310,7 @@ def _tables(found: Found) -> Iterator[tuple[str, Table]]:
         for batch in (1, BATCH)
         for phase, peak, place, held in _moments(first.memory(batch, train=True))
     ]
-    columns = ("batch", "phase", "peak_bytes", *roles, _PEAK_IN)
+    columns: tuple[str | Column, ...] = ("batch", "phase", "peak_bytes", *roles, _PEAK_IN)
     yield "phases", Table(f"{first.slug}-memory-phases", Data.of(columns, phases))
     holders = first.memory(BATCH, train=True).table(most=12)
     yield "holders", Table(f"{first.slug}-memory-holders", holders, folded=True)
