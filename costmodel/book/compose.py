@@ -24,7 +24,7 @@ from costmodel.book.chapters.questions import questions
 from costmodel.book.chapters.rooflines import rooflines
 from costmodel.book.engine import section
 from costmodel.book.model import Bullets, Paragraph, Report, Section
-from costmodel.book.study import Study
+from costmodel.book.study import Study, heaviest, same_form
 from costmodel.devices import Device
 from costmodel.validation import Validation
 
