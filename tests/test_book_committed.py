@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -52,3 +53,14 @@ def test_the_golden_texts_are_what_the_code_writes(pair: tuple[str, ...]) -> Non
     _needs_versions(json.loads((GOLDEN / "versions.json").read_text()))
     for name, text in written(pair).items():
         assert not _difference((GOLDEN / name).read_text(), text)
+
+
+@pytest.mark.parametrize("path", [REPORTS / "report.md", *sorted(GOLDEN.glob("*.md"))], ids=lambda path: path.name)
+def test_paragraphs_are_whole_sentences(path: Path) -> None:
+    """What templates join wrongly: no end, an answer that runs into the text below it, a blank before a comma."""
+    text = re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL)
+    prose = [line for line in text.splitlines() if line and not line.startswith(("|", "#", "**", "!", "<", "---"))]
+    assert len(prose) > 50
+    assert not [line for line in prose if not line.rstrip("*").endswith((".", ":", ")"))]
+    assert not [line for line in prose if line.startswith(">") and len(line) > 600]
+    assert not [line for line in prose if re.search(r" [.,;:!?)](\s|$)|\( |\.\.(\s|$)|\S  \S", line)]
