@@ -143,5 +143,5 @@ def test_no_more_threads_than_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     check_threads(4)
     check_threads(None)
     for count in (0, 5, 9999):
-        with pytest.raises(InputError, match=rf"{count} threads cannot compute: give 1 to 4"), threads(count):
+        with pytest.raises(InputError, match=rf"{count} threads cannot run: give 1 to 4"), threads(count):
             pass
