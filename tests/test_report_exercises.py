@@ -178,7 +178,7 @@ def test_a_device_that_knows_its_launch_time_is_told_its_latency() -> None:
     slow = H200.replace(launch_seconds=5e-6)
     unknown, known = (" ".join(texts(bandwidth(study("lenet"), machine))) for machine in (H200, slow))
     # 2 convolutions, 4 sigmoids, 2 pools and 3 fully connected layers; the flatten is a view
-    assert "Starting the 11 operations of a pass is not in it" in unknown
+    assert "Starting the 11 operations of a pass is not included" in unknown
     assert "what a start costs on this device is not known" in unknown
     assert "at 5.00 µs each that is 55.0 µs" in known
 
@@ -186,7 +186,7 @@ def test_a_device_that_knows_its_launch_time_is_told_its_latency() -> None:
 def test_the_answer_on_throughput_says_that_starts_are_not_in_it() -> None:
     # 42.37 µs at batch 1 (1 / 23,601 s) for 8 layers with weights, 7 ReLUs and 3 pools: 2.354 µs for each of 18
     answer = batch_size([study("alexnet")], H200).answer
-    assert "Starting the 18 operations of a pass is not in it" in answer
+    assert "Starting the 18 operations of a pass is not included" in answer
     assert "at 2.35 µs each the starts alone take as long as the bound at batch 1" in answer
 
 

@@ -196,8 +196,8 @@ _SHARED = ("lr", "weight_decay", "foreach", "fused", "maximize")
 """Options that SGD takes as well."""
 
 _IN_PLACE = (
-    "a ReLU keeps its output for the backward and the layer before it does not keep its own, so what in-place spares "
-    "was let go at once"
+    "a ReLU keeps its output for the backward and the layer before it does not keep its own, so what in-place saves "
+    "would have been freed at once"
 )
 
 

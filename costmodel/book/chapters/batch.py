@@ -201,7 +201,7 @@ _COLUMNS = (
     "batch",
     "bound_seconds",
     "images_per_second",
-    view.Column("limit_share", "of the limit", "percent", "throughput as a share of that of an endless batch"),
+    view.Column("limit_share", "of the limit", "percent", "throughput as a share of its limit for large batches"),
     view.Column("fixed_share", "weights in traffic", "percent", "share of the traffic that a batch moves once"),
     view.Column("inference_peak_bytes", "inference", "bytes", "peak of requested bytes in a forward pass"),
     view.Column("training_peak_bytes", "training", "bytes", "peak of requested bytes in a training step"),
