@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, ClassVar, get_type_hints
 
 import typer
 
@@ -99,6 +100,7 @@ NoCache = Annotated[
 class NetworkOptions:
     """A network's inputs and classes."""
 
+    panel: ClassVar = "Network"
     input: Annotated[
         list[str] | None,
         typer.Option(
@@ -126,6 +128,7 @@ class InputOptions(NetworkOptions):
 class TrainingOptions:
     """The data type, and how a network is trained."""
 
+    panel: ClassVar = "Training step and types"
     dtype: Annotated[
         str | None,
         typer.Option(metavar="TYPE", help="float32, float16, bfloat16 ...", show_default="the network's own"),
@@ -196,6 +199,7 @@ class StepOptions(TrainingOptions):
 class Tf32Options:
     """Which float32 contractions may use TF32; the defaults are PyTorch's."""
 
+    panel: ClassVar = TrainingOptions.panel
     tf32_conv: Annotated[
         bool, typer.Option("--tf32-conv/--no-tf32-conv", help="Whether float32 convolutions may use TF32.")
     ] = True
@@ -208,6 +212,7 @@ class Tf32Options:
 class FormatOptions:
     """How the answer is written."""
 
+    panel: ClassVar = "Output"
     format: Annotated[
         Format, typer.Option("--format", "-f", help="For people: table, md. For programs, in base units: json, csv.")
     ] = Format.TABLE
@@ -236,7 +241,12 @@ def expanded(function: Callable[..., Any]) -> Callable[..., Any]:
         group = groups[parameter.name]
         inner = get_type_hints(group, include_extras=True)
         parameters += [
-            inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=inner[f.name])
+            inspect.Parameter(
+                f.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=f.default,
+                annotation=_in_panel(inner[f.name], group.panel),
+            )
             for f in fields(group)
         ]
 
@@ -248,3 +258,10 @@ def expanded(function: Callable[..., Any]) -> Callable[..., Any]:
     call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return call
+
+
+def _in_panel(hint: Any, panel: str) -> Any:
+    """An option's annotation, shown in a panel of the help."""
+    option = copy(hint.__metadata__[0])
+    option.rich_help_panel = panel
+    return Annotated[hint.__origin__, option]

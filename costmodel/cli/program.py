@@ -7,6 +7,7 @@ from functools import wraps
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 import costmodel
 from costmodel.cli.options import expanded
@@ -22,6 +23,21 @@ app = typer.Typer(
 )
 
 
+class _Command(TyperCommand):
+    """A command whose help lists options by what they are about, in plain text, which loads nothing."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        panels: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+        for parameter in self.get_params(ctx):
+            usual = "Arguments" if parameter.param_type_name == "argument" else "Options"
+            if record := parameter.get_help_record(ctx):
+                panels.setdefault(getattr(parameter, "rich_help_panel", None) or usual, []).append(record)
+        for title, records in panels.items():
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
+
+
 def command(function: Callable[..., Answer]) -> Callable[..., Answer]:
     """Turn a function that returns an answer into a command."""
 
@@ -29,7 +45,7 @@ def command(function: Callable[..., Answer]) -> Callable[..., Answer]:
     def called(**values: Any) -> None:
         deliver(function, **values)
 
-    app.command()(expanded(called))
+    app.command(cls=_Command)(expanded(called))
     return function
 
 
