@@ -14,7 +14,7 @@ import costmodel
 ROOT = Path(costmodel.__file__).parent
 
 LAYERS = [
-    {"errors", "files"},
+    {"errors", "files", "progress"},
     {"units", "typed"},
     {"display", "facts", "view"},
     {"graph", "devices"},

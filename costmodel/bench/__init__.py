@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from costmodel.bench.document import STARTUP, write
 from costmodel.errors import InputError
+from costmodel.progress import Progress, silent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,9 +40,6 @@ COLUMNS = (
     "model", "program", "version", "way", "best_seconds", "median_seconds", "quartile_range_seconds", "macs", "agrees",
     "times_ours", "peak_bytes", "problem",
 )  # fmt: skip
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being measured, how many steps are done and how many there are."""
 
 _STARTUPS = {
     "import costmodel": [
@@ -85,7 +83,7 @@ def run(
     chosen = [contender(name) for name in dict.fromkeys([OURSELVES, FLOOR, *(CONTENDERS if peers is None else peers)])]
     for model in models:
         network_for(model, "expert")  # unknown ones are told before the first minute has passed
-    tell = progress or (lambda text, done, total: None)
+    tell = progress or silent
     steps = len(models) * len(WAYS) + startup
     rows: list[dict[str, Any]] = []
     for number, (model, way) in enumerate((model, way) for model in models for way in WAYS):

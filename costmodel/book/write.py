@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -22,6 +22,7 @@ from costmodel.book.study import Study, distinct, same_form
 from costmodel.devices import Device, device
 from costmodel.errors import InputError
 from costmodel.networks.heads import KINDS
+from costmodel.progress import Progress, silent
 from costmodel.report.tables import csv
 from costmodel.validation import validate
 
@@ -29,9 +30,6 @@ MODELS = tuple(f"{form}{name}" for form in ("", "torchvision:") for name in ("al
 """What a report is about unless it is told otherwise: the book's networks and torchvision's."""
 
 DEVICES = ("h200", "v100", "xeon-icelake")
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how many steps are done and how many there are."""
 
 
 def write_report(
@@ -54,7 +52,7 @@ def write_report(
     The files are written together or not at all. Raises InputError, before anything is written, for an unknown model or
     device, for a network that only a run can trace, and for a folder that cannot be written or holds files not ours.
     """
-    tell = progress or (lambda text, done, total: None)
+    tell = progress or silent
     target = Path(folder)
     check(target, ("report.md", "report.html", "numbers.json"), force=force)  # before the work is done
     report = gather(models, devices, tell, benches_for(models, target / "measurements"))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 
+from costmodel import progress as progressing
 from costmodel.cli.options import FormatOptions, OutputOptions
 from costmodel.errors import InputError
 from costmodel.files import write_whole
@@ -141,10 +142,10 @@ def rendered(
 
 
 @contextmanager
-def progress() -> Iterator[Callable[[str, int, int], None]]:
+def progress() -> Iterator[progressing.Progress]:
     """A progress bar on stderr if that is a terminal: called with a text, the steps done and the steps in all."""
     if not sys.stderr.isatty():
-        yield lambda text, done, total: None
+        yield progressing.silent
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn

@@ -29,8 +29,9 @@ from costmodel.hardware.rates import (
     product_rates,
     runs,
 )  # fmt: skip
-from costmodel.hardware.samples import FULL, QUICK, Effort, Progress, Timed, sampled
+from costmodel.hardware.samples import FULL, QUICK, Effort, Timed, sampled
 from costmodel.hardware.shapes import SAMPLERS
+from costmodel.progress import Progress, silent
 
 __all__ = ["FULL", "QUICK", "Effort", "calibrate"]
 
@@ -64,7 +65,7 @@ def calibrate(
     """
     least_squares()  # rather now than after minutes of measuring
     clock = Clock(device)
-    tell = progress or (lambda text, done, total: None)
+    tell = progress or silent
     with threads(cpu_threads), torch.no_grad():
         about = environment(clock.device, command)
         cache = _nominal_cache(about)

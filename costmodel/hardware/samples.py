@@ -29,10 +29,8 @@ from costmodel.hardware.clock import Clock
 from costmodel.hardware.fit import Sample
 from costmodel.hardware.rates import Path, fresh_from, precision
 from costmodel.hardware.shapes import SAMPLERS, Case, Gradients, Limits, cases
+from costmodel.progress import Progress
 from costmodel.tracer import trace
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being measured, how many steps are done and how many there are."""
 
 RESIDENT: Sequence[frozenset[str]] = (
     frozenset({PROGRAM, "parameter", "buffer", "input"}),

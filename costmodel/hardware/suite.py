@@ -30,6 +30,7 @@ from costmodel.hardware.measure import measure, measurement
 from costmodel.hardware.rates import disturbance
 from costmodel.hardware.record import DEFAULTS, PrecisionSettings, read
 from costmodel.networks import Network, find
+from costmodel.progress import Progress, silent
 
 SCHEMA = "costmodel/suite/1"
 
@@ -41,8 +42,6 @@ LOG_FILE = "suite.json"
 DONE, THERE, FAILED, NO_TIME, GIVEN_UP = "done", "there already", "failed", "no time", "given up"
 BEGUN, BEGUN_AGAIN = "begun", "begun again"
 """The state of a running step in the log, which stays there if the step ends the process."""
-
-Progress = Callable[[str, int, int], None]
 
 
 class Precision(NamedTuple):
@@ -141,7 +140,7 @@ class Suite:
     _networks: dict[str, Network] = field(default_factory=dict, repr=False, compare=False)
     """Those that were built; weights take longer to draw than to run."""
 
-    def run(self, tell: Progress = lambda text, done, total: None) -> list[Outcome]:
+    def run(self, tell: Progress = silent) -> list[Outcome]:
         """Do it.
 
         Raises HardwareError where the device is not there, or no longer responds, InputError for a folder that
