@@ -15,7 +15,7 @@ from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from costmodel.display import html_table, show
+from costmodel.view import Table, show
 from costmodel.errors import InputError
 from costmodel.typed import decode, schema_of
 
@@ -224,8 +224,8 @@ class Trace:
             ("operators of", self.target),
             *((name.replace("_", " "), str(value)) for name, value in self.settings.items()),
         ]
-        notes = ["cm.count(trace) says what it costs, cm.memory_timeline(trace) which memory it holds."]
-        return html_table(f"Trace of {self.model}", [("", "text"), ("", "text")], rows, notes=notes)
+        notes = ("cm.count(trace) says what it costs, cm.memory_timeline(trace) which memory it holds.",)
+        return Table.of(("number", "amount"), rows, title=f"Trace of {self.model}", notes=notes)._repr_html_()
 
     @cached_property
     def phases(self) -> tuple[str, ...]:

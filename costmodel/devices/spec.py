@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from costmodel.view import Table, column, show
 from costmodel.devices.calibration import Calibration
-from costmodel.display import html_table, show
 from costmodel.errors import InputError
 from costmodel.facts import Fact, Range, Source, with_other
 
@@ -117,7 +117,7 @@ class Device:
             for name, kind in _SHOWN.items()
             if (value := getattr(self, name)) is not None
         ]
-        return html_table(self.title, [("", "text"), ("", "text"), ("source", "prose")], rows)
+        return Table.of(("number", "amount", column("source", title="source")), rows, title=self.title)._repr_html_()
 
     def _source_of(self, name: str) -> str:
         return f"{fact.source.title} ({fact.source.date})" if (fact := self.facts.get(name)) else ""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
-from costmodel.display import html_table
+from costmodel.view import Table
 from costmodel.graph import HOST, OPTIMIZER, Trace
 from costmodel.memory.allocator import Allocator, Block, Segment
 from costmodel.units import iec
@@ -133,12 +133,15 @@ class Replay:
         """The share of the reserved bytes that no block uses even when blocks use most."""
         return 1 - self.peak_allocated_bytes / self.peak_reserved_bytes if self.peak_reserved_bytes else 0.0
 
-    def to_frame(self) -> pd.DataFrame:
+    def table(self) -> Table:
         """One row an operation: the bytes requested, allocated and reserved while it runs."""
-        import pandas as pd
+        rows = zip(self.requested_bytes, self.allocated_bytes, self.reserved_bytes, strict=True)
+        title = f"Replay on the caching allocator: {self._summary}"
+        return Table.of(("requested_bytes", "allocated_bytes", "reserved_bytes"), rows, title=title)
 
-        sums = {level: getattr(self, f"{level}_bytes") for level in ("requested", "allocated", "reserved")}
-        return pd.DataFrame({f"{level}_bytes": column for level, column in sums.items()})
+    def to_frame(self) -> pd.DataFrame:
+        """The table as a data frame."""
+        return self.table().to_frame()
 
     def __repr__(self) -> str:
         return f"<Replay: {self._summary}>"
@@ -147,9 +150,9 @@ class Replay:
         """The segments for a notebook."""
         pools = [("small" if segment.small else "large", segment.size) for segment in self.segments]
         rows = [(pool, size, pools.count((pool, size))) for pool, size in dict.fromkeys(pools)]
-        columns = [("pool", "text"), ("segment", "bytes"), ("how many", "count")]
-        total = ("total", self.peak_reserved_bytes, len(pools))
-        return html_table(f"Replay on the caching allocator: {self._summary}", columns, rows, total)
+        total = {"pool": "total", "segment_bytes": self.peak_reserved_bytes, "segments": len(pools)}
+        title = f"Replay on the caching allocator: {self._summary}"
+        return Table.of(("pool", "segment_bytes", "segments"), rows, title=title, total=total)._repr_html_()
 
     @property
     def _summary(self) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from costmodel.display import html_table
+from costmodel.view import Table
 from costmodel.errors import CostModelError, InputError
 from costmodel.graph import LOSS_LAYER, OPTIMIZER_LAYER, Trace
 from costmodel.memory.runs import replay
@@ -97,21 +97,18 @@ class MemoryWhatIfs:
         """The what-ifs in the order of their savings; those that cannot be run come last."""
         return sorted(self.savings, key=lambda s: -math.inf if s.saving_bytes is None else s.saving_bytes, reverse=True)
 
-    def to_frame(self) -> pd.DataFrame:
-        """One row a what-if, in bytes, the largest saving first."""
-        import pandas as pd
-
-        counts = ("saving_bytes", "peak_bytes", "reserved_bytes", "saved_bytes")
+    def table(self) -> Table:
+        """One row a what-if, the largest saving first; what could not be run has no numbers."""
+        columns = ("what_if", "how", "saving_bytes", "peak_bytes", "reserved_bytes", "saved_bytes", "why")
         rows = [
-            {
-                "what_if": s.what_if.name,
-                "how": s.what_if.how,
-                **{name: getattr(s, name) for name in counts},
-                "why": s.why,
-            }
+            (s.what_if.name, s.what_if.how, s.saving_bytes, s.peak_bytes, s.reserved_bytes, s.saved_bytes, s.why)
             for s in self.largest_first()
         ]
-        return pd.DataFrame(rows).astype(dict.fromkeys(counts, "Int64"))
+        return Table.of(columns, rows, title=f"{self.memory.trace.model}: peak of {iec(self.memory.peak_bytes)}")
+
+    def to_frame(self) -> pd.DataFrame:
+        """The table as a data frame."""
+        return self.table().to_frame()
 
     def __repr__(self) -> str:
         most = max(self.savings, key=lambda s: s.saving_bytes or 0, default=None)
@@ -119,9 +116,7 @@ class MemoryWhatIfs:
         return f"<What-ifs of {self.memory.trace.model}: {len(self.savings)} what-ifs{best}>"
 
     def _repr_html_(self) -> str:
-        columns = [("what_if", "text"), ("saves", "bytes"), ("peak", "bytes"), ("reserved", "bytes"), ("why", "prose")]
-        rows = [(s.what_if.name, s.saving_bytes, s.peak_bytes, s.reserved_bytes, s.why) for s in self.largest_first()]
-        return html_table(f"{self.memory.trace.model}: peak of {iec(self.memory.peak_bytes)}", columns, rows)
+        return self.table()._repr_html_()
 
 
 def memory_what_ifs(trace_with: TraceWith, batch: int, **options: Any) -> MemoryWhatIfs:
