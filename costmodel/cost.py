@@ -176,7 +176,7 @@ class Costs:
         if by == "layer":
             rows = [(*self._of(layer), *_numbers(layer.cost)) for layer in self.layers]
             names = (NAME, "kind", "type", "output_shape", "parameter_formula", "parameters", "parameter_bytes")
-            table = Table.of((*names, *_NUMBERS), rows)
+            table = Table.of((*names, *NUMBERS), rows)
         else:
             groups, held = self.by(by, depth), self._held(by, depth)
             holds = ("parameters", "parameter_bytes") if held else ()
@@ -185,7 +185,7 @@ class Costs:
                 for name in dict.fromkeys([*groups, *held])
                 for cost in (groups.get(name, Cost()),)
             ]
-            table = Table.of((by, *holds, *_NUMBERS, "flops_share"), rows)
+            table = Table.of((by, *holds, *NUMBERS, "flops_share"), rows)
         title = f"{self.trace.model}: {si(self.parameters)} parameters, {si(self.total.flops, 'FLOP')}"
         notes = (NOTE, *notes_on_rows(self, by, depth))
         return self._counted(table, by, depth).summed().around(title=title, notes=notes, warnings=not_counted(self))
@@ -240,14 +240,14 @@ GROUPED_BY: Mapping[str, Callable[[Any], str]] = {
 NAME = column("name", title="layer")
 """A layer's own row begins with its path."""
 
-_NUMBERS = ("macs", "flops", "read_bytes", "write_bytes", "arithmetic_intensity")
+NUMBERS = ("macs", "flops", "read_bytes", "write_bytes", "arithmetic_intensity")
 
 NOTE = "FLOPs = 2 x MACs + vector FLOPs; bytes count each distinct tensor that an operation takes or makes once."
 """What a table's numbers count, in one line."""
 
 
 def _numbers(cost: Cost) -> tuple[float, ...]:
-    return tuple(getattr(cost, name) for name in _NUMBERS)
+    return tuple(getattr(cost, name) for name in NUMBERS)
 
 
 def notes_on_rows(costs: Costs, by: str, depth: int | None = None) -> list[str]:

@@ -15,9 +15,9 @@ from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from costmodel.view import Table, show
 from costmodel.errors import InputError
 from costmodel.typed import decode, schema_of
+from costmodel.view import Table, show
 
 FORWARD, BACKWARD, OPTIMIZER = PHASES = ("forward", "backward", "optimizer")
 

@@ -221,15 +221,13 @@ class Prediction:
     def table(self, by: str = "layer", depth: int | None = None) -> Table:
         """One row a layer, block, kind, operator ...: what bounds it and for how long, and their sum.
 
-        Estimates are there where the device was calibrated; `bound_share` is a row's part of the whole bound.
+        Only a calibrated device has estimates; `bound_share` is a row's part of the whole bound.
         """
         groups = self.layers if by == "layer" else self.by(by, depth).values()
-        known = any(row.estimate for row in self.operations)
         first = (NAME, "kind") if by == "layer" else (by, "kind") if by == "operator" else (by,)
-        estimates = ("estimate_seconds", "low_seconds", "high_seconds") if known else ()
         numbers = (
             "path", "macs", "flops", column("read_bytes", rank=9), column("write_bytes", rank=9), "moved_bytes",
-            "arithmetic_intensity", "compute_seconds", "memory_seconds", "bound_seconds", *estimates, "bound_share",
+            "arithmetic_intensity", "compute_seconds", "memory_seconds", "bound_seconds", *_ESTIMATES, "bound_share",
             "binding", "flops_per_second",
         )  # fmt: skip
         columns = [each if isinstance(each, Column) else column(each) for each in (*first, *numbers)]
@@ -335,6 +333,23 @@ def interval(estimate: Estimate) -> str:
     """An estimate with its limits, for people: "12.3 ms (11.0 ms to 14.1 ms)"."""
     low, high = seconds(estimate.low_seconds), seconds(estimate.high_seconds)
     return f"{seconds(estimate.seconds)} ({low} to {high})"
+
+
+def batches_table(predictions: Mapping[int, Prediction]) -> Table:
+    """One row a batch: how long a run takes, and how many samples that makes a second."""
+    rows = [
+        (
+            *(batch, each.bound_seconds, each.estimate_seconds),
+            *((each.estimate.low_seconds, each.estimate.high_seconds) if each.estimate else (None, None)),
+            batch / each.seconds,
+        )
+        for batch, each in predictions.items()
+    ]
+    names = ("batch", "bound_seconds", *_ESTIMATES, "samples_per_second")
+    return Table.of(names, rows)
+
+
+_ESTIMATES = ("estimate_seconds", "low_seconds", "high_seconds")
 
 
 def _contraction_path(operation: Operation, device: Device, may_use_tf32: bool) -> str:

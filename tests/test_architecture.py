@@ -22,6 +22,7 @@ LAYERS = [
     {"cost"},
     {"estimate", "parts"},
     {"memory", "roofline", "chip"},
+    {"compare"},
     {"tracer"},
     {"networks"},
     {"peers", "hardware"},

@@ -137,9 +137,12 @@ def test_csv_reads_back(names: list[str]) -> None:
     assert [row["layer"] for row in csv.DictReader(io.StringIO(text, newline=""))] == names
 
 
-def test_columns_without_any_value_go() -> None:
-    table = Table.of(("layer", "noise", "failure", "ok"), [("a", None, "", None), ("b", math.nan, "", None)])
-    assert table.filled("layer", "ok").names == ("layer", "ok")
+def test_people_do_not_see_columns_without_any_value() -> None:
+    rows = [("", None, "", True, ""), ("", math.nan, "", None, "")]
+    table = Table.of(("kind", "noise", "failure", "ok", "layer"), rows)
+    assert [heading.label for heading in grid(table).columns] == ["kind", "ok", "layer"]
+    assert table.csv().splitlines()[0] == "kind,noise,failure,ok,layer"
+    assert len(grid(Table.of(("kind", "noise"), [])).columns) == 2
 
 
 def test_a_small_table_needs_neither_pandas_nor_numpy() -> None:

@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from costmodel.cli.inputs import batches_of, check_depth, machine, predicted, run_options, traced
+import costmodel
+from costmodel.cli.inputs import batches_of, check_depth, predicted, run_options, traced
 from costmodel.cli.options import (
     AllowUnmodelled,
     By,
@@ -46,18 +47,16 @@ def analyze(
     """Parameters, MACs, FLOPs, bytes and shapes, layer by layer and in total."""
     check_depth(by, depth)
     network, trace = traced(model, feed, step)
+    from costmodel.cli import documents
+    from costmodel.cli.notes import caption
     from costmodel.cost import count
     from costmodel.memory import memory_timeline
-    from costmodel.report import documents
-    from costmodel.report.captions import FLOPS, caption, group_notes, warnings
-    from costmodel.report.tables import groups_table
 
     costs = count(trace)
     if out.format is Format.JSON:
         text = documents.to_text(documents.analysis(costs, memory_timeline(trace), by, depth))
     else:
-        title, notes = caption(trace, network.title, feed.batch), group_notes(costs, by, depth)
-        text = rendered(groups_table(costs, by, depth), out, title, [FLOPS, *notes], warnings([costs]))
+        text = rendered(costs.table(by, depth).around(title=caption(trace, network.title, feed.batch)), out)
     return Answer(text, exit_code([costs], allow_unmodelled))
 
 
@@ -73,29 +72,31 @@ def compare(
     allow_unmodelled: AllowUnmodelled = False,
 ) -> Answer:
     """Two networks side by side: the whole, convolutions, fully connected layers, the rest."""
-    hardware = machine(device) if device else None
+    hardware = costmodel.device(device) if device else None
     runs = [traced(model, feed, step, hardware) for model in (a, b)]
-    from costmodel.cost import count
+    from costmodel.cli import documents
+    from costmodel.cli.notes import caption
+    from costmodel.compare import compare_table
+    from costmodel.cost import NOTE, count, not_counted
     from costmodel.memory import memory_timeline
-    from costmodel.report import documents
-    from costmodel.report.captions import FLOPS, bound_note, caption, warnings
-    from costmodel.report.tables import compare_table
 
     costs = [count(trace) for _, trace in runs]
     memories = [memory_timeline(trace) for _, trace in runs]
-    predictions = [predicted(each, hardware, tf32) for each in costs] if hardware else []
+    predictions = [predict_on(each, hardware, tf32) for each in costs] if hardware else []
     if out.format is Format.JSON:
         text = documents.to_text(documents.comparison(costs, memories, predictions))
     else:
         (first, one), (second, other) = runs
-        notes = [
+        notes = (
             f"A: {caption(one, first.title, feed.batch)}.",
             f"B: {caption(other, second.title, feed.batch)}.",
-            FLOPS,
-            *(bound_note(prediction) for prediction in predictions[:1]),
-        ]
+            NOTE,
+            *(prediction.notes[0] for prediction in predictions[:1]),
+        )
+        missing = tuple(warning for each in costs for warning in not_counted(each))
+        table = compare_table(costs, memories, predictions)
         title = f"{first.title} and {second.title}"
-        text = rendered(compare_table(costs, memories, predictions), out, title, notes, warnings(costs))
+        text = rendered(table.around(title=title, notes=notes, warnings=missing), out)
     return Answer(text, exit_code(costs, allow_unmodelled))
 
 
@@ -118,27 +119,25 @@ def predict(
     """How long each layer takes at least on a device, what binds it and, if it was calibrated, how long we expect."""
     check_depth(by, depth)
     batches = batches_of(sweep)
-    hardware = machine(device)
+    hardware = costmodel.device(device)
     network, trace = traced(model, feed, step, hardware)
-    from costmodel.cost import count
-    from costmodel.report import captions, documents
-    from costmodel.report.tables import batches_table, prediction_table
+    from costmodel.cli import documents
+    from costmodel.cli.notes import caption, run_caption
+    from costmodel.cost import count, not_counted
+    from costmodel.roofline import batches_table
 
     costs = count(trace)
     prediction = predicted(costs, hardware, tf32, estimate or None)
     options = run_options(feed, step, hardware)
     at = {each: count(network.trace(each, **options)) for each in batches}
     swept = {each: predicted(found, hardware, tf32, estimate or None) for each, found in at.items()}
-    note, missing = captions.bound_note(prediction), captions.warnings([costs])
     if out.format is Format.JSON:
         text = documents.to_text(documents.prediction(prediction, by, depth, swept))
     elif batches:
-        title = captions.run_caption(trace, network.title)
-        text = rendered(batches_table(swept), out, title, [note], missing, total=False)
+        around = {"title": run_caption(trace, network.title), "notes": prediction.notes[:1]}
+        text = rendered(batches_table(swept).around(**around, warnings=not_counted(costs)), out)
     else:
-        title = captions.caption(trace, network.title, feed.batch)
-        notes = [captions.FLOPS, note, *captions.estimate_notes(prediction), *captions.group_notes(costs, by, depth)]
-        text = rendered(prediction_table(prediction, by, depth), out, title, notes, missing)
+        text = rendered(prediction.table(by, depth).around(title=caption(trace, network.title, feed.batch)), out)
     return Answer(text, exit_code([costs], allow_unmodelled))
 
 
@@ -160,17 +159,16 @@ def roofline(
     allow_unmodelled: AllowUnmodelled = False,
 ) -> Answer:
     """The networks' layers under a device's roofs: draw them, and print the bounds."""
-    hardware = machine(device)
+    hardware = costmodel.device(device)
     if output is not None:
         check_picture(output, force)
     runs = [traced(model, feed, step, hardware) for model in models]
-    from costmodel.cost import count
-    from costmodel.report import documents
-    from costmodel.report.captions import FLOPS, bound_note, caption, warnings
-    from costmodel.report.tables import prediction_table
+    from costmodel.cli import documents
+    from costmodel.cli.notes import caption
+    from costmodel.cost import NOTE, count
 
     costs = [count(trace) for _, trace in runs]
-    predictions = [predicted(each, hardware, tf32) for each in costs]
+    predictions = [predict_on(each, hardware, tf32) for each in costs]
     if output is not None:
         from costmodel import plots
 
@@ -178,15 +176,12 @@ def roofline(
     if shown.format is Format.JSON:
         text = documents.to_text(documents.roofline(predictions, output))
     else:
+        more = () if output else ("Give -o FILE.png (or .svg) for the plot.",)
         tables = [
-            rendered(
-                prediction_table(prediction),
-                shown,
-                caption(trace, network.title, feed.batch),
-                [FLOPS, bound_note(prediction), *([] if output else ["Give -o FILE.png (or .svg) for the plot."])],
-                warnings([prediction.costs]),
+            prediction.table().around(
+                title=caption(trace, network.title, feed.batch), notes=(NOTE, prediction.notes[0], *more)
             )
             for (network, trace), prediction in zip(runs, predictions, strict=True)
         ]
-        text = "\n".join(tables)
+        text = "\n".join(rendered(table, shown) for table in tables)
     return Answer(text, exit_code(costs, allow_unmodelled))

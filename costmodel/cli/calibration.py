@@ -45,11 +45,10 @@ def calibrate(
     check_free(output, force)
     if threads is not None and device != "cpu":
         raise InputError("--threads is for the CPU: give --device cpu with it.")
+    from costmodel.cli import documents
     from costmodel.devices import to_toml
     from costmodel.hardware import calibrate as calibration
     from costmodel.hardware.rates import disturbance, noise_of
-    from costmodel.report import documents
-    from costmodel.report.tables import calibration_table
 
     command_line = f"costmodel calibrate --device {device}" + (f" --threads {threads}" if threads else "")
     command_line += f" --effort {effort.value}" if effort is not CalibrationEffort.FULL else ""
@@ -68,9 +67,10 @@ def calibrate(
         typer.echo(f"Warning: {problem}", err=True)
     if shown.format is Format.JSON:
         return Answer(documents.to_text(documents.devices([found])))
-    notes = [
+    notes = (
         "Rates are of one class's operations; error is the median of shapes held out, 90 % lie in the interval.",
         f"Noise {percent(noise_of(found), 0)}: how much longer one operation took in its slowest moment than at best.",
         f"Written to {output}: give it to other commands as -d {output}.",
-    ]
-    return Answer(rendered(calibration_table(found), shown, found.title, notes, total=False))
+    )
+    rates = found.calibration
+    return Answer(rendered(rates.table().around(title=found.title, notes=notes), shown) if rates else "")

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from costmodel.cli.inputs import machine, network, traced, training_options
+import costmodel
+from costmodel.cli.inputs import network, traced, training_options
 from costmodel.cli.options import (
     Force,
     Format,
@@ -51,9 +52,8 @@ def validate(
     if given or training.dtype or device:
         raise InputError("--dtype, --optimizer and --device say what was measured: give --measurement with them.")
     networks = [network(model, feed, feed.run) for model in models]
-    from costmodel.report import documents
-    from costmodel.report.captions import verdict
-    from costmodel.report.tables import validation_table
+    from costmodel.cli import documents
+    from costmodel.cli.notes import verdict
     from costmodel.validation import validate
 
     asked: dict[str, Any] = {"train": training.train, "run": feed.run or None, "peers": peer or None}
@@ -66,7 +66,7 @@ def validate(
         text = documents.to_text(documents.validation(results))
     else:
         tables = [
-            rendered(validation_table(result, every=not totals), out, verdict(result, each.title), result.notes)
+            rendered(result.table(every=not totals).around(title=verdict(result, each.title)), out)
             for each, result in zip(networks, results, strict=True)
         ]
         text = "\n".join(tables)
@@ -83,13 +83,12 @@ def _against(
     totals: bool,
 ) -> Answer:
     """Predictions beside a record's runs of the same networks."""
+    from costmodel.cli import documents
     from costmodel.hardware.record import read
-    from costmodel.report import documents
-    from costmodel.report.measured import comparison_table, comparison_title, totals_table
     from costmodel.validation.measurement import against, device_of
 
     record = read(path)
-    hardware = machine(device) if device else device_of(record)
+    hardware = costmodel.device(device) if device else device_of(record)
     laid = record.precision_settings.memory_format == "channels_last"
     step = StepOptions(**asdict(training), target=record.target, channels_last=laid)
     results = [against(record, traced(model, feed, step)[1], hardware) for model in models]
@@ -98,9 +97,9 @@ def _against(
     else:
         tables = []
         for result in results:
-            tables.append(rendered(totals_table(result), out, comparison_title(result), result.notes, total=False))
+            tables.append(rendered(result.totals_table(), out))
             if not totals:
-                tables.append(rendered(comparison_table(result), out, "Layer by layer"))
+                tables.append(rendered(result.table().around(title="Layer by layer", notes=()), out))
         text = "\n".join(tables)
     return Answer(text, 0 if all(result.ok for result in results) else 1)
 
@@ -119,7 +118,7 @@ def report(
     force: Force = False,
 ) -> Answer:
     """Write the report: Markdown, one HTML page, figures and tables. Prints the files' paths."""
-    machines = [machine(name) for name in device or ()]
+    machines = [costmodel.device(name) for name in device or ()]
     from costmodel.book.write import DEVICES, MODELS, write_report
 
     with progress() as tell:
@@ -148,12 +147,13 @@ def bench(
 ) -> Answer:
     """How long an analysis takes here and in other programs; written to reports/benchmark.md as well."""
     from costmodel.bench import MODELS, run, write
-    from costmodel.report import documents
+    from costmodel.cli import documents
+    from costmodel.view import Table
 
     with progress() as tell:
         frame = run(models or MODELS, peer or None, repeat, memory=memory, progress=tell)
     written = write(frame, output, force=force)
     if shown.format is Format.JSON:
         return Answer(documents.to_text(documents.benchmark(frame)))
-    notes = ["Times are those of the call alone; MACs are what a program reports, normalised to multiply-accumulates."]
-    return Answer(rendered(frame, shown, f"Written to {written}", notes, total=False))
+    notes = ("Times are those of the call alone; MACs are what a program reports, normalised to multiply-accumulates.",)
+    return Answer(rendered(Table.from_frame(frame, title=f"Written to {written}", notes=notes), shown))

@@ -68,15 +68,16 @@ def chip(
     from costmodel.chip.evaluation import evaluate
     from costmodel.chip.lowering import lower
     from costmodel.chip.whatif import what_ifs
+    from costmodel.cli import documents
+    from costmodel.cli.notes import caption
     from costmodel.networks.resolutions import other_resolutions
-    from costmodel.report import documents
-    from costmodel.report.captions import caption, chip_notes, unlowered_warnings
-    from costmodel.report.tables import evaluation_table, what_ifs_table
 
     nests = lower(trace)
     evaluation = evaluate(nests.only(*kind) if kind else nests, hardware, energy=energy)
     changes = None
     if what_if:
+        from costmodel.networks.variants import other_resolutions
+
         sizes = other_resolutions(found, feed.batch, **run_options(feed, StepOptions()))
         extra = [(name, lower(other).only(*kind) if kind else other, why) for name, other, why in sizes]
         changes = what_ifs(nests.only(*kind) if kind else trace, hardware, extra=extra)
@@ -84,12 +85,9 @@ def chip(
         text = documents.to_text(documents.evaluation(evaluation, changes))
     else:
         title = f"{caption(trace, found.title, feed.batch)}, on {hardware.title}"
-        table = evaluation.to_frame() if out.format is Format.CSV else evaluation_table(evaluation)
-        if changes:
-            table = what_ifs_table(changes)
-        text = rendered(
-            table, out, title, chip_notes(evaluation), unlowered_warnings(nests.unlowered), total=changes is None
-        )
+        warnings = tuple(lost.note for lost in nests.unlowered)
+        table = evaluation.table() if changes is None else changes.table()
+        text = rendered(table.around(title=title, notes=evaluation.notes, warnings=warnings), out)
     return Answer(text, uncounted_code(nests.unlowered, allow_unmodelled))
 
 
@@ -175,8 +173,7 @@ def explore(
     runs = [traced(model, feed, StepOptions()) for model in models]  # takes seconds, so options were checked before
     from costmodel.chip.answers import answers, notes
     from costmodel.chip.lowering import lower
-    from costmodel.report import documents
-    from costmodel.report.captions import unlowered_warnings
+    from costmodel.cli import documents
 
     networks = {trace.model: lower(trace) for _, trace in runs}
     weights = {trace.model: shares[text] for text, (_, trace) in zip(models, runs, strict=True)} if shares else None
@@ -192,27 +189,28 @@ def explore(
     for name in found.networks:
         by_network = answers(found, networks, weights, only=name, objective=goal)
         title = f"{'The average frame' if name == MIX else name}: the front of {plural(found.tried, 'point')}"
-        table = found.table(found.front(name, None if out.format is Format.CSV else front, goal), goal).to_frame()
-        warnings = unlowered_warnings(networks[name].unlowered) if name in networks else []
-        tables.append(rendered(table, out, title, notes(by_network[name], goal), warnings, total=False))
+        front_of = found.front(name, None if out.format is Format.CSV else front, goal)
+        warnings = tuple(lost.note for lost in networks[name].unlowered) if name in networks else ()
+        said = tuple(notes(by_network[name], goal))
+        table = found.table(front_of, goal).around(title=title, notes=said, warnings=warnings)
+        tables.append(rendered(table, out))
     return Answer("\n".join(tables), code)
 
 
 @command
 def accelerators(out: OutputOptions) -> Answer:
     """List the accelerators by name; GPUs go by their device's name."""
-    from costmodel.chip.accelerator import accelerator, names
-    from costmodel.report import documents
-    from costmodel.report.tables import accelerators_table
+    from costmodel.chip.accelerator import accelerator, accelerators_table, names
+    from costmodel.cli import documents
 
     found = [accelerator(name) for name in names()]
     if out.format is Format.JSON:
         return Answer(documents.to_text(documents.accelerators(found)))
-    notes = [
+    notes = (
         "GPUs go by their device's name, with a type if you like: -a h200@int8. --format json gives every source.",
         "One of your own is a TOML file like those in costmodel/chip/accelerators/: -a my_chip.toml.",
-    ]
-    return Answer(rendered(accelerators_table(found), out, "Accelerators", notes, total=False))
+    )
+    return Answer(rendered(accelerators_table(found).around(notes=notes), out))
 
 
 def _accelerator(name: str, technology: str | None, dram: str | None) -> Accelerator:

@@ -94,15 +94,8 @@ def batches_of(sweep: str | None) -> list[int]:
     return sorted({int(part) for part in parts})
 
 
-def machine(name: str) -> Device:
-    """The device that a text names."""
-    from costmodel.devices import device
-
-    return device(name)
-
-
-def predicted(costs: Costs, device: Device, tf32: Tf32Options, estimate: bool | None = None) -> Prediction:
-    """How long the costs take on a device."""
+def predict_on(costs: Costs, device: Device, tf32: Tf32Options, estimate: bool | None = None) -> Prediction:
+    """How long the costs take on a device, with the switches of the command line."""
     from costmodel.roofline import predict
 
     return predict(costs, device, allow_tf32_conv=tf32.tf32_conv, allow_tf32_matmul=tf32.tf32_matmul, estimate=estimate)

@@ -51,7 +51,6 @@ def measure(
     from costmodel.hardware.clock import check_threads, torch_device
     from costmodel.hardware.measure import measure, measurement
     from costmodel.hardware.record import PrecisionSettings
-    from costmodel.report.measured import record_notes, runs_table
 
     torch_device(device)  # both before any weight is made
     check_threads(threads)
@@ -88,9 +87,7 @@ def measure(
     _check_some(record)
     if shown.format is Format.JSON:
         return Answer(record.to_json())
-    return Answer(
-        rendered(runs_table(record), shown, f"Measured on {record.device_name}", record_notes(record), total=False)
-    )
+    return Answer(rendered(record.table(), shown))
 
 
 def _check_some(record: Measurement) -> None:
@@ -114,9 +111,8 @@ def suite(
     calibrate: Annotated[bool, typer.Option("--calibrate/--no-calibrate", help="Whether to calibrate first.")] = True,
 ) -> Answer:
     """Calibrate a device and measure the networks on it; called again it skips what is done."""
+    from costmodel.cli import documents
     from costmodel.hardware import suite as suites
-    from costmodel.report import documents
-    from costmodel.report.measured import suite_table
 
     effort = suites.FULL if calibrate else None
     wanted = suites.Suite(
@@ -127,7 +123,7 @@ def suite(
     if shown.format is Format.JSON:
         text = documents.to_text(documents.suite(device, outcomes))
     else:
-        text = rendered(suite_table(outcomes), shown, f"Suite on {device}, in {output}", total=False)
+        text = rendered(suites.suite_table(outcomes).around(title=f"Suite on {device}, in {output}"), shown)
     return Answer(text, 1 if any(outcome.state in (suites.FAILED, suites.GIVEN_UP) for outcome in outcomes) else 0)
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from costmodel.cli.inputs import batches_of, check_depth, machine, reference, run_options
+import costmodel
+from costmodel.cli.inputs import batches_of, check_depth, reference, run_options
 from costmodel.cli.options import (
     Depth,
     Format,
@@ -26,11 +27,11 @@ from costmodel.cli.program import command
 from costmodel.errors import InputError
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.axes import Axes
 
     from costmodel.devices import Device
-    from costmodel.memory import Fit, MemoryLevel, MemoryTimeline, MemoryWhatIfs
+    from costmodel.memory import MemoryLevel, MemoryTimeline, MemoryWhatIfs
+    from costmodel.view import Table
 
 
 @command
@@ -76,8 +77,8 @@ def memory(
         _check_export(export, out.force)
     options = run_options(feed, step, hardware)
     found = reference(model, feed)
+    from costmodel.cli import documents, notes
     from costmodel.memory import memory_timeline, memory_what_ifs, scaling
-    from costmodel.report import captions, documents
 
     at_any_batch = scaling(lambda batch: found.trace(batch, **options))
     memory = memory_timeline(at_any_batch.trace(feed.batch))
@@ -86,7 +87,7 @@ def memory(
     fitted = at_any_batch.fit(hardware) if fit and hardware else None
     changes = memory_what_ifs(found.trace, feed.batch, **options) if what_ifs else None
     if fitted and not fitted.batch:
-        raise InputError(captions.fit_notes(fitted, step.train)[0])
+        raise InputError(notes.fit_notes(fitted, step.train)[0])
     if plot is not None:
         write_file(plot, picture(_drawn(memory, swept, found.title, hardware), plot))
     if export is not None:
@@ -96,26 +97,27 @@ def memory(
             memory, levels, at_any_batch.beside(hardware), by=by, depth=depth, sweep=swept, fit=fitted, what_ifs=changes
         )
         return Answer(documents.to_text(document))
-    title = captions.caption(memory.trace, found.title, feed.batch)
-    run = captions.run_caption(memory.trace, found.title)
-    texts = []
+    title = notes.caption(memory.trace, found.title, feed.batch)
+    run = notes.run_caption(memory.trace, found.title)
+    tables = []
     if swept is not None:
-        notes = captions.sweep_notes(swept, hardware, at_any_batch.beside(hardware))
-        texts.append(rendered(_known(swept, out), out, run, notes, total=False))
+        tables.append(swept.around(title=run, notes=notes.sweep_notes(swept, hardware, at_any_batch.beside(hardware))))
     if fitted is not None:
-        texts.append(_fit_text(fitted, step.train, out, run))
+        tables.append(fitted.table().around(title=run, notes=notes.fit_notes(fitted, step.train)))
     if changes is not None:
-        texts.append(_what_ifs_text(changes, levels, out, title))
-    if not texts:
+        tables.append(_what_ifs(changes, levels, out).around(title=title))
+    if not tables:
         fits = at_any_batch.holds(feed.batch, hardware) if hardware and hardware.available_bytes else None
-        room = [] if hardware is None or fits is None else [captions.room_note(hardware, levels, fits)]
-        texts.append(_peak_text(memory, by, depth, out, title, [*captions.peak_notes(memory, levels), *room]))
-    return Answer("\n".join(texts))
+        room = () if hardware is None or fits is None else (notes.room_note(hardware, levels, fits),)
+        table = memory.table(by, depth, most=None if out.format is Format.CSV else _MOST)
+        how = ("A row is a tensor; --by layer, --by block and --by role sum them.",) if by is PeakBy.TENSOR else ()
+        tables.append(table.around(title=title, notes=(*table.notes, *notes.level_notes(levels), *room, *how)))
+    return Answer("\n".join(rendered(table, out) for table in tables))
 
 
 def _device(name: str | None, feed: InputOptions, step: StepOptions, fit: bool) -> Device | None:
     """The device that was given. Raises InputError if the run has other operators, or cannot be fitted to it."""
-    hardware = machine(name) if name else None
+    hardware = costmodel.device(name) if name else None
     if hardware is not None:
         _check_target(hardware, feed, step)
     if fit and hardware is None:
@@ -125,47 +127,29 @@ def _device(name: str | None, feed: InputOptions, step: StepOptions, fit: bool) 
     return hardware
 
 
-def _drawn(memory: MemoryTimeline, swept: pd.DataFrame | None, title: str, hardware: Device | None) -> Axes:
+def _drawn(memory: MemoryTimeline, swept: Table | None, title: str, hardware: Device | None) -> Axes:
     """The timeline, or the batches of a sweep."""
     from costmodel import plots
 
     if swept is None:
         return plots.memory(memory)
     run = f"{title}, {'training' if memory.trace.train else 'inference'}"
-    return plots.memory_against_batch({run: swept}, [hardware] if hardware else [])
+    return plots.memory_against_batch({run: swept.to_frame()}, [hardware] if hardware else [])
 
 
-def _fit_text(fit: Fit, train: bool, out: OutputOptions, title: str) -> str:
-    """The largest batch, as a table."""
-    from costmodel.report import captions, tables
+def _what_ifs(changes: MemoryWhatIfs, levels: Sequence[MemoryLevel], out: OutputOptions) -> Table:
+    """What would lower the peak."""
+    from costmodel.cli.notes import level_notes
+    from costmodel.memory.timeline import BYTES
 
-    return rendered(_known(tables.fits_table([fit]), out), out, title, captions.fit_notes(fit, train), total=False)
-
-
-def _what_ifs_text(changes: MemoryWhatIfs, levels: Sequence[MemoryLevel], out: OutputOptions, title: str) -> str:
-    """What would lower the peak, as a table."""
-    from costmodel.report import captions, tables
-
-    notes = [captions.peak_notes(changes.memory)[0], *captions.level_notes(levels), captions.BYTES]
-    table = tables.memory_what_ifs_table(changes)
-    if out.format is Format.TABLE:  # no room for all: the code to write names the change
-        table = table.drop(columns=["what_if", "saved_bytes"])
-    return rendered(table, out, title, notes, total=False)
+    table = changes.table().around(notes=(changes.memory.notes[0], *level_notes(levels), BYTES))
+    if out.format is not Format.TABLE:
+        return table
+    # no room for all: the code to write names the change
+    return table.select(*(name for name in table.names if name not in ("what_if", "saved_bytes")))
 
 
-def _peak_text(
-    memory: MemoryTimeline, by: PeakBy, depth: int | None, out: OutputOptions, title: str, notes: Sequence[str]
-) -> str:
-    """Who holds the peak, as a table."""
-    from costmodel.report import captions, tables
-
-    most = None if out.format is Format.CSV else _HOLDERS
-    by_tensor = by is PeakBy.TENSOR
-    table = tables.memory_table(memory, most) if by_tensor else tables.peak_table(memory, by, depth, most)
-    return rendered(table, out, title, [*notes, captions.BYTES, *captions.held_notes(by, depth)])
-
-
-_HOLDERS = 20
+_MOST = 20
 """Tensors, layers or blocks that a table for people names."""
 
 
@@ -180,11 +164,6 @@ def _check_target(device: Device, feed: InputOptions, step: StepOptions) -> None
         )
 
 
-def _known(table: pd.DataFrame, out: OutputOptions) -> pd.DataFrame:
-    """A table; for people without the columns that are empty (on a CPU no allocator is replayed)."""
-    return table if out.format is Format.CSV else table.dropna(axis="columns", how="all")
-
-
 def _check_export(path: Path, force: bool) -> None:
     if path.suffix.lower() not in (".json", ".csv"):
         raise InputError(
@@ -196,9 +175,8 @@ def _check_export(path: Path, force: bool) -> None:
 def _exported(memory: MemoryTimeline, path: Path) -> bytes:
     """The timeline as the content of a file."""
     from costmodel.memory import chrome_trace
-    from costmodel.report.tables import csv
 
     if path.suffix.lower() == ".csv":
-        return csv(memory.to_frame("operation")).encode()
+        return memory.table("operation").csv().encode()
     replay = memory.replay if memory.trace.target == "cuda" else None
     return json.dumps(chrome_trace(memory, replay), separators=(",", ":")).encode()

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import typer
 
 from costmodel import progress as progressing
-from costmodel.cli.options import FormatOptions, OutputOptions
+from costmodel.cli.options import Format, FormatOptions, OutputOptions
 from costmodel.errors import InputError
 from costmodel.files import write_whole
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.axes import Axes
 
     from costmodel.chip.nests import Unlowered
     from costmodel.cost import Costs
+    from costmodel.view import Table
 
 WIDTH = 120
 """Of a table that does not go to a terminal."""
@@ -113,32 +113,22 @@ def write_file(path: Path, content: bytes) -> None:
     typer.echo(f"Wrote {path}.", err=True)
 
 
-def rendered(
-    frame: pd.DataFrame,
-    shown: FormatOptions,
-    title: str,
-    notes: Sequence[str] = (),
-    warnings: Sequence[str] = (),
-    total: bool = True,
-) -> str:
-    """A frame in the form that was asked for, as wide as the terminal, with colours if there is one that wants them."""
-    from costmodel.report.render import render
-    from costmodel.report.tables import total_of
+def rendered(table: Table, shown: FormatOptions) -> str:
+    """A table in the format that was chosen, as wide as the terminal, with colours if there is one that wants them."""
+    if shown.format is Format.CSV:
+        return table.csv()
+    if shown.format is Format.MD:
+        from costmodel.view.markdown import to_markdown
+
+        return to_markdown(table)
+    from costmodel.view.terminal import to_terminal
 
     to_file = isinstance(shown, OutputOptions) and shown.output is not None
     terminal = sys.__stdout__ is not None and sys.__stdout__.isatty() and not to_file
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
     asked = terminal or os.environ.get("COLUMNS", "").isdecimal()
-    return render(
-        frame,
-        shown.format,
-        title=title,
-        notes=notes,
-        warnings=warnings,
-        total=total_of(frame) if total else None,
-        width=shutil.get_terminal_size((WIDTH, 24)).columns if asked else WIDTH,
-        color=terminal and not plain,
-    )
+    width = shutil.get_terminal_size((WIDTH, 24)).columns if asked else WIDTH
+    return to_terminal(table, width, color=terminal and not plain)
 
 
 @contextmanager

@@ -49,9 +49,9 @@ def traffic(
     network, trace = traced(model, feed, StepOptions())
     from costmodel.chip.dram import traffic_curves
     from costmodel.chip.fusion import fuse as fused
-    from costmodel.report import documents
-    from costmodel.report.captions import caption, fusion_notes, traffic_notes, unlowered_warnings
-    from costmodel.report.tables import fusion_table, traffic_table
+    from costmodel.chip.fusion import fusion_table
+    from costmodel.cli import documents
+    from costmodel.cli.notes import caption
 
     options = {"word_bits": word_bits, "partial_bits": partial_bits, "double_buffer": double_buffer}
     curves = traffic_curves(trace, **options)  # type: ignore[arg-type]
@@ -65,12 +65,7 @@ def traffic(
         document = documents.fusion(fusions, curves, trace) if fuse else documents.traffic(found, trace)
         text = documents.to_text(document)
     else:
-        text = rendered(
-            fusion_table(fusions) if fuse else traffic_table(found),
-            out,
-            caption(trace, network.title, feed.batch),
-            fusion_notes(fusions, curves) if fuse else traffic_notes(found),
-            unlowered_warnings(found.unlowered),
-            total=len(found.buffers) == 1,
-        )
+        table = fusion_table(fusions) if fuse else found.table()
+        warnings = tuple(lost.note for lost in found.unlowered)
+        text = rendered(table.around(title=caption(trace, network.title, feed.batch), warnings=warnings), out)
     return Answer(text, uncounted_code(found.unlowered, allow_unmodelled))

@@ -37,6 +37,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from costmodel.errors import InputError
+from costmodel.view import Table, column
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,24 @@ class Calibration:
         paths = self.classes.get(name or "", {})
         return paths.get(path or "fp32")
 
+    def table(self) -> Table:
+        """One row a class of operations and precision path."""
+        names = [field.name for field in fields(FittedRates)]
+        columns = [column(name, **_SHOWN.get(name, {})) for name in ("class", "path", *names)]
+        rows = [
+            (name, path, *(getattr(rates, each) for each in names))
+            for name, paths in self.classes.items()
+            for path, rates in paths.items()
+        ]
+        return Table.of(columns, rows, title="Calibration")
+
+
+_SHOWN: Mapping[str, Mapping[str, Any]] = {
+    "flops_per_second": {"title": "FLOP/s", "rank": 0, "of": None},
+    "error": {"meaning": "median relative error of shapes held out"},
+    "overlap": {"rank": 9},
+}
+"""What of the columns is shown otherwise here."""
 
 _RANGES: Mapping[str, tuple[float, float]] = {
     "fixed_seconds": (0.0, 1.0),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from costmodel.view import Table, column, show
 from costmodel.devices.calibration import Calibration
 from costmodel.errors import InputError
 from costmodel.facts import Fact, Range, Source, with_other
+from costmodel.view import Table, column, show
 
 PATHS: Mapping[str, str] = {
     "fp64": "FP64",
@@ -125,6 +125,20 @@ class Device:
     @property
     def _sources(self) -> list[Source]:
         return list(dict.fromkeys(fact.source for fact in self.facts.values()))
+
+
+def devices_table(devices: Iterable[Device]) -> Table:
+    """One row a device: dense peaks by precision path, and its memory."""
+    sizes = ("memory_bandwidth", "memory_bytes", "l2_bytes", "launch_seconds", "date")
+    rows = (
+        (
+            *(device.name, device.title, *(device.peaks.get(path) for path in PATHS)),
+            *(getattr(device, name) for name in sizes),
+            device.source,
+        )
+        for device in devices
+    )
+    return Table.of(("name", "title", *PATHS, *sizes, "sources"), rows, title="Devices")
 
 
 NUMBERS: Mapping[str, Range] = {

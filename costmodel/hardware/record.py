@@ -16,13 +16,14 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import msgspec
 from msgspec import Meta, Struct
+from msgspec.structs import asdict
 
-from costmodel.display import html_table
 from costmodel.errors import InputError
 from costmodel.graph import PHASES
 from costmodel.hardware import document
+from costmodel.units import plural
+from costmodel.view import Table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -268,31 +269,43 @@ class Measurement(
         """Write the document, whole or not at all. Raises InputError if that fails."""
         return document.save(self.to_json(), path)
 
-    def to_frame(self) -> pd.DataFrame:
-        """One row a run, in base units."""
-        import pandas as pd
+    def table(self) -> Table:
+        """One row a run."""
+        rows = [_row(run) for run in self.runs]
+        columns = rows[0] if rows else ("model", "batch", "dtype", "run")
+        title = f"Measured on {self.device_name}, {self.circumstances['date']}"
+        return Table.of(columns, [list(row.values()) for row in rows], title=title, notes=self.notes)
 
-        return pd.DataFrame([_row(run) for run in self.runs])
+    def to_frame(self) -> pd.DataFrame:
+        """The table as a data frame."""
+        return self.table().to_frame()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """In what circumstances the record was made, and what its numbers are, in sentences."""
+        switches, versions = self.switches, self.circumstances["versions"]
+        allowed = ", ".join(
+            f"{name} {'on' if value else 'off'}"
+            for name, value in (
+                ("TF32 convolutions", switches.cudnn_allow_tf32),
+                ("TF32 matrix products", switches.matmul_allow_tf32),
+                ("cuDNN's benchmark", switches.cudnn_benchmark),
+            )
+        )
+        where = allowed if self.target == "cuda" else plural(self.threads, "thread")
+        problems = {run.graph_problem for run in self.runs if run.graph_problem and self.target == "cuda"}
+        return (
+            f"torch {versions.get('torch')}, {self.circumstances['date']}; {where}, {switches.memory_format} layout.",
+            "Work is the sum of what the device did (kernels; on the CPU the operators' own time) under the profiler; "
+            "eager is wall time without it. Noise: how far eager's rounds lie apart.",
+            *(f"No CUDA graph: {problem}." for problem in sorted(problems)),
+        )
 
     def __repr__(self) -> str:
         return f"<Measurement of {len(self.runs)} runs on {self.device_name}>"
 
     def _repr_html_(self) -> str:
-        """The runs for a notebook."""
-        columns = [
-            ("network", "text"), ("batch", "count"), ("dtype", "term"), ("run", "term"), ("eager", "seconds"),
-            ("work", "seconds"), ("graph", "seconds"), ("samples/s", "count"), ("noise", "percent"),
-            ("failure", "text"),
-        ]  # fmt: skip
-        rows = [
-            (
-                run.model, run.batch, run.dtype, run.phase_text,
-                *(_median(each) for each in (run.eager, run.kernel_time, run.graph)),
-                run.samples_per_second, run.noise if run.rounds else None, run.failure,
-            )
-            for run in self.runs
-        ]  # fmt: skip
-        return html_table(f"Measured on {self.device_name}, {self.environment['date']}", columns, rows)
+        return self.table()._repr_html_()
 
 
 def read(path: str | PathLike[str]) -> Measurement:
@@ -322,14 +335,15 @@ def _row(run: Run) -> dict[str, Any]:
         "model": run.model,
         "batch": run.batch,
         "dtype": run.dtype,
-        "train": run.train,
-        "eager_seconds": _median(run.eager),
+        "run": run.phase_text,
         "work_seconds": _median(run.kernel_time),
         "graph_seconds": _median(run.graph),
+        "eager_seconds": _median(run.eager),
         "profiled_seconds": _median(run.profiled),
         "samples_per_second": run.samples_per_second,
         "noise": run.noise if run.rounds else None,
-        **msgspec.structs.asdict(run.memory),
+        "profiler_ratio": run.profiler_ratio,
+        **asdict(run.memory),
         "failure": run.failure,
     }
 

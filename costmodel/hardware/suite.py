@@ -13,7 +13,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +31,7 @@ from costmodel.hardware.rates import disturbance
 from costmodel.hardware.record import DEFAULTS, PrecisionSettings, read
 from costmodel.networks import Network, find
 from costmodel.progress import Progress, silent
+from costmodel.view import Table
 
 SCHEMA = "costmodel/suite/1"
 
@@ -88,6 +89,11 @@ class Outcome(NamedTuple):
 
     seconds: float = 0.0
     detail: str = ""
+
+
+def suite_table(outcomes: Sequence[Outcome]) -> Table:
+    """One row a step of a suite."""
+    return Table.of(Outcome._fields, outcomes, title="Suite")
 
 
 _BOOK = ("alexnet", "vgg16", "vgg11", "vgg19")

@@ -23,7 +23,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from costmodel.devices import device as find_device
-from costmodel.display import html_table
 from costmodel.errors import InputError
 from costmodel.graph import Trace
 from costmodel.memory.allocator import MIN_BLOCK, MemoryLimitError
@@ -39,6 +38,7 @@ from costmodel.memory.levels import (
 from costmodel.memory.runs import AllocationSchedule, Replay, replay_schedule
 from costmodel.memory.search import largest, last
 from costmodel.units import iec
+from costmodel.view import Table, column
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -102,17 +102,38 @@ class Fit:
     def __repr__(self) -> str:
         return f"<Fit of the {self.device.title}: batch {self.batch:,}>"
 
+    def table(self) -> Table:
+        """The largest batch, what it takes, and how far that is certain."""
+        point = self.point
+        values = {
+            "device": self.device.title,
+            "available_bytes": self.device.available_bytes,
+            "largest_batch": self.batch,
+            "batch_without_retries": self.batch_without_retries,
+            "bound_batch": self.bound,
+            "requested_bytes": point.requested_bytes,
+            "reserved_bytes": point.reserved_bytes,
+            "process_bytes": point.process_bytes,
+            "level": self.level,
+            "limit_bytes": self.limit_bytes,
+            "exhaustive": self.exhaustive,
+            "extrapolated": self.extrapolated,
+        }
+        columns = [column(name, rank=9) if name in _FURTHER else column(name) for name in values]
+        title = f"{self.device.title}: {iec(self.device.available_bytes or 0)}"
+        assumed = (f"{overhead.what} {iec(overhead.nbytes)}" for overhead in self.beside)
+        notes = (f"Assumed beside the tensors: {', '.join(assumed)}.",) if self.beside else ()
+        return Table.of(columns, [tuple(values.values())], title=title, notes=notes)
+
+    def to_frame(self) -> pd.DataFrame:
+        """The table as a data frame."""
+        return self.table().to_frame()
+
     def _repr_html_(self) -> str:
-        """The batches and what the largest takes, for a notebook."""
-        columns = [("", "text"), ("batch", "count"), ("bytes", "bytes"), ("", "text")]
-        held = self.point.process_bytes if self.level == "process" else self.point.requested_bytes
-        rows = [
-            ("the largest that runs", self.batch, held, self.level),
-            ("without segments going back and forth", self.batch_without_retries, None, ""),
-            ("what the tensors alone would allow", self.bound, self.limit_bytes, "left for tensors"),
-            *((overhead.what, None, overhead.nbytes, "assumed") for overhead in self.beside),
-        ]
-        return html_table(f"{self.device.title}: {iec(self.device.available_bytes or 0)}", columns, rows)
+        return self.table()._repr_html_()
+
+
+_FURTHER = ("level", "limit_bytes", "exhaustive", "extrapolated")
 
 
 class Scaling:
@@ -175,17 +196,15 @@ class Scaling:
         levels = memory_levels(self.replay(batch, limit_bytes=limit_bytes), beside)
         return Point(batch, *(level.nbytes for level in levels))
 
-    def sweep(self, batches: Iterable[int], device: Device | str | None = None) -> pd.DataFrame:
-        """One row a batch: what it takes at every level, in bytes; on a device of known memory, whether it `fits`."""
-        import pandas as pd
-
+    def sweep(self, batches: Iterable[int], device: Device | str | None = None) -> Table:
+        """One row a batch: what it takes on every level, in bytes; on a device of known memory, whether it `fits`."""
         batches = tuple(batches)
         if batches:
             self._confirmed_up_to(max(batches))  # the largest first: if the lines hold there, they hold below
-        frame = pd.DataFrame([self.point(batch, device) for batch in batches], columns=Point._fields)
-        if device is not None and find_device(device).available_bytes:
-            frame["fits"] = [self.holds(batch, device) for batch in batches]
-        return frame
+        points = Table.of(Point._fields, [self.point(batch, device) for batch in batches])
+        if device is None or not find_device(device).available_bytes:
+            return points
+        return points.beside(Table.of(("fits",), [(self.holds(batch, device),) for batch in batches]))
 
     def holds(self, batch: int, device: Device | str) -> bool:
         """Whether a device runs a batch.

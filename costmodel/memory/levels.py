@@ -38,6 +38,11 @@ _WORKSPACE_SOURCE = (
     "(aten/src/ATen/cuda/CublasHandlePool.cpp)"
 )
 
+NOT_COUNTED = (
+    "Not counted: cuDNN's workspaces, and what the driver keeps of a memory for itself, where nobody says how much."
+)
+"""What a largest batch leaves out, and is too large by."""
+
 _LARGE_WORKSPACE = 4096 * 8 * 1024
 _WORKSPACE = 4096 * 1024 * 2 + 16 * 1024 * 8
 _LARGE_ON = ("hopper", "blackwell")

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
-from costmodel.view import Table
 from costmodel.graph import HOST, OPTIMIZER, Trace
 from costmodel.memory.allocator import Allocator, Block, Segment
 from costmodel.units import iec
+from costmodel.view import Table
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,12 +13,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from costmodel.view import Table
 from costmodel.errors import CostModelError, InputError
 from costmodel.graph import LOSS_LAYER, OPTIMIZER_LAYER, Trace
 from costmodel.memory.runs import replay
 from costmodel.memory.timeline import MemoryTimeline, memory_timeline
 from costmodel.units import iec
+from costmodel.view import Table
 
 if TYPE_CHECKING:
     import pandas as pd

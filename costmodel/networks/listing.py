@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from costmodel.networks.cache import keep, question, recall
+from costmodel.view import Table
 
 
 class NetworkInfo(NamedTuple):
@@ -24,6 +26,11 @@ class NetworkInfo(NamedTuple):
 
     classes: int | None
     """How many classes it tells apart; None if it has none."""
+
+
+def networks_table(networks: Iterable[NetworkInfo]) -> Table:
+    """One row a network that has a name."""
+    return Table.of(NetworkInfo._fields, networks, title="Networks that have a name")
 
 
 def names(kept: bool = True) -> list[NetworkInfo]:

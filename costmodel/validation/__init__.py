@@ -17,11 +17,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from costmodel.cost import Costs, OperationCost, count
-from costmodel.display import html_table
 from costmodel.errors import InputError
 from costmodel.graph import PHASES
 from costmodel.validation.explanations import CountedLayer, explain
 from costmodel.validation.rows import TOTAL, ComparisonRow, with_total
+from costmodel.view import Table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,31 +53,28 @@ class Validation:
         """Whether something was compared and nothing is unexplained."""
         return bool(self.rows) and all(row.ok for row in self.rows)
 
-    def to_frame(self) -> pd.DataFrame:
-        """The rows, in base units."""
-        import pandas as pd
+    def table(self, *, every: bool = True) -> Table:
+        """One row a number of ours beside somebody else's; or only totals, and differences that nothing explains."""
+        names = ("source", "phase", "layer", "quantity", "ours", "peer", "difference", "ok", "explanation")
+        chosen = (row for row in self.rows if every or row.layer == TOTAL or not row.ok)
+        rows = [[getattr(row, name) for name in names] for row in chosen]
+        return Table.of(names, rows, title=f"{self.model}: {self._verdict}", notes=self.notes)
 
-        return pd.DataFrame(self.rows, columns=list(ComparisonRow._fields))
+    def to_frame(self) -> pd.DataFrame:
+        """The table as a data frame."""
+        return self.table().to_frame()
 
     def __repr__(self) -> str:
         return f"<Validation of {self.model}: {self._verdict}>"
 
     def _repr_html_(self) -> str:
-        """For a notebook: every sum, and the layers with a difference."""
-        shown = [row for row in self.rows if row.layer == TOTAL or row.difference or not row.ok]
-        return html_table(f"{self.model}: {self._verdict}", _COLUMNS, shown, notes=self.notes)
+        return self.table()._repr_html_()
 
     @property
     def _verdict(self) -> str:
         unexplained = sum(not row.ok for row in self.rows)
         equal = sum(not row.difference for row in self.rows)
         return f"{len(self.rows)} numbers compared, {equal} equal, {unexplained} unexplained"
-
-
-_COLUMNS = (
-    ("compared with", "text"), ("phase", "term"), ("layer", "layer"), ("quantity", "term"), ("ours", "count"),
-    ("theirs", "count"), ("difference", "count"), ("because", "text"), ("fine", "flag"),
-)  # fmt: skip
 
 
 def validate(

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from costmodel.cost import Costs, count
 from costmodel.devices import Device, device
-from costmodel.display import html_table
 from costmodel.errors import InputError
 from costmodel.estimate import total
 from costmodel.graph import Trace
@@ -31,6 +30,7 @@ from costmodel.hardware.record import LayerTime, Measurement, Run
 from costmodel.roofline import OperationPrediction, Prediction, interval, predict
 from costmodel.units import percent, seconds
 from costmodel.validation.reasons import BEATEN, TOO_NOISY, UNMEASURED, WIDE, MeasuredLayer, executed_bound, reason
+from costmodel.view import Table, column
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -168,11 +168,37 @@ class Comparison:
     def _pairs(self) -> list[tuple[float, float]]:
         return [(row.predicted_seconds, row.measured_seconds) for row in self.rows if row.measured_seconds]
 
-    def to_frame(self) -> pd.DataFrame:
-        """One row a layer and phase, in base units."""
-        import pandas as pd
+    def table(self) -> Table:
+        """One row a layer and phase: bound, prediction, measured time, and why they differ; and their sum."""
+        names = (
+            "layer", "phase", "kind", "path", "bound_seconds", "executed_bound_seconds", "predicted_seconds",
+            "low_seconds", "high_seconds", "measured_seconds", "error", "noise", "ok", "explanation",
+        )  # fmt: skip
+        columns = [column(name, rank=9) if name == "path" else column(name) for name in names]
+        rows = [[getattr(row, name) for name in names] for row in self.rows]
+        return Table.of(columns, rows, title=self.title, notes=self.notes).summed()
 
-        return pd.DataFrame(self.rows, columns=list(LayerRow._fields))
+    def totals_table(self) -> Table:
+        """One row for each who says what the whole takes, and how far that is off the three measured totals."""
+        measured = (
+            ("measured: sum of kernels", self.run.work),
+            ("measured: CUDA graph", self.run.graph),
+            ("measured: eager", self.run.eager),
+        )
+        spreads = [TotalRow(name, spread.median, None, None, None) for name, spread in measured if spread is not None]
+        columns = (column("source", title="total", kind="text"), *TotalRow._fields[1:])
+        return Table.of(columns, [*spreads, *self.totals], title=self.title, notes=self.notes)
+
+    def to_frame(self) -> pd.DataFrame:
+        """The table as a data frame."""
+        return self.table().to_frame()
+
+    @property
+    def title(self) -> str:
+        """What is compared, and how it went."""
+        beaten = sum(row.ok is False for row in self.rows)
+        failed = f"{beaten} of {len(self.rows)} bounds fail: " if beaten else ""
+        return f"{self.run.name}, on {self.device_name}: {failed}{self.verdict}"
 
     @property
     def verdict(self) -> str:
@@ -191,19 +217,7 @@ class Comparison:
         return f"<Comparison of {self.run.name} on {self.device_name}: {self.verdict}>"
 
     def _repr_html_(self) -> str:
-        """For a notebook: every layer."""
-        columns = [
-            ("layer", "layer"), ("phase", "term"), ("kind", "term"), ("bound", "seconds"), ("predicted", "seconds"),
-            ("measured", "seconds"), ("error", "percent"), ("noise", "percent"), ("why", "text"), ("ok", "flag"),
-        ]  # fmt: skip
-        rows = [
-            (
-                row.layer, row.phase, row.kind, row.bound_seconds, row.predicted_seconds, row.measured_seconds,
-                row.error, row.noise, row.explanation, row.ok,
-            )
-            for row in self.rows
-        ]  # fmt: skip
-        return html_table(f"{self.run.name} on {self.device_name}: {self.verdict}", columns, rows, notes=self.notes)
+        return self.table()._repr_html_()
 
 
 def against(measurement: Measurement, trace: Trace, machine: Device) -> Comparison:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from costmodel.validation.measurement import Comparison
+from costmodel.view import Table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,11 +53,16 @@ class Sweep:
         """Where the measured curve bends."""
         return bend([(point.batch, point.measured_seconds) for point in self.points if point.measured_seconds])
 
-    def to_frame(self) -> pd.DataFrame:
-        """One row a batch, in base units."""
-        import pandas as pd
+    def table(self) -> Table:
+        """One row a batch."""
+        return Table.of(BatchPoint._fields, self.points, title=f"{self.model} on {self.device_name}, {self.basis}")
 
-        return pd.DataFrame(self.points, columns=list(BatchPoint._fields))
+    def to_frame(self) -> pd.DataFrame:
+        """The table as a data frame."""
+        return self.table().to_frame()
+
+    def _repr_html_(self) -> str:
+        return self.table()._repr_html_()
 
 
 def bend(times: Sequence[tuple[int, float]]) -> float | None:

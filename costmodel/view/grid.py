@@ -81,7 +81,11 @@ class Grid(NamedTuple):
 
 
 def grid(table: Table, *, typeset: bool = False) -> Grid:
-    """A table's headings and cells; with `typeset`, for a page: with the signs for minus and times."""
+    """A table's headings and cells, without the columns that no row fills.
+
+    With `typeset`, for a page: with the signs for minus and times.
+    """
+    table = _filled(table)
     if table.across:
         return _spread(table, typeset)
     by_name = [dict(zip(table.names, row, strict=True)) for row in table.rows()]
@@ -89,6 +93,20 @@ def grid(table: Table, *, typeset: bool = False) -> Grid:
     total = table.total
     last = tuple(_sum_cell(each, total.get(each.name), typeset) for each in table.columns) if total else None
     return Grid(tuple(Heading(show(each.title), each) for each in table.columns), cells, last)
+
+
+def _filled(table: Table) -> Table:
+    """The table without the columns that have no value in any row, apart from the first and what it stands across."""
+
+    def is_said(each: Column, value: Any) -> bool:
+        return not is_missing(value) and (value != "" or each.kind == "layer")
+
+    kept = [
+        each.name
+        for index, each in enumerate(table.columns)
+        if not index or each.name == table.across or not len(table) or any(is_said(each, v) for v in table[each.name])
+    ]
+    return table.select(*kept) if len(kept) < len(table.columns) else table
 
 
 def _spread(table: Table, typeset: bool) -> Grid:

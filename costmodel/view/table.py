@@ -88,12 +88,6 @@ class Table:
         by_name = dict(zip(self.names, self.columns, strict=True))
         return replace(self, data=tuple(self[name] for name in names), columns=tuple(by_name[name] for name in names))
 
-    def filled(self, *always: str) -> Table:
-        """The table without the columns that have no value in any row, apart from those that are always there."""
-        return self.select(
-            *(name for name in self.names if name in always or any(not is_missing(v) and v != "" for v in self[name]))
-        )
-
     def beside(self, other: Table) -> Table:
         """This table with the columns of another one, of as many rows, at its right."""
         return replace(self, columns=(*self.columns, *other.columns), data=(*self.data, *other.data))
@@ -156,7 +150,8 @@ class Table:
         for each in self.columns:
             if each.adds:
                 values = _plain_values(self[each.name])
-                sums[each.name] = _sum([values[index] for index in rows])
+                total = _sum([values[index] for index in rows])
+                sums |= {} if total is None else {each.name: total}
         parts = {"moved_bytes": sums.get("read_bytes", 0) + sums.get("write_bytes", 0)} | sums
         for each in self.columns:
             if each.of and each.of[0] in sums:
@@ -172,6 +167,8 @@ def share(part: float, whole: float) -> float:
 def _sum(values: Iterable[Any]) -> Any:
     """Whole numbers exactly, times with one rounding; what is missing is left out."""
     known = [value for value in values if not is_missing(value)]
+    if not known:
+        return None
     return sum(known) if all(isinstance(value, int) for value in known) else math.fsum(known)
 
 

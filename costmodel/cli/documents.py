@@ -14,26 +14,11 @@ from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
 
 import costmodel
+from costmodel.compare import compare_table, parts_table
 from costmodel.cost import CONVENTIONS, Costs
 from costmodel.graph import Trace
-from costmodel.report.tables import (
-    batches_table,
-    compare_table,
-    fits_table,
-    fusion_table,
-    groups_table,
-    layers_table,
-    memory_what_ifs_table,
-    networks_table,
-    peak_table,
-    prediction_table,
-    records,
-    shares_table,
-    traffic_table,
-    validation_table,
-    what_ifs_table,
-)
-from costmodel.roofline import CONVENTION, Prediction
+from costmodel.roofline import CONVENTION, Prediction, batches_table
+from costmodel.view import Table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,11 +38,6 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 
-_LAYER = (
-    "name", "kind", "type", "parameters", "parameter_bytes", "macs", "flops", "read_bytes", "write_bytes",
-    "output_shape",
-)  # fmt: skip
-
 
 def to_text(document: Mapping[str, Any]) -> str:
     """A document as text that ends in a line break. Raises ValueError for a number that JSON does not have."""
@@ -66,14 +46,13 @@ def to_text(document: Mapping[str, Any]) -> str:
 
 def analysis(costs: Costs, memory: MemoryTimeline, by: str = "layer", depth: int | None = None) -> Document:
     """`costmodel/analysis/1`: totals, layers, and what has no rule; also the sums `by` something else."""
-    layers = [{"name": row.pop("layer")} | row for row in records(layers_table(costs))]
     document = _head("analysis", costs.trace) | {
         "totals": _totals(costs) | {"peak_bytes": memory.peak_bytes},
-        "layers": [{name: layer[name] for name in _LAYER} for layer in layers],
+        "layers": costs.table().records(),
         "unmodelled": _unmodelled(costs),
     }
     if by != "layer":
-        document["groups"] = {"by": by, "rows": records(groups_table(costs, by, depth))}
+        document["groups"] = {"by": by, "rows": costs.table(by, depth).records()}
     return document
 
 
@@ -91,15 +70,15 @@ def prediction(
         "interval_seconds": [estimate.low_seconds, estimate.high_seconds] if estimate else None,
         "uncovered": list(prediction.uncovered),
         "totals": _totals(costs),
-        "layers": [{"name": row.pop("layer")} | row for row in records(prediction_table(prediction))],
-        "parts": records(shares_table(costs, prediction)),
+        "layers": prediction.table().records(),
+        "parts": parts_table(costs, prediction).records(),
         "unmodelled": _unmodelled(costs),
     }
     document["conventions"] |= {"bound": CONVENTION}
     if by != "layer":
-        document["groups"] = {"by": by, "rows": records(prediction_table(prediction, by, depth))}
+        document["groups"] = {"by": by, "rows": prediction.table(by, depth).records()}
     if sweep:
-        document["sweep"] = records(batches_table(sweep))
+        document["sweep"] = batches_table(sweep).records()
     return document
 
 
@@ -110,7 +89,7 @@ def memory(
     *,
     by: str = "tensor",
     depth: int | None = None,
-    sweep: pd.DataFrame | None = None,
+    sweep: Table | None = None,
     fit: Fit | None = None,
     what_ifs: MemoryWhatIfs | None = None,
 ) -> Document:
@@ -138,19 +117,13 @@ def memory(
         ],
     }
     if by != "tensor":
-        document["groups"] = {"by": by, "rows": records(peak_table(memory, by, depth))}
+        document["groups"] = {"by": by, "rows": memory.table(by, depth).records()}
     if sweep is not None:
-        document["sweep"] = records(sweep)
+        document["sweep"] = sweep.records()
     if fit is not None:
-        row = next(iter(records(fits_table([fit]))))
-        document["fit"] = row | {
-            "level": fit.level,
-            "limit_bytes": fit.limit_bytes,
-            "exhaustive": fit.exhaustive,
-            "extrapolated": fit.extrapolated,
-        }
+        document["fit"] = fit.table().records()[0]
     if what_ifs is not None:
-        document["what_ifs"] = records(memory_what_ifs_table(what_ifs))
+        document["what_ifs"] = what_ifs.table().records()
     return document
 
 
@@ -175,7 +148,7 @@ def comparison(
     if predictions:
         document |= {"device": device(predictions[0].device)}
         document["conventions"] |= {"bound": CONVENTION}
-    return document | {"rows": records(compare_table(costs, memories, predictions))}
+    return document | {"rows": compare_table(costs, memories, predictions).records()}
 
 
 def traffic(traffic: Traffic, trace: Trace) -> Document:
@@ -189,7 +162,7 @@ def traffic(traffic: Traffic, trace: Trace) -> Document:
         "double_buffer": curves.double_buffer,
         "fused": False,
         "totals": [total._asdict() for total in traffic.totals],
-        "rows": records(traffic_table(traffic)),
+        "rows": traffic.table().records(),
         "smallest_buffer_bytes": curves.smallest_buffer_bytes,
         "sufficient_buffer_bytes": curves.sufficient_buffer_bytes,
         "unlowered": [asdict(lost) | {"layers": list(lost.layers)} for lost in traffic.unlowered],
@@ -201,6 +174,7 @@ def traffic(traffic: Traffic, trace: Trace) -> Document:
 def fusion(fusions: Sequence[Fusion], curves: Curves, trace: Trace) -> Document:
     """`costmodel/traffic/1` of a network whose layers are fused: rows are groups of layers."""
     from costmodel.chip.fusion import CONVENTION as FUSED
+    from costmodel.chip.fusion import fusion_table
 
     names = (
         "buffer_bytes",
@@ -211,12 +185,10 @@ def fusion(fusions: Sequence[Fusion], curves: Curves, trace: Trace) -> Document:
         "pooling_bytes",
         "recomputed_macs",
     )
-    rows = records(fusion_table(fusions))
-    layers = [list(group.layers) for each in fusions for group in each.groups]
     document = traffic(curves.at([each.buffer_bytes for each in fusions]), trace) | {
         "fused": True,
         "totals": [{name: getattr(each, name) for name in names} for each in fusions],
-        "rows": [{"layer": row.pop("layers")} | row | {"layers": own} for row, own in zip(rows, layers, strict=True)],
+        "rows": fusion_table(fusions).records(),
     }
     document["conventions"] |= {
         "traffic": FUSED,
@@ -253,10 +225,10 @@ def evaluation(evaluation: Evaluation, what_ifs: WhatIfs | None = None) -> Docum
             "area_mm2": area._asdict() | {"total": area.total} if area else None,
             "frames_per_second_per_mm2": evaluation.frames_per_second_per_mm2 if area else None,
         },
-        "layers": records(evaluation.to_frame()),
+        "layers": evaluation.table().records(),
     }
     if what_ifs is not None:
-        document["what_ifs"] = records(what_ifs_table(what_ifs))
+        document["what_ifs"] = what_ifs.table().records()
     return document
 
 
@@ -295,7 +267,7 @@ def validation(validations: Sequence[Validation]) -> Document:
     return _versioned("validation") | {
         "ok": all(each.ok for each in validations),
         "networks": [
-            {"model": each.model, "ok": each.ok, "notes": list(each.notes), "rows": records(validation_table(each))}
+            {"model": each.model, "ok": each.ok, "notes": list(each.notes), "rows": each.table().records()}
             for each in validations
         ],
     }
@@ -322,7 +294,7 @@ def measured(comparisons: Sequence[Comparison]) -> Document:
                 "weighted_coverage": each.weighted_coverage,
                 "noise": each.run.noise,
                 "totals": [row._asdict() for row in each.totals],
-                "layers": [row._asdict() for row in each.rows],
+                "layers": each.table().records(),
                 "notes": list(each.notes),
             }
             for each in comparisons
@@ -332,13 +304,15 @@ def measured(comparisons: Sequence[Comparison]) -> Document:
 
 def suite(device: str, outcomes: Sequence[Outcome]) -> Document:
     """`costmodel/suite/1`: what a hardware suite did, and what failed."""
-    return _versioned("suite") | {"device": device, "steps": [outcome._asdict() for outcome in outcomes]}
+    from costmodel.hardware.suite import suite_table
+
+    return _versioned("suite") | {"device": device, "steps": suite_table(outcomes).records()}
 
 
 def benchmark(frame: pd.DataFrame) -> Document:
     """`costmodel/benchmark/1`: what `costmodel.bench.run` measured, and in what circumstances."""
     circumstances = {str(name): value for name, value in frame.attrs.items()}
-    return _versioned("benchmark") | circumstances | {"rows": records(frame)}
+    return _versioned("benchmark") | circumstances | {"rows": Table.from_frame(frame).records()}
 
 
 def devices(found: Iterable[Device]) -> Document:
@@ -387,7 +361,9 @@ def _finite(value: Any) -> Any:
 
 def networks(infos: Iterable[NetworkInfo]) -> Document:
     """`costmodel/networks/1`: the networks that have a name."""
-    return _versioned("networks") | {"networks": records(networks_table(infos))}
+    from costmodel.networks.listing import networks_table
+
+    return _versioned("networks") | {"networks": networks_table(infos).records()}
 
 
 def _head(kind: str, trace: Trace) -> Document:
