@@ -354,7 +354,7 @@ def test_a_transformer_trains_by_the_gradients_of_attention() -> None:
 def test_whole_overlap_is_null_in_json() -> None:
     import json
 
-    from costmodel.report import documents
+    from costmodel.cli import documents
 
     found = json.loads(documents.to_text(documents.devices([FULL])))["devices"][0]["calibration"]
     assert found["classes"]["conv_3x3"]["bf16"]["overlap"] is None

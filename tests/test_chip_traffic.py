@@ -216,7 +216,7 @@ class TestCommand:
             assert total["dram_bytes"] == sum(row["dram_bytes"] for row in rows)
         assert set(document["rows"][0]) == {
             "layer", "kind", "buffer_bytes", "dram_bytes", "bound_bytes", "compulsory_bytes", "schedule", "tile",
-            "input_bytes", "weight_bytes", "output_bytes", "partial_bytes",
+            "input_bytes", "weight_bytes", "output_bytes", "partial_bytes", "operator", "phase", "footprint_bytes",
         }  # fmt: skip
         for row in document["rows"]:  # by operand, each rounded up to whole bytes
             parts = sum(row[f"{name}_bytes"] for name in ("input", "weight", "output", "partial"))

@@ -183,7 +183,7 @@ class TestStreams:
         if format == "json":
             assert json.loads(out)["layers"][3]["name"] == "\x1b[31mred\nline"
         if format == "csv":
-            assert [row["layer"] for row in csv.DictReader(io.StringIO(out))][1:3] == ["a|b", "[bold]y"]
+            assert [row["name"] for row in csv.DictReader(io.StringIO(out))][1:3] == ["a|b", "[bold]y"]
 
     def test_a_file_is_written_whole_or_not_at_all(self, cli: Cli, file: Path, tmp_path: Path) -> None:
         target = tmp_path / "answer.json"
@@ -282,7 +282,7 @@ class TestExitCodes:
         assert code == 3
         assert "aten.special_airy_ai" in err and "--allow-unmodelled" in err
         if format == "table":
-            assert out.startswith("Not counted, for want of a rule: aten.special_airy_ai")
+            assert out.startswith("Not counted, as it has no rule: aten.special_airy_ai")
         if format == "json":
             assert json.loads(out)["unmodelled"][0]["operator"] == "aten.special_airy_ai"
         allowed = cli(*command, "--allow-unmodelled")

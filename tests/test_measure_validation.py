@@ -9,6 +9,7 @@ from msgspec import structs
 from torch import nn
 
 import costmodel as cm
+from costmodel.cli import documents
 from costmodel.devices import Calibration, Device, Fact, FittedRates, Source
 from costmodel.errors import InputError
 from costmodel.estimate import Estimate
@@ -22,10 +23,10 @@ from costmodel.hardware.record import (
     Run,
     Spread,
 )
-from costmodel.report import documents
-from costmodel.report.measured import comparison_table, comparison_title, record_notes, runs_table, totals_table
-from costmodel.report.render import render
 from costmodel.validation.measurement import against, compare, device_of
+from costmodel.view import Table
+from costmodel.view.markdown import to_markdown
+from costmodel.view.terminal import to_terminal
 
 HOSTILE = "<b>|</script>\n`" + "x" * 300
 NS, US = 1e-9, 1e-6
@@ -101,7 +102,7 @@ def test_estimates_have_intervals(perceptron) -> None:
     assert [row.explanation for row in found.rows] == ["", "launch-bound: 1 kernel of 96.0 ns"]
     assert [row.source for row in found.totals] == ["our estimate", "our bound"]
     assert "intervals hold 50 % of the layers" in found.verdict
-    assert {"estimate_seconds", "low_seconds", "high_seconds"} <= set(comparison_table(found).columns)
+    assert {"predicted_seconds", "low_seconds", "high_seconds"} <= set(found.table().names)
 
 
 def test_faster_than_the_estimate_and_not_than_the_bound(perceptron) -> None:
@@ -148,7 +149,7 @@ def test_a_bound_that_is_beaten_fails(perceptron) -> None:
     found = compare(prediction, run_of(perceptron, layer("0", 100 * NS, noise=0.02), layer("1", 96 * NS)), "toy")
     assert (found.rows[0].ok, found.rows[0].explanation) == (False, "beats the bound, unexplained")
     assert not found.ok
-    assert "1 of 2 bounds fail" in comparison_title(found)
+    assert "1 of 2 bounds fail" in found.title
 
 
 def test_noise_does_not_beat_a_bound(perceptron) -> None:
@@ -207,7 +208,7 @@ def test_of_noise_nothing_is_said(perceptron) -> None:
     assert found.rows[0].explanation == "too noisy to say: repetitions lie 60 % apart"
     assert found.verdict.endswith("; 1 of 2 layers too noisy to say")
     assert found.coverage == 1.0, "of one layer"
-    assert list(comparison_table(found)["ok"]) == [None, True]
+    assert list(found.table()["ok"]) == [None, True]
     assert documents.measured([found])["comparisons"][0]["layers"][0]["ok"] is None
     whole = compare(prediction, structs.replace(run, rounds=(200 * NS, 400 * NS)), "toy")
     assert [row.ok for row in whole.rows] == [None, None], "its rounds lie 200 of 300 ns apart"
@@ -328,16 +329,16 @@ def test_the_device_of_a_record(perceptron) -> None:
         device_of(record(run, "cpu"))
 
 
-@pytest.mark.parametrize("form", ["table", "md", "csv", "json"])
+@pytest.mark.parametrize("form", [to_terminal, to_markdown, Table.csv, Table._repr_html_])
 def test_tables_of_hostile_names(form) -> None:
     trace = cm.trace(nn.Sequential(nn.Linear(4, 3)), (2, 4), name=HOSTILE)
     run = run_of(
         trace, layer("0", 1e-6, HOSTILE), layer(HOSTILE, 1e-3, HOSTILE), peers={HOSTILE: PeerEstimate(problem=HOSTILE)}
     )
     found = compare(cm.predict(cm.count(trace), SLOW_MEMORY), run, HOSTILE)
-    for frame in (comparison_table(found), totals_table(found), runs_table(record(run))):
-        assert render(frame, form, title=comparison_title(found), notes=found.notes)
-    assert record_notes(record(run))
+    for table in (found.table(), found.totals_table(), record(run).table()):
+        assert table.title and table.notes
+        assert form(table)
     assert "<b>" not in found._repr_html_()
     assert documents.to_text(documents.measured([found]))
 
@@ -346,5 +347,5 @@ def test_a_training_steps_table_says_the_phase(perceptron) -> None:
     trace = cm.trace(nn.Sequential(nn.Linear(4, 3)), (2, 4), name="step", train=True)
     run = run_of(trace, layer("0", 1e-6), layer("0", 2e-6, phase="backward"))
     found = compare(cm.predict(cm.count(trace), SLOW_MEMORY), run, "toy")
-    assert "phase" in comparison_table(found).columns
+    assert "phase" in found.table().names
     assert [row.measured_seconds for row in found.rows if row.layer == "0"] == [1e-6, 2e-6]

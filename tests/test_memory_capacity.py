@@ -181,7 +181,7 @@ def test_every_question_beyond_what_is_known_is_checked(batches: tuple[int, ...]
         return scaling(Traced(Deeper(), (64,), target=target))
 
     expected = [deeper_bytes(batch) for batch in batches]
-    assert fresh().sweep(batches)["requested_bytes"].tolist() == expected
+    assert [*fresh().sweep(batches)["requested_bytes"]] == expected
     memory = fresh()
     assert [memory.peak_bytes(batch) for batch in batches] == expected
     assert not memory.affine
@@ -207,9 +207,9 @@ def test_whether_a_device_holds_it_is_checked_too() -> None:
 def test_a_sweep_says_whether_each_batch_fits() -> None:
     # 1 MiB holds (1,048,576 - 16,640) / 1024 = 1007.7 samples.
     memory = scaling(Traced(Deeper(), (64,), target="cpu"))
-    frame = memory.sweep([2, 1007, 1008], tiny_cpu(memory_bytes=MIB))
-    assert frame["fits"].tolist() == [True, True, False]
-    assert "fits" not in memory.sweep([2], tiny_cpu(memory_bytes=None))
+    table = memory.sweep([2, 1007, 1008], tiny_cpu(memory_bytes=MIB))
+    assert table["fits"] == (True, True, False)
+    assert "fits" not in memory.sweep([2], tiny_cpu(memory_bytes=None)).names
 
 
 @pytest.mark.parametrize(("target", "there"), [("cuda", tiny_cpu()), ("cpu", tiny())])
@@ -309,10 +309,10 @@ def test_nothing_fits() -> None:
     assert fit.point.requested_bytes == 4 * (8192 * 8192 + 8192 + 2 * 8192)
 
 
-def test_a_sweep_is_a_frame() -> None:
-    frame = scaling(Traced(nn.Linear(1024, 1024, bias=False), (1024,))).sweep([1, 2, 4])
-    assert list(frame.columns) == ["batch", "requested_bytes", "allocated_bytes", "reserved_bytes", "process_bytes"]
-    assert frame["requested_bytes"].tolist() == [4 * MIB + batch * 8192 for batch in (1, 2, 4)]
+def test_a_sweep_is_a_table() -> None:
+    table = scaling(Traced(nn.Linear(1024, 1024, bias=False), (1024,))).sweep([1, 2, 4])
+    assert table.names == ("batch", "requested_bytes", "allocated_bytes", "reserved_bytes", "process_bytes")
+    assert table["requested_bytes"] == tuple(4 * MIB + batch * 8192 for batch in (1, 2, 4))
 
 
 # The searches

@@ -1,4 +1,4 @@
-"""Frames, their text and their documents, on a network whose numbers are worked out by hand.
+"""Results as tables, as text and as documents, on a network whose numbers are worked out by hand.
 
 Conv2d(1, 2, 3) on 1x1x4x4   20 parameters = (3²·1+1)·2; 8 outputs of 9 MACs: 72; 2*72 + 8 = 152 FLOPs;
                              reads 4*(16 + 18 + 2) = 144 bytes, writes 4*8 = 32
@@ -17,24 +17,27 @@ import dataclasses
 import io
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
-import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from torch import nn
 
+from costmodel.cli import documents
+from costmodel.cli.notes import caption, verdict
+from costmodel.compare import compare_table, parts_table
 from costmodel.cost import Costs, count
 from costmodel.devices import Device
-from costmodel.errors import InputError
 from costmodel.memory import memory_timeline
-from costmodel.report import captions, documents, tables
-from costmodel.report.render import FORMATS, html_table, render
 from costmodel.roofline import Prediction, predict
 from costmodel.tracer import trace
 from costmodel.validation import TOTAL, ComparisonRow, Validation
+from costmodel.view import Table, column
+from costmodel.view.markdown import to_markdown
+from costmodel.view.terminal import to_terminal
 
 TOTALS = {"parameters": 47, "parameter_bytes": 188, "macs": 96, "flops": 211, "read_bytes": 316, "write_bytes": 76}
 HOSTILE = ["<b>bold</b>", "</script>", "a|b", "[red]x[/red]", "`code`", "very_long_" * 30, "=1+1", "é中"]
@@ -64,19 +67,22 @@ def unmodelled(costs: Costs) -> Costs:
     return count(dataclasses.replace(costs.trace, operations=strange))
 
 
-class TestFrames:
+GROUPS = ("layer", "block", "kind", "operator", "phase")
+
+
+class TestTables:
     def test_layers(self, costs: Costs) -> None:
-        frame = tables.layers_table(costs)
-        assert frame["layer"].tolist() == ["0", "1", "2", "3"]
-        assert frame["kind"].tolist() == ["conv", "activation", "reshape", "linear"]
-        assert frame["parameter_formula"].tolist() == ["(3²·1+1)·2", "", "", "(8+1)·3"]
-        assert frame["parameters"].tolist() == [20, 0, 0, 27]
-        assert frame["macs"].tolist() == [72, 0, 0, 24]
-        assert frame["flops"].tolist() == [152, 8, 0, 51]
-        assert frame["read_bytes"].tolist() == [144, 32, 0, 140]
-        assert frame["write_bytes"].tolist() == [32, 32, 0, 12]
-        assert frame["output_shape"].tolist() == [(1, 2, 2, 2), (1, 2, 2, 2), (1, 8), (1, 3)]
-        assert frame.nlargest(1, "flops")["layer"].item() == "0"
+        table = costs.table()
+        assert table["name"] == ("0", "1", "2", "3")
+        assert table["kind"] == ("conv", "activation", "reshape", "linear")
+        assert table["parameter_formula"] == ("(3²·1+1)·2", "", "", "(8+1)·3")
+        assert table["parameters"] == (20, 0, 0, 27)
+        assert table["macs"] == (72, 0, 0, 24)
+        assert table["flops"] == (152, 8, 0, 51)
+        assert table["read_bytes"] == (144, 32, 0, 140)
+        assert table["write_bytes"] == (32, 32, 0, 12)
+        assert table["output_shape"] == ((1, 2, 2, 2), (1, 2, 2, 2), (1, 8), (1, 3))
+        assert table.to_frame().nlargest(1, "flops")["name"].item() == "0"
 
     def test_formulas_honour_groups_and_missing_biases(self) -> None:
         model = nn.Sequential(
@@ -84,18 +90,17 @@ class TestFrames:
         )
         layers = [nn.Sequential(layer) for layer in model]
         inputs = [(1, 4, 8, 8), (1, 6, 8, 8), (1, 8, 8)]
-        frames = [tables.layers_table(count(trace(*pair))) for pair in zip(layers, inputs, strict=True)]
-        formulas = [frame["parameter_formula"].item() for frame in frames]
-        assert formulas == ["(3·5·2+1)·6", "1²·6·8", "(2·8+1)·4"]
+        tables = [count(trace(*pair)).table() for pair in zip(layers, inputs, strict=True)]
+        assert [table["parameter_formula"] for table in tables] == [("(3·5·2+1)·6",), ("1²·6·8",), ("(2·8+1)·4",)]
         # (30 + 1) 6 = 186; 6 * 8 = 48; 2 * 8 * 4 + 4 = 68
-        assert [frame["parameters"].item() for frame in frames] == [186, 48, 68]
+        assert [table["parameters"] for table in tables] == [(186,), (48,), (68,)]
 
-    @pytest.mark.parametrize("by", tables.GROUPS)
+    @pytest.mark.parametrize("by", GROUPS)
     def test_every_grouping_adds_up(self, costs: Costs, training: Costs, by: str) -> None:
         for each in (costs, training):
-            total = tables.total_of(tables.groups_table(each, by))
+            total = each.table(by).total
             assert total is not None
-            assert total[by] == "total"
+            assert total["name" if by == "layer" else by] == "total"
             wanted = {"macs": each.total.macs, "flops": each.total.flops, "read_bytes": each.total.read_bytes}
             if by in ("layer", "block", "kind"):
                 wanted["parameters"] = 47
@@ -103,75 +108,66 @@ class TestFrames:
             assert total["arithmetic_intensity"] == each.total.arithmetic_intensity
 
     def test_the_totals_are_those_worked_out(self, costs: Costs) -> None:
-        total = tables.total_of(tables.layers_table(costs))
-        assert total == {"layer": "total", **TOTALS, "arithmetic_intensity": 211 / 392}
-
-    def test_sums_are_exact_beyond_64_bits(self) -> None:
-        frame = tables.frame_of(("layer", "flops"), [("a", 2**63 - 1), ("b", 2**63 - 1), ("c", 1)])
-        total = tables.total_of(frame)
-        assert total is not None and total["flops"] == 2**64 - 1
+        assert costs.table().total == {"name": "total", **TOTALS, "arithmetic_intensity": 211 / 392}
 
     def test_parts(self, costs: Costs, prediction: Prediction) -> None:
-        frame = tables.shares_table(costs, prediction)
-        assert frame["parameters"].tolist() == [20, 27, 0]
-        assert frame["flops"].tolist() == [152, 51, 8]
-        assert frame["moved_bytes"].tolist() == [176, 152, 64]
+        table = parts_table(costs, prediction)
+        assert table["parameters"] == (20, 27, 0)
+        assert table["flops"] == (152, 51, 8)
+        assert table["moved_bytes"] == (176, 152, 64)
         for name in ("parameters_share", "flops_share", "moved_share", "bound_share"):
-            assert frame[name].sum() == pytest.approx(1)
+            assert sum(table[name]) == pytest.approx(1)
         # bytes bound each layer of the toy device: 176, 152 and 64 ns
-        assert frame["bound_seconds"].tolist() == pytest.approx([176e-9, 152e-9, 64e-9])
+        assert table["bound_seconds"] == pytest.approx((176e-9, 152e-9, 64e-9))
 
     def test_predictions(self, prediction: Prediction) -> None:
-        frame = tables.prediction_table(prediction)
-        assert frame["bound_seconds"].tolist() == pytest.approx([176e-9, 64e-9, 0, 152e-9])
-        assert frame["compute_seconds"].tolist() == pytest.approx([152e-9, 8e-9, 0, 51e-9])
-        assert frame["binding"].tolist() == ["memory", "memory", "none", "memory"]
-        assert "estimate_seconds" not in frame
-        total = tables.total_of(frame)
-        assert total is not None
-        assert total["bound_seconds"] == pytest.approx(prediction.bound_seconds)
-        assert total["flops_per_second"] == pytest.approx(211 / 392e-9)
+        table = prediction.table()
+        assert table["bound_seconds"] == pytest.approx((176e-9, 64e-9, 0, 152e-9))
+        assert table["compute_seconds"] == pytest.approx((152e-9, 8e-9, 0, 51e-9))
+        assert table["binding"] == ("memory", "memory", "none", "memory")
+        assert table["estimate_seconds"] == (None,) * 4
+        assert "estimate" not in to_terminal(table, 200)
+        assert table.total is not None
+        assert table.total["bound_seconds"] == pytest.approx(prediction.bound_seconds)
+        assert table.total["flops_per_second"] == pytest.approx(211 / 392e-9)
+        assert "estimate_seconds" not in table.total
 
-    @pytest.mark.parametrize("by", tables.GROUPS)
+    @pytest.mark.parametrize("by", GROUPS)
     def test_predictions_by_anything_add_up(self, prediction: Prediction, by: str) -> None:
-        frame = tables.prediction_table(prediction, by)
-        assert frame.columns[0] == by
-        assert frame["bound_seconds"].sum() == pytest.approx(392e-9)
+        table = prediction.table(by)
+        assert table.names[0] == ("name" if by == "layer" else by)
+        assert sum(table["bound_seconds"]) == pytest.approx(392e-9)
 
     def test_a_network_against_its_training_step(self, costs: Costs, training: Costs) -> None:
         memories = [memory_timeline(costs.trace), memory_timeline(training.trace)]
-        frame = tables.compare_table([costs, training], memories)
-        rows = {(row.part, row.quantity): row for row in frame.itertuples()}
-        assert (rows["all", "parameters"].a, rows["all", "parameters"].b, rows["all", "parameters"].ratio) == (
-            47,
-            47,
-            1,
-        )
-        assert rows["all", "flops"].a == 211
-        assert rows["all", "flops"].b == training.total.flops
-        assert rows["all", "peak_bytes"].a == 316
+        table = compare_table([costs, training], memories)
+        rows = {(part, quantity): (a, b, ratio) for part, quantity, a, b, ratio in table.rows()}
+        assert rows["all", "parameters"] == (47, 47, 1)
+        assert rows["all", "flops"][:2] == (211, training.total.flops)
+        assert rows["all", "peak_bytes"][0] == 316
         assert ("convolutions", "parameters") in rows
         assert ("everything else", "parameters") not in rows  # nobody has any there
-        assert all(isinstance(row.a, int) for row in rows.values() if row.quantity.endswith("bytes"))
+        assert all(isinstance(a, int) for (_, quantity), (a, _, _) in rows.items() if quantity.endswith("bytes"))
 
     def test_what_has_no_rule_is_marked(self, costs: Costs, unmodelled: Costs) -> None:
-        assert "counted" not in tables.layers_table(costs)
-        assert tables.layers_table(unmodelled)["counted"].tolist() == ["all", "not all", "all", "all"]
-        assert tables.groups_table(unmodelled, "operator").set_index("operator").at["my|relu", "counted"] == "not all"
-        assert captions.warnings([unmodelled]) == ["Not counted, for want of a rule: my|relu (1 times, in 1)."]
+        assert "counted" not in costs.table().names
+        assert unmodelled.table()["counted"] == ("all", "not all", "all", "all")
+        by_operator = unmodelled.table("operator").to_frame().set_index("operator")
+        assert by_operator.at["my|relu", "counted"] == "not all"
+        assert unmodelled.table().warnings == ("Not counted, as it has no rule: my|relu (1 call, in 1).",)
 
-    def test_counts_stay_whole_where_some_are_missing(self) -> None:
-        frame = tables.frame_of(("name", "classes"), [("a", 10), ("b", None)])
-        assert tables.csv(frame) == "name,classes\na,10\nb,\n"
-        assert tables.records(frame) == [{"name": "a", "classes": 10}, {"name": "b", "classes": None}]
+
+def of_names(*names: str, **around: Any) -> Table:
+    return Table.of(("layer", "flops"), [(name, index) for index, name in enumerate(names)], **around)
 
 
 class TestText:
     @pytest.mark.parametrize("width", [80, 120, 200])
     def test_a_table_fits_and_keeps_a_row_a_line(self, costs: Costs, width: int) -> None:
-        frame = tables.layers_table(costs).assign(layer=HOSTILE[:4], type=HOSTILE[4:])
-        text = render(frame, title=HOSTILE[5], notes=["note " * 40], total=tables.total_of(frame), width=width)
-        lines = text.splitlines()
+        table = costs.table()
+        data = dict(zip(table.names, table.data, strict=True)) | {"name": HOSTILE[:4], "type": HOSTILE[4:]}
+        table = table.around(data=tuple(data.values()), title=HOSTILE[5], notes=("note " * 40,))
+        lines = to_terminal(table, width).splitlines()
         assert all(cell_len(line) <= width for line in lines)
         assert all(line == line.rstrip() for line in lines)
         body = lines[next(i for i, line in enumerate(lines) if line.startswith("──")) + 1 :]
@@ -180,109 +176,86 @@ class TestText:
         assert all(number in body[5].split() for number in ("47", "96", "211"))
 
     def test_what_does_not_fit_is_named(self, costs: Costs) -> None:
-        text = " ".join(render(tables.layers_table(costs), width=80).split())
-        assert "Left out for want of width: kind, formula, weights (csv, md and json" in text
-        assert "Left out" not in render(tables.layers_table(costs), width=200)
+        text = " ".join(to_terminal(costs.table(), 80).split())
+        assert "Columns left out to fit the terminal: kind, formula, weights; csv, md and json have them all." in text
+        assert "left out" not in to_terminal(costs.table(), 200)
 
     @given(st.lists(st.text(max_size=60), min_size=1, max_size=3), st.integers(60, 160))
     def test_no_name_breaks_a_table(self, names: list[str], width: int) -> None:
-        frame = pd.DataFrame({"layer": names, "flops": range(len(names))}, dtype=object)
-        lines = render(frame, width=width).splitlines()
+        lines = to_terminal(of_names(*names), width).splitlines()
         assert len(lines) == 2 + len(names)
         assert all(line.isprintable() and cell_len(line) <= width for line in lines)
 
     def test_of_a_long_path_the_end_remains(self) -> None:
-        frame = pd.DataFrame({"layer": ["block." * 20 + "last"], "flops": [1]})
-        assert re.search(r"^….*\.last ", render(frame, width=60), re.MULTILINE)
+        assert re.search(r"^….*\.last ", to_terminal(of_names("block." * 20 + "last"), 60), re.MULTILINE)
 
     def test_warnings_come_first(self, unmodelled: Costs) -> None:
-        text = render(tables.layers_table(unmodelled), title="tiny", warnings=captions.warnings([unmodelled]))
-        assert text.startswith("Not counted, for want of a rule: my|relu")
+        assert to_terminal(unmodelled.table()).startswith("Not counted, as it has no rule: my|relu")
 
-    def test_colours_only_when_asked_for(self, costs: Costs) -> None:
-        frame = tables.layers_table(costs)
-        assert "\x1b[" not in render(frame, title="x")
-        assert "\x1b[1m" in render(frame, title="x", color=True)
+    def test_colours_only_when_asked_for(self, costs: Costs, unmodelled: Costs) -> None:
+        assert "\x1b[" not in to_terminal(unmodelled.table())
+        assert "\x1b[1m" in to_terminal(costs.table(), color=True)
+        assert "\x1b[31m" not in to_terminal(costs.table(), color=True)
+        assert "\x1b[31m" in to_terminal(unmodelled.table(), color=True)  # the row without a rule, in red
 
     def test_prose_is_wrapped_in_its_column(self) -> None:
-        frame = pd.DataFrame({"layer": ["a"], "explanation": ["word " * 30]})
-        lines = render(frame, width=50).splitlines()
+        lines = to_terminal(Table.of(("layer", "explanation"), [("a", "word " * 30)]), 50).splitlines()
         assert sum(line.count("word") for line in lines) == 30
         assert max(map(len, lines)) <= 50
 
+    def test_what_stands_across_has_its_heading_twice(self) -> None:
+        rows = [("a", 1, 10), ("a", 64, 640)]
+        table = Table.of(("layer", "batch", "flops"), rows, across="batch")
+        head = to_terminal(table).splitlines()[:2]
+        assert [line.split() for line in head] == [["batch", "1", "batch", "64"], ["layer", "FLOPs", "FLOPs"]]
+        assert "| layer | FLOPs, batch 1 | FLOPs, batch 64 |" in to_markdown(table)
+
     def test_csv_is_raw(self, costs: Costs) -> None:
-        rows = list(csv.DictReader(io.StringIO(render(tables.layers_table(costs), "csv", title="not in it"))))
+        rows = list(csv.DictReader(io.StringIO(costs.table().csv())))
         assert len(rows) == 4
         assert {name: sum(int(row[name]) for row in rows) for name in TOTALS} == TOTALS
         assert rows[0]["output_shape"] == "1x2x2x2"
 
-    @given(st.text())
-    def test_csv_gives_back_any_name(self, name: str) -> None:
-        text = render(pd.DataFrame({"layer": [name, "x"], "flops": [1, 2]}, dtype=object), "csv")
-        assert [row[0] for row in csv.reader(io.StringIO(text, newline=""))][1:] == [name, "x"]
-
-    def test_csv_of_every_kind_of_column(self) -> None:
-        frame = pd.DataFrame(
-            {
-                "a,b": ["x\r", None, 'q"'],
-                "ratio": [1.5, float("nan"), 2e-9],
-                "ok": [True, False, True],
-                "tile": [(1, 2), None, (3,)],
-                "macs": pd.array([1, None, 3], dtype="Int64"),
-                "network": pd.Categorical(["a,", None, "b"]),
-                "flops": [1, 2, 12345678901],
-            }
-        )
-        lines = [
-            '"a,b",ratio,ok,tile,macs,network,flops',
-            '"x\r",1.5,True,1x2,1,"a,",1',
-            ",,False,,,,2",
-            '"q""",2e-09,True,3,3,b,12345678901',
+    def test_csv_of_every_kind_of_value(self) -> None:
+        names = ("layer", "ratio", "ok", "tile", "layers", "flops")
+        rows = [
+            ("x\r", 1.5, True, (1, 2), ("a", "b,c"), 1),
+            (None, float("nan"), False, None, None, 2),
+            ('q"', 2e-9, True, (3,), ("a",), 12345678901),
         ]
-        assert tables.csv(frame) == "".join(f"{line}\n" for line in lines)
-
-    def test_json_is_raw(self, costs: Costs) -> None:
-        document = json.loads(render(tables.layers_table(costs), "json", title="tiny", notes=["n"]))
-        assert [row["flops"] for row in document["rows"]] == [152, 8, 0, 51]
-        assert document["rows"][0]["output_shape"] == [1, 2, 2, 2]
-        assert document["columns"]["flops"] == {"title": "FLOPs", "meaning": "2 x MACs + vector FLOPs"}
+        lines = [
+            "layer,ratio,ok,tile,layers,flops",
+            '"x\r",1.5,True,1x2,"a, b,c",1',
+            ",,False,,,2",
+            '"q""",2e-09,True,3,a,12345678901',
+        ]
+        assert Table.of(names, rows).csv() == "".join(f"{line}\n" for line in lines)
 
     @pytest.mark.parametrize("name", HOSTILE)
     def test_markdown_cells_stay_cells(self, name: str) -> None:
-        frame = pd.DataFrame({"layer": [name], "flops": [1500]})
-        text = render(frame, "md", title=name, total={"layer": "total", "flops": 1500})
+        text = to_markdown(of_names(name, title=name, notes=(name,), warnings=(name,), total={"layer": "total"}))
         rows = [line for line in text.splitlines() if line.startswith("|")]
         assert [len(re.findall(r"(?<!\\)\|", row)) for row in rows] == [3, 3, 3, 3]
         assert rows[1] == "| --- | ---: |"
-        assert rows[3] == "| total | 1.50 k |"
         assert not re.search(r"<(b|/script)", text)
 
     def test_quantities_are_written_in_their_own_units(self, costs: Costs, training: Costs) -> None:
-        frame = tables.compare_table([costs, training], [memory_timeline(costs.trace), memory_timeline(training.trace)])
-        text = render(frame, "md", labels={"a": "one|two"})
+        memories = [memory_timeline(costs.trace), memory_timeline(training.trace)]
+        table = compare_table([costs, training], memories)
+        columns = [column(each.name, title="one|two") if each.name == "a" else each for each in table.columns]
+        text = to_markdown(table.around(columns=tuple(columns)))
         assert "| part | quantity | one\\|two | B | B / A |" in text
         assert "| all | weights | 188 B | 188 B | 1.00x |" in text
         assert "| all | peak memory | 316 B |" in text
-        assert "188 B" in html_table(frame)
+        assert "188 B" in table._repr_html_()
 
-    def test_html_is_escaped(self) -> None:
-        page = html_table(
-            pd.DataFrame({"layer": HOSTILE, "macs": range(8)}), title="<i>", total={"layer": "t", "macs": 28}
-        )
-        assert "<b>" not in page and "</script>" not in page and "<i>" not in page
-        assert 'data-sort="28"' in page
-
-    def test_an_unknown_format_names_the_nearest(self, costs: Costs) -> None:
-        with pytest.raises(InputError, match="Did you mean json"):
-            render(tables.layers_table(costs), "jsn")
-
-    @pytest.mark.parametrize("format", FORMATS)
-    def test_an_empty_frame_can_be_shown(self, format: str) -> None:
-        assert render(tables.frame_of(("layer", "flops"), []), format).endswith("\n")
+    @pytest.mark.parametrize("text", [to_terminal, to_markdown, Table.csv, Table._repr_html_])
+    def test_an_empty_table_can_be_shown(self, text: Callable[[Table], str]) -> None:
+        assert text(Table.of(("layer", "flops"), [])).strip()
 
     def test_captions_say_what_ran(self, costs: Costs, training: Costs) -> None:
-        assert captions.caption(costs.trace, "Tiny", 1) == "Tiny: input 1x1x4x4, float32, batch 1, forward"
-        assert "training step (cross_entropy, sgd, momentum 0.9)" in captions.caption(training.trace)
+        assert caption(costs.trace, "Tiny", 1) == "Tiny: input 1x1x4x4, float32, batch 1, forward"
+        assert "training step (cross_entropy, sgd, momentum 0.9)" in caption(training.trace)
 
     def test_every_setting_in_words(self, training: Costs) -> None:
         settings = {
@@ -294,8 +267,8 @@ class TestText:
             "checkpoint": ("features", "layers.*"),
             "autocast": "bfloat16",
         }
-        caption = captions.caption(dataclasses.replace(training.trace, settings=settings))
-        assert caption.endswith(
+        said = caption(dataclasses.replace(training.trace, settings=settings))
+        assert said.endswith(
             "training step (sum, no optimizer, fused, set to none off, accumulate 4, checkpoint features layers.*, "
             "autocast bfloat16)"
         )
@@ -314,6 +287,7 @@ class TestDocuments:
         assert document["layers"][0] == {
             "name": "0", "kind": "conv", "type": "Conv2d", "parameters": 20, "parameter_bytes": 80, "macs": 72,
             "flops": 152, "read_bytes": 144, "write_bytes": 32, "output_shape": [1, 2, 2, 2],
+            "parameter_formula": "(3²·1+1)·2", "arithmetic_intensity": 152 / 176,
         }  # fmt: skip
 
     def test_layers_add_up_to_totals_in_integers(self, training: Costs) -> None:
@@ -373,9 +347,9 @@ class TestDocuments:
         assert document["ok"] is False
         assert [row["layer"] for row in document["networks"][0]["rows"]] == ["a", TOTAL]
         assert document["networks"][0]["rows"][0]["ok"] is True
-        assert tables.validation_table(result, every=False)["layer"].tolist() == [TOTAL]
-        assert captions.verdict(result, "M") == "M: 1 of 2 numbers differ and are not explained"
-        assert captions.verdict(Validation("m", (), ()), "M") == "M: nothing could be compared"
+        assert result.table(every=False)["layer"] == (TOTAL,)
+        assert verdict(result, "M") == "M: 1 of 2 numbers differ and are not explained"
+        assert verdict(Validation("m", (), ()), "M") == "M: nothing could be compared"
 
     def test_what_json_lacks_is_refused(self) -> None:
         with pytest.raises(ValueError, match="JSON"):
@@ -384,9 +358,10 @@ class TestDocuments:
 
 def test_devices_are_described_with_sources() -> None:
     from costmodel.devices import device, names
+    from costmodel.devices.spec import devices_table
 
     found = [device(name) for name in names()]
-    frame = tables.devices_table(found)
+    frame = devices_table(found).to_frame()
     assert frame["name"].tolist() == names()
     h200: dict[str, Any] = next(each for each in documents.devices(found)["devices"] if each["name"] == "h200")
     assert h200["memory_bandwidth"] == 4.8e12  # 4.8 TB/s, NVIDIA's datasheet

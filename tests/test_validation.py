@@ -60,7 +60,7 @@ def test_a_network_agrees_layer_by_layer_and_in_total():
     assert [(row.source, row.ours) for row in flops] == [(COUNTER, 192), (PROFILER, 192)]
     frame = validation.to_frame()
     assert list(frame.columns) == [
-        "source", "phase", "layer", "quantity", "ours", "peer", "difference", "explanation", "ok",
+        "source", "phase", "layer", "quantity", "ours", "peer", "difference", "ok", "explanation",
     ]  # fmt: skip
     assert len(frame) == len(validation.rows) and frame["ok"].all()
 

@@ -82,7 +82,7 @@ def compare(
 
     costs = [count(trace) for _, trace in runs]
     memories = [memory_timeline(trace) for _, trace in runs]
-    predictions = [predict_on(each, hardware, tf32) for each in costs] if hardware else []
+    predictions = [predicted(each, hardware, tf32) for each in costs] if hardware else []
     if out.format is Format.JSON:
         text = documents.to_text(documents.comparison(costs, memories, predictions))
     else:
@@ -168,7 +168,7 @@ def roofline(
     from costmodel.cost import NOTE, count
 
     costs = [count(trace) for _, trace in runs]
-    predictions = [predict_on(each, hardware, tf32) for each in costs]
+    predictions = [predicted(each, hardware, tf32) for each in costs]
     if output is not None:
         from costmodel import plots
 

@@ -94,7 +94,7 @@ def batches_of(sweep: str | None) -> list[int]:
     return sorted({int(part) for part in parts})
 
 
-def predict_on(costs: Costs, device: Device, tf32: Tf32Options, estimate: bool | None = None) -> Prediction:
+def predicted(costs: Costs, device: Device, tf32: Tf32Options, estimate: bool | None = None) -> Prediction:
     """How long the costs take on a device, with the switches of the command line."""
     from costmodel.roofline import predict
 

@@ -273,7 +273,7 @@ class Measurement(
         """One row a run."""
         rows = [_row(run) for run in self.runs]
         columns = rows[0] if rows else ("model", "batch", "dtype", "run")
-        title = f"Measured on {self.device_name}, {self.circumstances['date']}"
+        title = f"Measured on {self.device_name}, {self.environment['date']}"
         return Table.of(columns, [list(row.values()) for row in rows], title=title, notes=self.notes)
 
     def to_frame(self) -> pd.DataFrame:
@@ -282,8 +282,8 @@ class Measurement(
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """In what circumstances the record was made, and what its numbers are, in sentences."""
-        switches, versions = self.switches, self.circumstances["versions"]
+        """The environment in which the record was made, and what its numbers are, in sentences."""
+        switches, versions = self.precision_settings, self.environment["versions"]
         allowed = ", ".join(
             f"{name} {'on' if value else 'off'}"
             for name, value in (
@@ -295,7 +295,7 @@ class Measurement(
         where = allowed if self.target == "cuda" else plural(self.threads, "thread")
         problems = {run.graph_problem for run in self.runs if run.graph_problem and self.target == "cuda"}
         return (
-            f"torch {versions.get('torch')}, {self.circumstances['date']}; {where}, {switches.memory_format} layout.",
+            f"torch {versions.get('torch')}, {self.environment['date']}; {where}, {switches.memory_format} layout.",
             "Work is the sum of what the device did (kernels; on the CPU the operators' own time) under the profiler; "
             "eager is wall time without it. Noise: how far eager's rounds lie apart.",
             *(f"No CUDA graph: {problem}." for problem in sorted(problems)),
@@ -317,10 +317,10 @@ def _check(record: Measurement) -> None:
     """What the types do not say. Raises InputError, with the place."""
     device = record.environment.get("device")
     if not (isinstance(device, dict) and device.get("type") in ("cpu", "cuda") and device.get("name")):
-        raise InputError("circumstances.device does not say which device it was")
+        raise InputError("environment.device does not say which device it was")
     for name, kind in (("threads", int), ("date", str), ("versions", dict)):
         if not isinstance(record.environment.get(name), kind):
-            raise InputError(f"circumstances.{name} is missing")
+            raise InputError(f"environment.{name} is missing")
     for index, run in enumerate(record.runs):
         if not run.failure and (run.eager is None or run.kernel_time is None or not run.layers):
             raise InputError(f"runs[{index}] has neither times nor a reason why not")

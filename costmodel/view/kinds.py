@@ -102,6 +102,7 @@ KINDS: Mapping[str, Kind] = {
     "text": Kind(_line, numeric=False, least=14),
     "name": Kind(_line, numeric=False, least=14, css="f"),
     "layer": Kind(lambda path: _line(path) or "(network)", numeric=False, least=14),
+    "layers": Kind(lambda paths: ", ".join(_line(path) or "(network)" for path in paths), numeric=False, least=14),
     "term": Kind(_line, numeric=False, css="f"),  # says nothing when shortened: a formula, one of our words
     "prose": Kind(_line, numeric=False, least=20, wraps=True, css="w"),
     "verdict": Kind(_line, numeric=False, tones=_VERDICTS),

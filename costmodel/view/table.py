@@ -65,9 +65,14 @@ class Table:
     def from_frame(cls, frame: pd.DataFrame, columns: Mapping[str, Column] | None = None, **around: Any) -> Table:
         """A table that shares the columns of a data frame; `columns` describes those that the schema does not."""
         own = columns or {}
+
+        def plain(values: pd.Series[Any]) -> pd.Series[Any]:  # pandas' own missing value is of no use elsewhere
+            nullable = str(values.dtype) in ("Int64", "Float64", "boolean")
+            return values.astype(object).where(values.notna(), None) if nullable else values
+
         names = [str(name) for name in frame.columns]
         found = tuple(own.get(name) or column(name) for name in names)
-        return cls(found, tuple(frame[name] for name in frame.columns), **around)
+        return cls(found, tuple(plain(frame[name]) for name in frame.columns), **around)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -205,7 +210,9 @@ def _csv_cells(values: Values) -> Iterable[str]:
 
 def _csv_cell(value: Any) -> str:
     """A value as RFC 4180 has it; Python's own writer would leave a lone carriage return bare."""
-    text = "" if value is None else "x".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
+    if isinstance(value, (tuple, list)):
+        value = (", " if any(isinstance(item, str) for item in value) else "x").join(map(str, value))
+    text = "" if value is None else str(value)
     return '"' + text.replace('"', '""') + '"' if re.search(r'[",\r\n]', text) else text
 
 
