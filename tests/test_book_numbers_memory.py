@@ -342,7 +342,7 @@ def hostile(name: str) -> MemoryTimeline:
 def test_hostile_names_in_plots(name: str, tmp_path: Path) -> None:
     memory = hostile(name)
     plots.save(plots.memory(memory).figure, tmp_path / "timeline")  # type: ignore[arg-type]
-    swept = scaling(lambda batch: trace(networks.find("lenet").module, (batch, 1, 28, 28))).sweep([1, 2])
+    swept = scaling(lambda batch: trace(networks.find("lenet").module, (batch, 1, 28, 28))).sweep([1, 2]).to_frame()
     plots.save(plots.memory_against_batch({name: swept}, [H200.replace(title=name)]).figure, tmp_path / "batch")  # type: ignore[arg-type]
 
 

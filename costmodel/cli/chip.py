@@ -70,13 +70,12 @@ def chip(
     from costmodel.chip.whatif import what_ifs
     from costmodel.cli import documents
     from costmodel.cli.notes import caption
-    from costmodel.networks.resolutions import other_resolutions
 
     nests = lower(trace)
     evaluation = evaluate(nests.only(*kind) if kind else nests, hardware, energy=energy)
     changes = None
     if what_if:
-        from costmodel.networks.variants import other_resolutions
+        from costmodel.networks.resolutions import other_resolutions
 
         sizes = other_resolutions(found, feed.batch, **run_options(feed, StepOptions()))
         extra = [(name, lower(other).only(*kind) if kind else other, why) for name, other, why in sizes]

@@ -317,10 +317,10 @@ def _check(record: Measurement) -> None:
     """What the types do not say. Raises InputError, with the place."""
     device = record.environment.get("device")
     if not (isinstance(device, dict) and device.get("type") in ("cpu", "cuda") and device.get("name")):
-        raise InputError("environment.device does not say which device it was")
+        raise InputError("circumstances.device does not say which device it was")
     for name, kind in (("threads", int), ("date", str), ("versions", dict)):
         if not isinstance(record.environment.get(name), kind):
-            raise InputError(f"environment.{name} is missing")
+            raise InputError(f"circumstances.{name} is missing")
     for index, run in enumerate(record.runs):
         if not run.failure and (run.eager is None or run.kernel_time is None or not run.layers):
             raise InputError(f"runs[{index}] has neither times nor a reason why not")

@@ -384,7 +384,7 @@ def _figures(found: Found) -> Iterator[tuple[str, Figure]]:
     for study in found.drawn:
         yield study.title, timeline(study)
     sweeps = {
-        f"{study.title}, {'training' if train else 'inference'}": grown.sweep(BATCHES)
+        f"{study.title}, {'training' if train else 'inference'}": grown.sweep(BATCHES).to_frame()
         for (study, train), grown in found.growth.items()
     }
     yield "batch", Figure("memory-batch", lambda: plots.memory_against_batch(sweeps, found.gpus))

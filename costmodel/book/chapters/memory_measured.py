@@ -11,9 +11,9 @@ from costmodel.book.study import TRAINING, Study
 from costmodel.devices import Device, device
 from costmodel.errors import CostModelError, InputError
 from costmodel.hardware.record import Measurement, Run
+from costmodel.hardware.retrace import traced
 from costmodel.memory import memory_timeline
 from costmodel.memory.levels import workspaces_by_level
-from costmodel.report.measured import traced
 from costmodel.view import Column
 from costmodel.view import Table as Data
 
