@@ -154,7 +154,7 @@ FILTERS: Mapping[str, Callable[..., Markup]] = {
     "digits": _written(lambda value, digits=3: f"{value:.{digits}g}"),
     "decimals": _written(lambda value, digits=2: f"{value:,.{digits}f}"),
     "code": lambda value, limit=60: _outside(code(value, limit)),
-    "plain": _written(lambda value: f"{value}"),
+    "plain": _written(lambda value: f"{value:g}"),
     "long": lambda value: _outside(plain(value, 1000)),
     "pad": _pad,
     "short": lambda title: _text(title.partition(" (")[0]),

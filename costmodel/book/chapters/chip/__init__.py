@@ -8,6 +8,7 @@ among them for each network, looks at what each design binds on, and says how fa
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from costmodel.book.chapters.chip.changes import change_section
 from costmodel.book.chapters.chip.designed import BASE, BUDGET, Designed, design, short_name
@@ -15,16 +16,51 @@ from costmodel.book.chapters.chip.designs import design_section
 from costmodel.book.chapters.chip.division import division_section, mix_section
 from costmodel.book.chapters.chip.layers import layer_section
 from costmodel.book.chapters.chip.prices import price_section
-from costmodel.book.chapters.chip.trust import trust_section
+from costmodel.book.chapters.chip.trust import trust
 from costmodel.book.chapters.traffic import traffic_section
-from costmodel.book.exercises.words import times
-from costmodel.book.model import Paragraph, Section
+from costmodel.book.engine import Chapter, section
+from costmodel.book.model import Section
 from costmodel.book.study import Study, heaviest, same_form
 from costmodel.chip.accelerator import Accelerator, accelerator
 from costmodel.chip.technology import DERIVED
-from costmodel.units import percent, si
 
 __all__ = ["chip_chapter"]
+
+
+@dataclass(frozen=True)
+class Division:
+    """The best division of the budget for a network."""
+
+    network: str
+    interface_share: float
+    pes_share: float
+    frames_per_second: float
+
+
+@dataclass(frozen=True)
+class Larger:
+    """What a larger batch does for the first network, where it has fully connected layers."""
+
+    network: str
+    fc_share: float
+    """What they have of the bytes that no buffer saves."""
+
+    change: str
+    speedup_ratio: float
+    chip: str
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """The best divisions of an area."""
+
+    budget_mm2: float
+    node_nanometres: float
+    derived: bool
+    operand: str
+    clock_hertz: float
+    divisions: tuple[Division, ...]
+    larger: Larger | None
 
 
 def chip_chapter(studies: Sequence[Study]) -> Section:
@@ -34,21 +70,10 @@ def chip_chapter(studies: Sequence[Study]) -> Section:
     designed = [
         found for study in dict.fromkeys((form[0], heaviest(form))) if (found := design(study, base)) is not None
     ]
-    title = "Chip design: computation, bandwidth and memory on the chip"
     if not designed:
-        return Section(title, ())
-    return Section(
-        title,
-        (
-            Paragraph(
-                "“You are a chip designer and need to trade off computation and memory bandwidth. How do you "
-                "optimise?” A chip that runs networks is an array of **elements**, each of which multiplies and adds "
-                "once a clock cycle; a **buffer** of SRAM beside it; and an **interface** to DRAM, where weights and "
-                "feature maps lie. A layer takes as long as the slower of its arithmetic and its DRAM traffic, and the "
-                "buffer decides how large that traffic is: what it cannot hold is moved again. All three cost area, so "
-                "the question is how to divide it."
-            ),
-        ),
+        return Section("Chip design", ())
+    return section(
+        Chapter("chip", numbers(designed, base)),
         (
             price_section(base),
             *(division_section(each, base) for each in designed),
@@ -57,38 +82,38 @@ def chip_chapter(studies: Sequence[Study]) -> Section:
             design_section(designed, base),
             layer_section(designed, base),
             change_section(designed),
-            trust_section(),
+            section(trust()),
         ),
-        answer=_answer(designed, base),
-        anchor="chip-design",
     )
 
 
-def _answer(designed: Sequence[Designed], base: Accelerator) -> str:
-    parts = []
-    for each in designed:
-        best = each.at_budget
-        parts.append(
-            f"{percent(best.interface_mm2 / best.area_mm2, 0)} on the memory's interface and "
-            f"{percent(best.pes_mm2 / best.area_mm2, 0)} on elements for {each.study.short} "
-            f"({si(best.frames_per_second)} frames a second)"
-        )
-    node = f"{base.find_technology().node_nanometres:g} nm"
-    derived = " by derived numbers" if base.technology.endswith(DERIVED) else ""
-    return (
-        f"{BUDGET:g} mm² ({node}{derived}, {base.operand}, {si(base.clock_hertz, 'Hz')}) are best spent with "
-        f"{', '.join(parts)}: then a further mm² brings as much as either.{_why(designed, base)}"
+def numbers(designed: Sequence[Designed], base: Accelerator) -> Numbers:
+    """What the answer says of the networks."""
+    return Numbers(
+        budget_mm2=BUDGET,
+        node_nanometres=base.find_technology().node_nanometres,
+        derived=base.technology.endswith(DERIVED),
+        operand=base.operand,
+        clock_hertz=base.clock_hertz,
+        divisions=tuple(_division(each) for each in designed),
+        larger=_larger(designed[0], base),
     )
 
 
-def _why(designed: Sequence[Designed], base: Accelerator) -> str:
+def _division(each: Designed) -> Division:
+    best = each.at_budget
+    return Division(
+        network=each.study.title,
+        interface_share=best.interface_mm2 / best.area_mm2,
+        pes_share=best.pes_mm2 / best.area_mm2,
+        frames_per_second=best.frames_per_second,
+    )
+
+
+def _larger(first: Designed, base: Accelerator) -> Larger | None:
     """What moves most bytes, and what would help more than dividing the area."""
-    first = designed[0]
     if not any(nest.kind == "linear" for nest in first.nests):
-        return ""
+        return None
     share = first.curves.only("linear").compulsory_bytes / first.curves.compulsory_bytes
     batch = first.what_ifs.outcomes[1]
-    return (
-        f" {percent(share, 0)} of {first.study.short}'s bytes are fully connected weights, moved once a batch: "
-        f"{batch.change} makes it {times(batch.speedup)} as fast on {short_name(base)}."
-    )
+    return Larger(first.study.title, share, batch.change, batch.speedup, short_name(base))

@@ -63,5 +63,6 @@ def design(study: Study, base: Accelerator) -> Designed | None:
 
 
 def short_name(chip: Accelerator) -> str:
-    """A chip's name in a sentence."""
-    return chip.title.partition(" (")[0].replace("A small", "a small")
+    """A chip's name within a sentence: what comes before its brackets, with its article, if it has one, in lower case."""
+    name = chip.title.partition(" (")[0]
+    return name[0].lower() + name[1:] if name.startswith(("A ", "An ", "The ")) else name
