@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 
 from costmodel import accelerator, balance, evaluate, networks, plots
 from costmodel.book.chapters.chip import chip_chapter
-from costmodel.book.chapters.chip.designed import AREAS, BASE
+from costmodel.book.chapters.chip_study import AREAS, BASE
 from costmodel.book.model import Figure, Section, Table
 from costmodel.book.study import Study
 from costmodel.chip.explore import explore

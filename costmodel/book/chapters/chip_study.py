@@ -1,4 +1,4 @@
-"""What the chapter works out about a network, once for all its sections, and from which accelerator."""
+"""What the chapters on chips work out about a network, once for all of them, and from which accelerator."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BUDGET = 10.0
 
 
 class Designed(NamedTuple):
-    """A network and what the chapter works out about it."""
+    """A network and what the chapters work out about it."""
 
     study: Study
     nests: Nests
@@ -63,6 +63,6 @@ def design(study: Study, base: Accelerator) -> Designed | None:
 
 
 def short_name(chip: Accelerator) -> str:
-    """A chip's name within a sentence: what comes before its brackets, with its article, if it has one, in lower case."""
+    """A chip's name within a sentence: what stands before its brackets, its article in lower case."""
     name = chip.title.partition(" (")[0]
     return name[0].lower() + name[1:] if name.startswith(("A ", "An ", "The ")) else name

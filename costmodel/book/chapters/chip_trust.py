@@ -60,7 +60,7 @@ def trust() -> Chapter:
     anchors = view.Table.of(_ANCHORS, [_anchor(row) for row in rows])
     programs = view.Table.of(_PROGRAMS, [_program(run) for run in program_runs()])
     tables = {"anchors": Table("chip-anchors", anchors), "programs": Table("chip-tools", programs)}
-    return Chapter("trust", numbers(rows), tables)
+    return Chapter("chip_trust", numbers(rows), tables)
 
 
 def numbers(rows: Sequence[ChipComparison]) -> Numbers:
