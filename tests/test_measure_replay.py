@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from costmodel.book.chapters.hardware import Bench, benches
+from costmodel.book.benches import Bench, benches
 from costmodel.hardware.record import read
 
 FOLDER = Path(__file__).parents[1] / "reports" / "measurements"

@@ -13,7 +13,8 @@ from torch import nn
 
 import costmodel as cm
 from costmodel import plots
-from costmodel.book.chapters.hardware import benches, hardware_chapter
+from costmodel.book.benches import benches
+from costmodel.book.chapters.hardware import hardware_chapter
 from costmodel.book.model import Table
 from costmodel.book.write import write_report
 from costmodel.devices import Device
@@ -183,16 +184,19 @@ def test_the_chapter(folder) -> None:
     )
     assert "Of 74 published times on GPUs of 2015 and 2016, 30 beat our bound" in chapter.answer
     tables = {block.name: block for block in section.blocks if isinstance(block, Table)}
-    assert set(tables["measured-made-up"].frame["network"]) == {"AlexNet (book)", "LeNet-5 (book)"}
-    assert tables["measured-alexnet-layers-made-up"].labels["ok"] == "bound holds"
+    assert set(tables["measured-made-up"].data["network"]) == {"AlexNet (book)", "LeNet-5 (book)"}
+    titles = [column.title for column in tables["measured-alexnet-layers-made-up"].data.columns]
+    assert "bound holds" in titles and "phase" not in titles
     (curve,) = [block for block in section.blocks if getattr(block, "name", "") == "measured-batches-made-up"]
-    assert re.search(r"AlexNet \(book\): from batch \d+ on, measured and predicted\.$", curve.note)
+    assert re.search(r"AlexNet \(book\) from batch \d+ on, measured and predicted\.$", curve.note)
     names = {block.name for block in section.blocks if hasattr(block, "name")}
     assert names == {
         "measured-made-up", "measured-alexnet-made-up", "measured-batches-made-up", "measured-alexnet-layers-made-up",
     }  # fmt: skip
     facts = next(block for block in section.blocks if hasattr(block, "items")).items
-    assert any("Did not fit" in fact and "4096" in fact for fact in facts)
+    assert any(fact.startswith("Failed") and "4,096" in fact for fact in facts)
+    (lost,) = [fact for fact in facts if "is not compared" in fact]
+    assert "batch 1 forward is not compared" in lost
     assert "Of 74 published times" in published.answer and "0 are unexplained" in published.answer
     assert "No GPU" not in " ".join(getattr(block, "text", "") for block in chapter.blocks)
 
@@ -211,7 +215,7 @@ def test_a_device_that_nobody_describes(tmp_path) -> None:
     record(measured(trace, cm.device("h100")), name=HOSTILE).save(place / "r.json")
     (bench,) = benches(tmp_path)
     assert bench.device is None
-    assert "no description" in hardware_chapter([bench], []).sections[0].blocks[0].text
+    assert any("No device file" in fact for fact in hardware_chapter([bench], []).sections[0].blocks[0].items)
     shutil.copy(Path(cm.__file__).parent / "devices" / "h100.toml", place / "device.toml")
     assert benches(tmp_path)[0].device is not None
 

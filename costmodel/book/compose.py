@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from costmodel.book.benches import Bench
 from costmodel.book.chapters.arithmetic import arithmetic
 from costmodel.book.chapters.bandwidth import bandwidth
 from costmodel.book.chapters.batch import batch
@@ -13,7 +14,7 @@ from costmodel.book.chapters.chip import chip_chapter
 from costmodel.book.chapters.comparison import comparison
 from costmodel.book.chapters.conventions import conventions
 from costmodel.book.chapters.footprint import footprint
-from costmodel.book.chapters.hardware import Bench, hardware_chapter
+from costmodel.book.chapters.hardware import hardware_chapter
 from costmodel.book.chapters.heads import heads
 from costmodel.book.chapters.layers import layers
 from costmodel.book.chapters.memory import memory

@@ -11,8 +11,8 @@ import msgspec
 
 from costmodel import networks
 from costmodel.book import html, markdown
+from costmodel.book.benches import Bench, benches_for
 from costmodel.book.chapters.claims import claims
-from costmodel.book.chapters.hardware import Bench, benches_for
 from costmodel.book.compose import answers, compose
 from costmodel.book.draw import SUFFIXES, drawn
 from costmodel.book.engine import section

@@ -1,75 +1,84 @@
-"""Published times of AlexNet and VGG on older GPUs beside our bounds, as a section of the chapter on hardware."""
+"""Published times of AlexNet and VGG on older GPUs beside our bounds."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-import pandas as pd
-
-from costmodel.book.model import Section, Table
+from costmodel.book.engine import Chapter
+from costmodel.book.model import Table
 from costmodel.book.study import title_of
-from costmodel.units import percent
 from costmodel.validation.published_times import BAND, PublishedTime
+from costmodel.view import Column
+from costmodel.view import Table as Data
 
 
-def published_brief(times: Sequence[PublishedTime]) -> str:
-    """How published times lie to our bounds, in a sentence."""
-    beaten = sum(each.attained > BAND[1] for each in times)
-    return (
-        f"Of {len(times)} published times on GPUs of 2015 and 2016, {beaten} beat our bound, by multiplying less than "
-        f"the definition (Winograd, FFT); {sum(not each.ok for each in times)} are unexplained."
-    )
+@dataclass(frozen=True)
+class Numbers:
+    """How published times lie to our bounds; shares are of the rate that the bound allows."""
+
+    times: int
+    low_share: float
+    """The band that a tuned library lies in."""
+
+    high_share: float
+    inside: int
+    beaten: int
+    """Above the band, and not above the rate that the algorithm's own bound allows."""
+
+    most_share: float
+    """The most that any of them reaches."""
+
+    untuned: int
+    """Below the band, without a tuned library."""
+
+    unexplained: int
 
 
-def published_section(times: Sequence[PublishedTime]) -> Section:
+def published(times: Sequence[PublishedTime]) -> Chapter:
     """The table of published times, and how they lie to our bounds."""
-    rows = [
-        {
-            "network": title_of(each.model),
-            "batch": each.batch,
-            "phase": each.phase,
-            "machine": each.gpu,
-            "library": each.library,
-            "dtype": each.dtype,
-            "published_seconds": each.published_seconds,
-            "bound_seconds": each.bound_seconds,
-            "attained_share": each.attained,
-            "winograd_bound_seconds": each.executed_bound_seconds,
-            "inside": "inside" if each.inside else "outside",
-            "explanation": each.explanation,
-        }
-        for each in times
-    ]
-    inside = sum(each.inside for each in times)
-    unexplained = sum(not each.ok for each in times)
-    beaten = [each for each in times if each.attained > BAND[1]]
-    fastest = max(times, key=lambda each: each.attained)
-    answer = (
-        f"Of {len(times)} published times of AlexNet and VGG on GPUs of 2015 and 2016, {inside} lie between "
-        f"{percent(BAND[0], 0)} and {percent(BAND[1], 0)} of what our bound allows, {len(beaten)} beat the bound by "
-        f"multiplying less than the definition asks for (up to {percent(fastest.attained, 0)} of its rate, and never "
-        f"more than the algorithm's own roof), {len(times) - inside - len(beaten) - unexplained} ran without a tuned "
-        f"library, and {unexplained} are unexplained."
+    return Chapter("published", numbers(times), {"times": Table("published-times", _table(times), folded=True)})
+
+
+def numbers(times: Sequence[PublishedTime]) -> Numbers:
+    """The chapter's numbers."""
+    explained = [each for each in times if each.ok and not each.inside]
+    beaten = [each for each in explained if each.attained > BAND[1]]
+    return Numbers(
+        times=len(times),
+        low_share=BAND[0],
+        high_share=BAND[1],
+        inside=sum(each.inside for each in times),
+        beaten=len(beaten),
+        most_share=max(each.attained for each in times),
+        untuned=len(explained) - len(beaten),
+        unexplained=sum(not each.ok for each in times),
     )
-    return Section(
-        "Published times of older GPUs",
-        (
-            Table(
-                "published-times",
-                title="Published times beside our bounds",
-                frame=pd.DataFrame(rows),
-                note="Sources: jcjohnson/cnn-benchmarks (batch 16; AlexNet is BVLC's with grouped convolutions) and "
-                "soumith/convnet-benchmarks (batch 64 and 128; AlexNet is torchvision's). Forward and backward "
-                "without an optimizer. Winograd's bound is that with every 3×3 and 5×5 filter multiplied as seldom as "
-                f"his algorithm allows. Band: {percent(BAND[0], 0)} to {percent(BAND[1], 0)} of the bound's rate.",
-                labels={
-                    "inside": "band",
-                    "attained_share": "of the bound's rate",
-                    "winograd_bound_seconds": "Winograd's bound",
-                },
-                folded=True,
-            ),
-        ),
-        answer=answer,
-        anchor="hardware-published",
-    )
+
+
+_COLUMNS = (
+    "network", "batch", "phase",
+    Column("machine", "machine", "text", "the GPU"),
+    Column("library", "library", "text", "what ran it"),
+    "dtype",
+    Column("published_seconds", "published", "seconds", "the published time"),
+    "bound_seconds",
+    Column("attained_share", "of the bound's rate", "percent", "its rate as a share of the bound's"),
+    Column("winograd_bound_seconds", "Winograd's bound", "seconds", "the bound with the fewest multiplications"),
+    Column("inside", "in the band", "flag", "whether it lies in the band"),
+    "explanation",
+)  # fmt: skip
+
+
+def _table(times: Sequence[PublishedTime]) -> Data:
+    return Data.of(
+        _COLUMNS,
+        [
+            (
+                title_of(each.model), each.batch, each.phase, each.gpu, each.library, each.dtype,
+                each.published_seconds, each.bound_seconds, each.attained, each.executed_bound_seconds, each.inside,
+                each.explanation,
+            )
+            for each in times
+        ],
+    )  # fmt: skip
