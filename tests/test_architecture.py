@@ -16,7 +16,7 @@ ROOT = Path(costmodel.__file__).parent
 LAYERS = [
     {"errors", "files", "progress"},
     {"units", "typed"},
-    {"display", "facts", "view"},
+    {"facts", "view"},
     {"graph", "devices"},
     {"formulas", "grouping", "rules"},
     {"cost"},
@@ -28,7 +28,6 @@ LAYERS = [
     {"peers", "hardware"},
     {"validation"},
     {"plots"},
-    {"report"},
     {"book"},
     {"bench"},
     {"cli"},
@@ -137,7 +136,7 @@ def test_importing_costmodel_imports_nothing_heavy() -> None:
 def test_reading_a_trace_needs_no_torch() -> None:
     code = (
         "import sys; sys.modules['torch'] = None\n"
-        "import costmodel.cost, costmodel.memory, costmodel.roofline, costmodel.devices, costmodel.display\n"
+        "import costmodel.cost, costmodel.memory, costmodel.roofline, costmodel.devices, costmodel.view\n"
         "print(len(costmodel.rules.rules()) > 50)"
     )
     assert run(code).strip() == "True"

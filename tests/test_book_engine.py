@@ -84,7 +84,6 @@ Text.
     assert formula == Formula(("a    b", "", "net   |"))
     assert isinstance(shown, Table)
     assert isinstance(drawn, Figure)
-    assert shown.data is not None
     assert (shown.name, shown.title, shown.note) == ("t-file", "A table", "Its note goes on.")
     assert [column.title for column in shown.data.columns] == ["how many"]
     assert (drawn.name, drawn.title, drawn.note) == ("f-file", "A figure", "")

@@ -56,7 +56,6 @@ def test_prices_are_those_of_the_files(said: chip.Numbers) -> None:
 
 def test_the_table_of_prices(designed: list[Designed], base: Accelerator) -> None:
     table = chip.chip(designed, base).tables["prices"].data
-    assert table is not None
     first = table.records()[0]
     assert first["technology"] == "28nm"
     assert first["pes"] == round(1e-6 / 1515e-12)
@@ -216,7 +215,6 @@ def test_designs(base: Accelerator, designed: list[Designed]) -> None:
     assert found.numbers.designs == 36 * len(space.dataflows) * len(space.buffers) * len(space.bandwidths)
     assert (len(space.dataflows), len(space.buffers), len(space.bandwidths)) == (3, 9, 13)
     table = found.tables["fastest"].data
-    assert table is not None
     for row, area in zip(table.records(), (3.0, 10.0, 30.0, 100.0), strict=False):
         assert row["area_mm2"] <= area
 

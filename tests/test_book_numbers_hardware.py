@@ -100,7 +100,6 @@ def test_a_device(bench: Bench) -> None:
 
 def test_the_table_of_whole_networks(bench: Bench) -> None:
     table = measured.measured(bench).tables["whole"].data
-    assert table is not None
     rows = table.records()
     assert [(row["network"], row["batch"]) for row in rows] == [
         ("AlexNet (book)", 1), ("AlexNet (book)", 2), ("AlexNet (book)", 4), ("LeNet-5 (book)", 8),
@@ -184,7 +183,6 @@ def test_published_times_today() -> None:
         entries = list(csv.DictReader(file))
     assert found.times == sum(bool(entry[f"{phase}_ms"]) for entry in entries for phase in ("forward", "backward"))
     table = published.published(times).tables["times"].data
-    assert table is not None
     frame = table.to_frame()
     rate = frame["bound_seconds"] / frame["published_seconds"]
     assert found.beaten == ((rate > 1) & (frame["winograd_bound_seconds"] <= frame["published_seconds"])).sum() == 30

@@ -61,7 +61,6 @@ def texts(section: Section) -> str:
 
 def table(section: Section, name: str) -> pd.DataFrame:
     (found,) = [b for s in section.walk() for b in s.blocks if isinstance(b, Table) and b.name == name]
-    assert found.data is not None
     return found.data.to_frame()
 
 

@@ -28,7 +28,6 @@ def test_side_by_side(alexnet: Study) -> None:
     chapter = side_by_side([alexnet], H200)
     hold(chapter.numbers, {"device": "NVIDIA H200 SXM", "training_batch": 64})
     table = chapter.tables["networks"].data
-    assert table is not None
     one, many = (sum(row.bound_seconds() for row in rows(ALEXNET, batch)) for batch in (1, 64))
     frame = table.to_frame()
     assert frame["batch"].tolist() == [1, 64]
@@ -123,7 +122,6 @@ def test_layers(alexnet: Study) -> None:
         },
     )
     table = chapter.tables["alexnet-layers"].data
-    assert table is not None
     moving = [index for index, moved in enumerate(table["moved_bytes"]) if moved]  # not the flatten and the dropouts
     for name in ("parameters", "macs", "flops", "moved_bytes"):
         assert [table[name][index] for index in moving] == [getattr(row, name) for row in rows(ALEXNET)]

@@ -28,7 +28,7 @@ def chapter(studies: list[Study]) -> Section:
 
 def frame(chapter: Section, name: str):
     return next(
-        block.frame if block.data is None else block.data.to_frame()
+        block.data.to_frame()
         for section in chapter.walk()
         for block in section.blocks
         if isinstance(block, Table) and block.name == name

@@ -86,8 +86,6 @@ def texts(section: Section) -> Iterator[str]:
 def table(section: Section, title: str) -> pd.DataFrame:
     """The table of a section whose title has `title` in it."""
     (found,) = [block for block in section.blocks if isinstance(block, Table) and title in block.title]
-    if found.data is None:
-        return found.frame
     frame, across = found.data.to_frame(), found.data.across
     if not across:
         return frame

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 
-import pandas as pd
 import pytest
 
 from costmodel.book import html, markdown
@@ -22,7 +21,8 @@ from costmodel.book.model import (
     slug,
     spans,
 )
-from costmodel.report.cells import grid
+from costmodel.view import Column
+from costmodel.view import Table as Data
 
 HOSTILE = [
     "<b>bold</b>",
@@ -67,14 +67,14 @@ class Tags(HTMLParser):
 
 def report(name: str) -> Report:
     """A report that has `name` wherever a network's, layer's or device's name can get to."""
-    frame = pd.DataFrame({"layer": [name, "fc"], "type": [name, name], "flops": [1234567, None]}, dtype=object)
-    frame["note"] = name
+    columns = ("layer", Column("type", name, "name", "its class"), "flops", "note")
+    data = Data.of(columns, [(name, name, 1234567, name), ("fc", name, None, name)])
     blocks = (
         Paragraph(f"About {code(name)} and {plain(name)}."),
         Bullets((code(name), plain(name))),
         Formula((plain(name), "1 < 2 & 3")),
-        Table("t", title=name, frame=frame, note=name, labels={"type": name}),
-        Table("folded", title=plain(name), frame=frame, total=True, folded=True),
+        Table("t", data, title=name, note=name),
+        Table("folded", data.summed(), title=plain(name), folded=True),
         Figure("f", title=plain(name), draw=lambda: pytest.fail("renderers draw nothing")),
     )
     inner = Section(plain(name), blocks, answer=code(name), anchor="inner")
@@ -168,72 +168,6 @@ def test_numbers_do_not_part_from_their_units() -> None:
     assert html.inline("takes 42.4 µs, 19.1 % of 178 MiB") == (
         "takes 42.4\N{NO-BREAK SPACE}µs, 19.1\N{NO-BREAK SPACE}% of 178\N{NO-BREAK SPACE}MiB"
     )
-
-
-def test_cells() -> None:
-    frame = pd.DataFrame(
-        {
-            "layer": ["conv", "total"],
-            "output_shape": [(1, 96, 54, 54), None],
-            "parameters": [11_712, 46_764_746],
-            "peak_bytes": [1024, 1536],
-            "bound_seconds_batch_64": [0.00123, None],
-            "saved_share": [-1e-9, 0.92],
-            "speedup_ratio_batch_1": [2.0, 16.0],
-            "verdict": ["holds", "refuted"],
-        }
-    )
-    table = grid(Table("t", title="T", frame=frame, labels={"peak_bytes": "at most"}, total=True))
-    labels = [
-        "layer",
-        "output",
-        "parameters",
-        "at most",
-        "bound, batch\u00a064",
-        "saved",
-        "speedup, batch\u00a01",
-        "verdict",
-    ]
-    assert [column.label for column in table.columns] == labels
-    assert [column.numeric for column in table.columns] == [False, False, True, True, True, True, True, False]
-    ((name, shape, parameters, peak, bound, saved, speedup, verdict),) = table.rows
-    assert name.text == "conv"
-    assert (shape.text, shape.sort) == ("1×96×54×54", None)
-    assert (parameters.text, parameters.sort) == ("11,712", 11712)
-    assert peak.text == "1.00 KiB"
-    assert (bound.text, bound.sort) == ("1.23 ms", 0.00123)
-    assert saved.text == "0.0 %"  # not "-0.0 %"
-    assert speedup.text.startswith("2")
-    assert speedup.text.endswith("×")
-    assert verdict.css == "good"
-    assert table.total is not None
-    assert (table.total[4].text, table.total[4].sort) == ("", None)
-    assert table.total[7].css == "bad"
-
-
-def test_a_minus_is_a_minus_and_a_date_stays_one() -> None:
-    frame = pd.DataFrame(
-        {"saving_bytes": [-2048], "explanation": ["rounded (-188,480) on 2017-08"], "date": ["2023-11"]}
-    )
-    (cells,) = grid(Table("t", title="T", frame=frame)).rows
-    assert [cell.text for cell in cells] == ["−2.00 KiB", "rounded (−188,480) on 2017-08", "2023-11"]
-    assert cells[0].sort == -2048
-    assert cells[1].css == "w"  # prose has room
-    assert cells[2].css == "f"  # and a date one line
-
-
-def test_what_a_value_is_may_depend_on_its_row() -> None:
-    # an H200's datasheet: 4.8 TB/s, FP8 at 1,978.9 TFLOP/s
-    values = {"memory_bandwidth": 4_800_000_000_000, "fp8": 1_978_900_000_000_000, "memory_bytes": 2**34, "units": 132}
-    frame = pd.DataFrame({"quantity": list(values), "value": list(values.values())})
-    rows = grid(Table("t", title="T", frame=frame)).rows
-    assert [(name.text, value.text, value.sort) for name, value in rows] == [
-        ("bandwidth", "4.80 TB/s", 4_800_000_000_000),
-        ("FP8", "1.98 PFLOP/s", 1_978_900_000_000_000),
-        ("memory", "16.0 GiB", 2**34),
-        ("multiprocessors or cores", "132", 132),
-    ]
-    assert grid(Table("t", title="T", frame=frame)).columns[1].numeric
 
 
 def test_spans_and_names() -> None:

@@ -31,8 +31,8 @@ from jinja2 import StrictUndefined
 from markupsafe import Markup
 
 from costmodel.book.model import Block, Bullets, Figure, Formula, Paragraph, Section, Table, code, plain
-from costmodel.display import show
 from costmodel.units import iec, joules, percent, seconds, si
+from costmodel.view import show
 
 _EDGE, _PLACE = "\ue000", "\ue001"
 """Private characters: around a text from outside, so that no line begins or ends with it; and around a block's name."""
@@ -69,7 +69,7 @@ def section(
     """
     waiting: dict[str, Any] = {f"table {name}": block for name, block in chapter.tables.items()}
     waiting |= {f"figure {name}": block for name, block in chapter.figures.items()}
-    placed: dict[str, Block] = {}
+    placed: dict[str, Table | Figure] = {}
 
     def place(kind: str, name: str, **labels: str) -> Markup:
         if (mark := f"{kind} {name}") not in waiting:
@@ -103,7 +103,7 @@ def _repeated(said: Section) -> Mapping[str, Markup]:
 
 def _labelled(table: Table, labels: Mapping[str, str]) -> Table:
     """The table with other titles above some of its columns. Raises ValueError for a column that it does not have."""
-    if table.data is None or (absent := labels.keys() - set(table.data.names)):
+    if absent := labels.keys() - set(table.data.names):
         raise ValueError(f"table {table.name} has no column {', '.join(sorted(absent))}.")
     titles = {name: _joined([_text(label)]) for name, label in labels.items()}
     columns = tuple(column._replace(title=titles.get(column.name, column.title)) for column in table.data.columns)
@@ -204,7 +204,7 @@ def _paragraphs(text: str) -> Iterator[tuple[str, ...]]:
 _HEADING = re.compile(r"(?P<level>#+) (?P<title>.+?)(?: \(#(?P<anchor>[a-z0-9\ue000-]+)\))?")
 
 
-def _sections(paragraphs: Sequence[tuple[str, ...]], placed: Mapping[str, Block], level: int) -> list[Section]:
+def _sections(paragraphs: Sequence[tuple[str, ...]], placed: Mapping[str, Table | Figure], level: int) -> list[Section]:
     """The sections of a level, each with those below it; only headings may stand before the first."""
     starts = [index for index, lines in enumerate(paragraphs) if lines[0].startswith("#" * level + " ")]
     if not paragraphs:
@@ -231,7 +231,7 @@ def _sections(paragraphs: Sequence[tuple[str, ...]], placed: Mapping[str, Block]
     return found
 
 
-def _block(lines: tuple[str, ...], placed: Mapping[str, Block]) -> Block:
+def _block(lines: tuple[str, ...], placed: Mapping[str, Table | Figure]) -> Block:
     """What a paragraph is by how it begins."""
     first = lines[0]
     if first.startswith("```"):
@@ -241,7 +241,7 @@ def _block(lines: tuple[str, ...], placed: Mapping[str, Block]) -> Block:
     if first.startswith(_PLACE):
         block = placed[first.strip(_PLACE)]
         title, note = _CAPTION.fullmatch(_joined(lines[1:])).groups()  # type: ignore[union-attr]
-        return replace(block, title=title or "", note=note)  # type: ignore[call-arg]
+        return replace(block, title=title or "", note=note)
     if first[0] in ">#" or any(_PLACE in line for line in lines):
         raise ValueError(f"an answer follows its heading, and a table, a figure or a heading stands alone: {first!r}.")
     return Paragraph(_joined(lines))

@@ -6,7 +6,7 @@ import re
 
 from costmodel.book.model import Report, Span, spans
 from costmodel.book.pages import environment
-from costmodel.report.render import escape
+from costmodel.view.markdown import escape
 
 
 def render(report: Report) -> str:

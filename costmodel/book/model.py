@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from costmodel import view
 
@@ -46,17 +46,11 @@ class Table:
     name: str
     """File name without its ending; once in a report."""
 
-    data: view.Table | None = None
+    data: view.Table
     title: str = ""
     note: str = ""
     folded: bool = False
     """Whether a page may show it closed: long tables that only some readers want."""
-
-    frame: Any = None
-    """The data of a chapter that does not have a template yet, with the labels of its columns."""
-
-    labels: Mapping[str, str] = field(default_factory=dict)
-    total: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

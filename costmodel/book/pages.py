@@ -8,7 +8,6 @@ import jinja2
 
 from costmodel import view
 from costmodel.book.model import Bullets, Figure, Formula, Paragraph, Table
-from costmodel.report.cells import Grid, grid
 
 _BLOCKS = {"paragraph": Paragraph, "bullets": Bullets, "formula": Formula, "figure": Figure, "table": Table}
 
@@ -27,10 +26,8 @@ def environment(*, escape: bool) -> jinja2.Environment:
     return made
 
 
-def _grid(table: Table) -> Grid | view.Grid:
+def _grid(table: Table) -> view.Grid:
     """A table's cells; the columns of a batch say which batch it is."""
-    if table.data is None:
-        return grid(table)
     found = view.grid(table.data, typeset=True)
     headings = (f"{column.label}, {column.over}" if column.over else column.label for column in found.columns)
     return found._replace(

@@ -17,13 +17,12 @@ from costmodel.book.compose import answers, compose
 from costmodel.book.draw import SUFFIXES, drawn
 from costmodel.book.engine import section
 from costmodel.book.folder import check, save
-from costmodel.book.model import Report, Table
+from costmodel.book.model import Report
 from costmodel.book.study import Study, distinct, same_form
 from costmodel.devices import Device, device
 from costmodel.errors import InputError
 from costmodel.networks.heads import KINDS
 from costmodel.progress import Progress, silent
-from costmodel.report.tables import csv
 from costmodel.validation import validate
 
 MODELS = tuple(f"{form}{name}" for form in ("", "torchvision:") for name in ("alexnet", "vgg11", "vgg16", "vgg19"))
@@ -66,7 +65,7 @@ def write_report(
         "report.html": html.render(report, drawings).encode(),
         "numbers.json": numbers_json(report),
         **pictures,
-        **{f"tables/{table.name}.csv": _csv(table).encode() for table in report.tables},
+        **{f"tables/{table.name}.csv": table.data.csv().encode() for table in report.tables},
     }
     paths = save(target, files, force=force)
     tell("written", _STEPS, _STEPS)
@@ -123,10 +122,6 @@ def _witnesses(studies: Sequence[Study]) -> dict[str, Study]:
         f"alexnet-{size}": Study.of(network, f"alexnet-{size}", f"the same for 1000 classes and 3×{size}×{size}")
         for size, network in imagenet.items()
     }
-
-
-def _csv(table: Table) -> str:
-    return csv(table.frame) if table.data is None else table.data.csv()
 
 
 def numbers_json(report: Report) -> bytes:

@@ -62,24 +62,24 @@ def arithmetic(study: Study) -> Chapter:
 
 def numbers(study: Study) -> Numbers:
     """What the sentences say of a network."""
-    total = study.costs().total
-    shares = (study.share("flops", part) for part in (CONV, FC, REST))
-    most = largest(study.weighted(), key=lambda entry: entry.layer.cost.macs)
-    ends = (end(study.weighted(), key=lambda entry: entry.reuse) for end in (max, min))
+    total, weighted = study.costs().total, study.weighted()
+    busiest, idlest = (end(weighted, key=lambda entry: entry.reuse) for end in (max, min))
     return Numbers(
-        study.title,
-        total.flops,
-        total.macs,
-        *shares,
-        tuple(
-            Layer(
-                *(entry.layer.name, entry.short, entry.mac_formula),
-                *(entry.layer.cost.macs, entry.layer.cost.vector_flops, entry.layer.cost.flops),
-            )
-            for entry in most
-        ),
-        *(Reuse(entry.layer.name, entry.reuse) for entry in ends),
+        network=study.title,
+        flops=total.flops,
+        macs=total.macs,
+        conv_share=study.share("flops", CONV),
+        fc_share=study.share("flops", FC),
+        rest_share=study.share("flops", REST),
+        largest=tuple(map(_layer, largest(weighted, key=lambda entry: entry.layer.cost.macs))),
+        busiest=Reuse(busiest.layer.name, busiest.reuse),
+        idlest=Reuse(idlest.layer.name, idlest.reuse),
     )
+
+
+def _layer(entry: Weighted) -> Layer:
+    cost = entry.layer.cost
+    return Layer(entry.layer.name, entry.short, entry.mac_formula, cost.macs, cost.vector_flops, cost.flops)
 
 
 def largest(layers: Iterable[Weighted], key: Callable[[Weighted], float]) -> list[Weighted]:

@@ -186,12 +186,16 @@ def _bounds(study: Study, device: Device) -> view.Table:
 def _better(study: Study, device: Device) -> view.Table:
     """The bound on machines that are better in one thing each, and in half precision."""
     faster = device.replace(peaks={path: 2 * peak for path, peak in device.peaks.items()})
-    machines = {"as it is": (device, None), "twice the bandwidth": (_wider(device), None)}
-    machines |= {"twice the arithmetic": (faster, None), HALF: (device, HALF)}
+    machines: dict[str, tuple[Device, str | None]] = {
+        "as it is": (device, None),
+        "twice the bandwidth": (_wider(device), None),
+        "twice the arithmetic": (faster, None),
+        HALF: (device, HALF),
+    }
     rows = []
-    for name, (machine, dtype) in machines.items():
+    for name, (better, dtype) in machines.items():
         for batch in (1, BATCH):
-            found = study.prediction(machine, batch, dtype=dtype)
+            found = study.prediction(better, batch, dtype=dtype)
             rows.append((name, batch, found.bound_seconds, found.speedup_over(study.prediction(device, batch))))
     machine = Column("machine", "machine", "prose", "what is better about it")
     return view.Table.of((machine, "batch", "bound_seconds", SPEEDUP), rows, across="batch")

@@ -22,5 +22,13 @@ class Numbers:
 
 def conventions() -> Chapter:
     """What MACs, FLOPs, bytes and bounds are."""
-    said = (CONVENTIONS[name] for name in ("mac", "flops", "bytes", "arithmetic_intensity"))
-    return Chapter("conventions", Numbers(*said, CONVENTION))
+    return Chapter(
+        "conventions",
+        Numbers(
+            mac=CONVENTIONS["mac"],
+            flops=CONVENTIONS["flops"],
+            moved=CONVENTIONS["bytes"],
+            arithmetic_intensity=CONVENTIONS["arithmetic_intensity"],
+            bound=CONVENTION,
+        ),
+    )

@@ -141,7 +141,8 @@ def _peaks(study: Study) -> view.Table:
     memories = {case: study.memory(*case) for case in cases}
     roles = [role for role in ROLES if any(memory.by_role.get(role) for memory in memories.values())]
     held = [Column(f"{role.replace(' ', '_')}_bytes", role, "bytes", "bytes of them at the peak") for role in roles]
-    columns = ("run", "batch", "peak_bytes", *held, Column("peak_in", "peak in the", "text", "where the peak is"))
+    peak_in = Column("peak_in", "peak in the", "text", "where the peak is")
+    columns: tuple[str | Column, ...] = ("run", "batch", "peak_bytes", *held, peak_in)
     rows = [
         (
             *("training step" if train else "inference", batch, memory.peak_bytes),

@@ -259,7 +259,7 @@ def _layers(comparison: Comparison) -> Data:
     return whole.select(*(name for name in whole.names if name not in ("phase", "path")))
 
 
-_WHOLE = (
+_WHOLE: tuple[str | Column, ...] = (
     "network", "run", "batch",
     Column("precision", "precision", "term", "the floating-point type, and whether convolutions use TF32"),
     "bound_seconds", "estimate_seconds",
@@ -280,7 +280,7 @@ def _whole_table(compared: Sequence[Compared]) -> Data:
     """One row a run, with the columns that some run fills."""
     ordered = sorted(compared, key=lambda each: _order(each.comparison.run))
     programs = list(dict.fromkeys(name for each in ordered for name in each.comparison.run.peers))
-    columns = (
+    columns: tuple[str | Column, ...] = (
         *_WHOLE,
         *(Column(f"{name.replace(' ', '_')}_seconds", name, "seconds", "what it predicts") for name in programs),
     )

@@ -63,11 +63,15 @@ def numbers(studies: Sequence[Study], first: Study, last: Study | None, device: 
     """What it says of the first network, and of the heaviest, if that is another."""
     costs, peak = first.costs(), first.memory(BATCH, train=True).peak_bytes
     shares = first.time_share(FC, device), first.time_share(FC, device, BATCH)
-    more = last and Heaviest(
-        last.title,
-        last.costs().parameters / costs.parameters,
-        last.costs().total.flops / costs.total.flops,
-        last.memory(BATCH, train=True).peak_bytes / peak,
+    more = (
+        None
+        if last is None
+        else Heaviest(
+            last.title,
+            last.costs().parameters / costs.parameters,
+            last.costs().total.flops / costs.total.flops,
+            last.memory(BATCH, train=True).peak_bytes / peak,
+        )
     )
     return Numbers(
         networks=tuple(dict.fromkeys(study.short for study in studies)),

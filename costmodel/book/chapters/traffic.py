@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 from costmodel import plots
 from costmodel.book.engine import Chapter, section
-from costmodel.book.exercises.words import BATCH
 from costmodel.book.model import Figure, Section, Table
-from costmodel.book.study import Study, heaviest, same_form
+from costmodel.book.study import BATCH, Study, heaviest, same_form
 from costmodel.chip.dram import Curves, traffic_curves
 from costmodel.chip.fusion import Fusion, fuse
 from costmodel.chip.lowering import lower

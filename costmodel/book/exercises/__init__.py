@@ -1,1 +1,0 @@
-"""What chapters without a template share."""

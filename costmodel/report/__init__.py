@@ -1,1 +1,0 @@
-"""Results as tables: the columns of each, and how they are shown in a terminal, as Markdown, HTML, CSV and JSON."""
