@@ -76,7 +76,8 @@ def _become(order: dict[str, Any]) -> None:
         os.chdir(order["folder"])
         os.environ.update(order["environment"])
         sys.path[0] = ""
-        ingredients._STARTED_NS = time.time_ns()  # it starts now
+        time.sleep(0.03)  # Python takes longer to start, and files that were written before are not in doubt
+        ingredients._STARTED_NS = time.time_ns()
         names = {"arguments": order["arguments"], "result": None}
         exec(order["code"], names)
         sys.stdout.flush()

@@ -68,7 +68,7 @@ class Tags(HTMLParser):
 def report(name: str) -> Report:
     """A report that has `name` wherever a network's, layer's or device's name can get to."""
     columns = ("layer", Column("type", name, "name", "its class"), "flops", "note")
-    data = Data.of(columns, [(name, name, 1234567, name), ("fc", name, None, name)])
+    data = Data.of(columns, [(name, name, 1234567, name), ("fc", "Linear", None, "a note")])
     blocks = (
         Paragraph(f"About {code(name)} and {plain(name)}."),
         Bullets((code(name), plain(name))),
@@ -143,7 +143,7 @@ def test_svg_pictures_have_ids_of_their_own() -> None:
 def test_markdown_tables_keep_their_columns(name: str) -> None:
     text = markdown.render(report(name))
     lines = [line for line in text.splitlines() if line.startswith("|")]
-    assert len(lines) == 2 * (1 + 1 + 2)  # two tables: a heading, a rule and two rows each
+    assert len(lines) == 2 * (1 + 1 + 2) + 1  # two tables: a heading, a rule and two rows each, and one total
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {5}
 
 

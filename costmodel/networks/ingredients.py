@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 _STARTED_NS = time.time_ns()
+_TICK_NS = 20_000_000  # a file's times are those of the system's last tick, up to 10 ms ago
 _MOST_BYTES = 32 * 2**20  # of files known by their contents
 
 
@@ -241,7 +242,7 @@ def _changed_since(moment_ns: int, paths: Iterable[str]) -> bool:
             status = Path(path).stat()
         except OSError:
             continue
-        if max(status.st_mtime_ns, status.st_ctime_ns) > moment_ns:
+        if max(status.st_mtime_ns, status.st_ctime_ns) > moment_ns - _TICK_NS:
             return True
     return False
 
