@@ -93,7 +93,8 @@ def gather(
     validations = {}
     for index, study in enumerate(studies):
         tell(f"checking {study.title}", _STEPS // 2 * index // steps, _STEPS)
-        validations[study] = validate(study.network)
+        if study.network is not None:
+            validations[study] = validate(study.network)
     tell("answering the questions", _STEPS // 2 * (steps - 1) // steps, _STEPS)
     near = same_form(studies)
     variants = {study: cuts for study in near if (cuts := _cheaper_heads(study))}

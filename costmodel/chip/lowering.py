@@ -91,7 +91,10 @@ def _convolution_backward(op: Operation) -> Iterable[Nest]:
     if for_weight:  # its window is the forward's pixels; what the window slides over is the other tensor
         windowed = "out" if forward.transposed else "in"
         pixels = "in" if forward.transposed else "out"
-        get = lambda side, what: getattr(forward, f"{side}_{what}")  # noqa: E731
+
+        def get(side: str, what: str) -> int:
+            return int(getattr(forward, f"{side}_{what}"))
+
         yield replace(
             forward,
             operator=f"{op.operator} (weight)",

@@ -113,8 +113,9 @@ def suite(
     """Calibrate a device and measure the networks on it; called again it skips what is done."""
     from costmodel.cli import documents
     from costmodel.hardware import suite as suites
+    from costmodel.hardware.samples import FULL
 
-    effort = suites.FULL if calibrate else None
+    effort = FULL if calibrate else None
     wanted = suites.Suite(
         device, output, suites.plan(device), budget, run_seconds, threads, _command_line(), effort=effort
     )

@@ -47,14 +47,14 @@ class Workload:
         wanted, layout = floating_dtype(dtype), _FORMATS[memory_format]
         self.device = device
         self.network = copy.deepcopy(network).train(training is not None)
-        self.network.to(device=device, dtype=wanted, memory_format=layout)
+        self.network.to(device=device, dtype=wanted, memory_format=layout)  # type: ignore[call-overload]  # not all three
         floating = (p.dtype for p in self.network.parameters() if p.dtype.is_floating_point)
         self.dtype = wanted or next(floating, torch.get_default_dtype())
 
         def place(tensor: torch.Tensor) -> torch.Tensor:
             kind = self.dtype if tensor.is_floating_point() else None
-            laid = {"memory_format": layout} if tensor.dim() == 4 else {}
-            return tensor.to(device=device, dtype=kind, **laid)
+            laid = layout if tensor.dim() == 4 else None
+            return tensor.to(device=device, dtype=kind, memory_format=laid)
 
         args, kwargs = materialize(inputs, self.dtype, False, lambda tensor: tensor.detach().clone())
         self.args = tuple(_mapping(value, place) for value in args)

@@ -92,7 +92,9 @@ def _all_meta(network: nn.Module) -> nn.Module:
 
     A module without a meta tensor was not built here, but handed out, and is left as it is.
     """
-    tables = [table for module in network.modules() for table in (module._parameters, module._buffers)]
+    tables: list[dict[str, Any]] = [
+        table for module in network.modules() for table in (module._parameters, module._buffers)
+    ]
     if not any(tensor.is_meta for table in tables for tensor in table.values() if tensor is not None):
         return network
     moved: dict[torch.Tensor, torch.Tensor] = {}

@@ -17,7 +17,7 @@ book asks (VGG, exercise 1) how their cost could be cut; each answer is a head h
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -86,12 +86,12 @@ def dense(num_classes: int, width: int = WIDTH) -> Head:
 
 def replace_head(network: nn.Module, kind: str, num_classes: int) -> nn.Module:
     """Give torchvision's AlexNet or VGG (features, avgpool, flatten, classifier) another head, in place."""
-    window = network.avgpool.output_size[0]
-    maps, vectors = make_head(kind, num_classes, window)
+    average: Any = network.avgpool
+    maps, vectors = make_head(kind, num_classes, average.output_size[0])
     if kind.startswith(("gap", "conv1x1")):  # these average over whatever the convolutions leave
         network.avgpool = nn.Sequential(*maps)
     else:
-        network.avgpool = nn.Sequential(network.avgpool, *maps)
+        network.avgpool = nn.Sequential(average, *maps)
     network.classifier = nn.Sequential(*vectors)
     return network
 

@@ -125,7 +125,8 @@ def _move_to_cpu(network: nn.Module) -> None:
     tensors = [*network.parameters(), *network.buffers()]
     moved = {id(tensor): _zeros_like(tensor) for tensor in tensors}
     for module in network.modules():
-        for table in (module._parameters, module._buffers):
+        tables: list[dict[str, Any]] = [module._parameters, module._buffers]
+        for table in tables:
             for key, tensor in table.items():
                 table[key] = None if tensor is None else moved[id(tensor)]
 

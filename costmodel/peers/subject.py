@@ -104,7 +104,8 @@ def _give_stand_ins(network: nn.Module) -> None:
 
     kept = list(itertools.chain(network.parameters(), network.buffers()))  # so that no id is given twice
     for module in network.modules():
-        for table in (module._parameters, module._buffers, module.__dict__):
+        tables: list[dict[str, Any]] = [module._parameters, module._buffers, module.__dict__]
+        for table in tables:
             for key, tensor in table.items():
                 if isinstance(tensor, torch.Tensor) and tensor.is_meta:
                     kept.append(tensor)

@@ -131,7 +131,7 @@ def trace(
                     outputs = network(*args, **kwargs)
                     output_specs = tuple(recorder.spec(tensor) for tensor in tensors_in(outputs))
                     value = step.take_loss(outputs, recorder) if step else None
-                if step:
+                if step is not None and value is not None:
                     del outputs  # as a training loop lets go of them: loss(network(images), labels)
                     saved = saved or saved_for_backward(value, recorder)  # those of the first micro-batch
                     step.backward(value, recorder)

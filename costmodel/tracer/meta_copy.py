@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 
 from costmodel.tracer.torch_private import as_parameter
 
@@ -64,7 +64,7 @@ def copy_to_cpu(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module
     known: dict[int, Any] = {}
     for _, module in paths_of(model):
         for tensor in _tensors_of(module):  # deepcopy refuses a lazy layer's, and one that was computed
-            if isinstance(tensor, UninitializedTensorMixin):
+            if is_lazy(tensor):
                 known[id(tensor)] = _uninitialized(tensor, torch.device("cpu"), tensor.dtype)
             elif not tensor.is_leaf:
                 known[id(tensor)] = tensor.detach().clone()
@@ -99,7 +99,7 @@ def meta_tensor(tensor: torch.Tensor, dtype: torch.dtype | None = None) -> torch
     wanted = dtype if dtype is not None and tensor.dtype.is_floating_point else tensor.dtype
     cls = type(tensor)
     plain = cls is nn.Parameter or cls is torch.Tensor  # as nearly all are: isinstance takes its time with tensors
-    if not plain and isinstance(tensor, UninitializedTensorMixin):
+    if not plain and is_lazy(tensor):
         return _uninitialized(tensor, _META, wanted)
     if tensor.layout is torch.strided:
         meta = torch.empty_strided(tensor.shape, tensor.stride(), dtype=wanted, device=_META)
@@ -197,5 +197,5 @@ _hooks_of = operator.itemgetter(*[name for name, _ in _HOOKS])
 
 
 def _copies_itself(cls: type) -> bool:
-    plain = cls.__reduce_ex__ is object.__reduce_ex__ and cls.__reduce__ is object.__reduce__
+    plain = all(getattr(cls, name) is getattr(object, name) for name in ("__reduce_ex__", "__reduce__"))
     return not plain or hasattr(cls, "__deepcopy__")

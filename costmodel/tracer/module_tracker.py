@@ -42,11 +42,12 @@ class ModuleTracker:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ModuleTracker:
         """A tracker for a copy that a forward makes of this module; that copy dies when its holder does."""
-        copied = weakref.proxy(copy.deepcopy(self.module, memo))
+        copied: Any = weakref.proxy(copy.deepcopy(self.module, memo))
         tracker = copy.copy(self)
         tracker.module, tracker.layer_cache = copied, None
-        if getattr(self.forward, "__self__", None) is self.module:
-            tracker.forward = functools.partial(self.forward.__func__, copied)
+        forward: Any = self.forward
+        if getattr(forward, "__self__", None) is self.module:
+            tracker.forward = functools.partial(forward.__func__, copied)
         return tracker
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import torch
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 
 from costmodel.errors import TraceError
 from costmodel.graph import BACKWARD, DTYPE_BYTES, FORWARD, Operation, TensorSpec
@@ -296,7 +296,7 @@ class Rehearsal(Recorder):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run one operator, and write it down if its tensors have shapes."""
-        if any(isinstance(value, UninitializedTensorMixin) for value in args):
+        if any(is_lazy(value) for value in args):
             return func(*args, **(kwargs or {}))
         return super().__torch_dispatch__(func, types, args, kwargs)
 

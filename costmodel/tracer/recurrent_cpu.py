@@ -149,7 +149,7 @@ def _relu_cell(gates: torch.Tensor, hidden: Hidden, weights: _Weights) -> Hidden
 def _is_for_onednn(input: torch.Tensor) -> bool:
     """Whether oneDNN runs an LSTM of this input."""
     onednn = torch.backends.mkldnn
-    lower = {
+    lower: dict[torch.dtype, Callable[[], bool]] = {
         torch.bfloat16: lambda: torch.ops.mkldnn._is_mkldnn_bf16_supported(),
         torch.float16: lambda: not torch.is_grad_enabled() and torch.ops.mkldnn._is_mkldnn_fp16_supported(),
     }

@@ -29,9 +29,9 @@ def saved_for_backward(loss: torch.Tensor, recorder: Recorder) -> dict[int, tupl
         if recorder.storages.is_known(storage):  # or it is a number that stands for a tensor
             found.setdefault(recorder.storages.index(storage), {})[layer] = None
     for layer in {recorder.layer_of_node(node): None for node in nodes if node.name().endswith("CopySlices")}:
-        for storage in recorder.storages.alive_of(layer):
-            found.setdefault(storage, {layer: None})
-    return {storage: tuple(layers) for storage, layers in found.items()}
+        for index in recorder.storages.alive_of(layer):
+            found.setdefault(index, {layer: None})
+    return {index: tuple(layers) for index, layers in found.items()}
 
 
 def _saved(nodes: Iterable[Any], recorder: Recorder) -> Iterator[tuple[str, torch.Tensor]]:

@@ -15,7 +15,7 @@ from costmodel.graph import Storage
 from costmodel.tracer.torch_private import address
 
 
-class _Watch(weakref.ref):
+class _Watch(weakref.ref[Any]):
     """A weak reference to a storage that knows which one it was."""
 
     __slots__ = ("address", "index")

@@ -136,8 +136,8 @@ class TrainingStep:
             if parameter.grad is not None:
                 recorder.assign(parameter.grad, "gradient", name)
         names = {id(parameter): name for name, parameter in self._trainable.items()}
-        for parameter, state in self.optimizer.state.items() if self.optimizer else ():
-            owner = f" of {names[id(parameter)]}" if id(parameter) in names else ""
+        for owned, state in self.optimizer.state.items() if self.optimizer else ():
+            owner = f" of {names[id(owned)]}" if id(owned) in names else ""
             for key, value in state.items():
                 for tensor in tensors_in(value):
                     here = self.target != "cuda" or tensor.is_meta
