@@ -128,11 +128,23 @@ def test_analysing_vgg19_allocates_no_weights():
     assert added < 50e6  # its weights are 575 MB
 
 
-def test_startup_rows():
+def test_startup_rows(tmp_path):
     frame = bench.run([], [], repeat=1, memory=False)
-    assert list(frame["program"]) == ["import costmodel", "costmodel --help"]
     assert set(frame["way"]) == {bench.STARTUP}
-    assert frame.loc[frame["program"] == "import costmodel", "best_seconds"].notna().all()
+    assert frame["best_seconds"].notna().all()
+    best = dict(zip(frame["program"], frame["best_seconds"], strict=True))
+    predict = "costmodel predict vgg16 -d h200"
+    assert list(best) == [
+        "python -c pass",
+        "import costmodel",
+        "costmodel --help",
+        f"{predict} --no-cache",
+        f"{predict}, not for the first time",
+        "costmodel models, not for the first time",
+    ]
+    page = bench.write(frame, tmp_path / "benchmark.md").read_text()
+    again = best[f"{predict}, not for the first time"] / best["python -c pass"]
+    assert f"| {again:.1f} |  |\n| costmodel models, not for the first time |" in page
 
 
 def test_the_report_is_replaced_as_a_whole_or_not_at_all(frame, tmp_path, monkeypatch):

@@ -20,12 +20,13 @@ import shlex
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from costmodel.bench.document import STARTUP, write
+from costmodel.bench.document import BARE, STARTUP, write
 from costmodel.errors import InputError
 from costmodel.progress import Progress, silent
 
@@ -42,11 +43,15 @@ COLUMNS = (
 )  # fmt: skip
 
 _STARTUPS = {
+    BARE: ["-c", "pass"],
     "import costmodel": [
         "-c",
         "import time; start = time.perf_counter(); import costmodel; print(time.perf_counter() - start)",
     ],
     "costmodel --help": ["-m", "costmodel", "--help"],
+    "costmodel predict vgg16 -d h200 --no-cache": ["-m", "costmodel", "predict", "vgg16", "-d", "h200", "--no-cache"],
+    "costmodel predict vgg16 -d h200, not for the first time": ["-m", "costmodel", "predict", "vgg16", "-d", "h200"],
+    "costmodel models, not for the first time": ["-m", "costmodel", "models"],
 }
 
 
@@ -153,20 +158,22 @@ def _race(model: str, way: str, names: Sequence[str], repeat: int, memory: bool)
 
 
 def _startups(repeat: int) -> Iterator[dict[str, Any]]:
-    """Time a fresh interpreter: inside it for the import, from outside for the command."""
-    for what, arguments in _STARTUPS.items():
-        taken = []
-        for _ in range(repeat):
-            start = time.perf_counter()
-            done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
-            taken.append(time.perf_counter() - start)
-            if done.returncode:
-                yield _row("", what, STARTUP, problem=done.stderr.strip().rpartition("\n")[2])
-                break
-            if arguments[0] == "-c":
-                taken[-1] = float(done.stdout)
-        else:
-            yield _row("", what, STARTUP, **_summary(taken))
+    """Time a fresh interpreter: inside it for the import, from outside for a command; a first call is not timed."""
+    with tempfile.TemporaryDirectory() as kept:
+        environment = {**os.environ, "COSTMODEL_CACHE": kept}
+        for what, arguments in _STARTUPS.items():
+            taken = []
+            for _ in range(repeat + 1):
+                start = time.perf_counter()
+                done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment)
+                taken.append(time.perf_counter() - start)
+                if done.returncode:
+                    yield _row("", what, STARTUP, problem=done.stderr.strip().rpartition("\n")[2])
+                    break
+                if what == "import costmodel":
+                    taken[-1] = float(done.stdout)
+            else:
+                yield _row("", what, STARTUP, **_summary(taken[1:]))
 
 
 def _peak(name: str, model: str, way: str) -> int | None:

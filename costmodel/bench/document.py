@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 STARTUP = "start-up"
 """The way of the rows that time an interpreter instead of an analysis."""
 
+BARE = "python -c pass"
+"""The interpreter that does nothing, with which the others are compared."""
+
 _TITLE = "# Benchmark: how long an analysis takes"
 _WAYS = {"readme": "as the README says", "expert": "on the meta device"}
 _HEADINGS = ("program", "version", "best", "median", "quartile range", "times ours", "reports", "memory added", "")
@@ -77,10 +80,15 @@ def _document(frame: pd.DataFrame) -> str:
     ]
     for (model, way), rows in races.items():
         lines += [f"## {model}, {_WAYS[way]}", "", *_table(_HEADINGS, map(_cells, rows))]
-    starts = [_cells(row) for row in records if row["way"] == STARTUP]
+    starts = [row for row in records if row["way"] == STARTUP]
     if starts:
-        headings = ("what", "best", "median", "quartile range", "")
-        lines += ["## Start-up", "", *_table(headings, ((row[0], *row[2:5], row[-1]) for row in starts))]
+        bare = next((row["best_seconds"] for row in starts if row["program"] == BARE), None)
+        headings = ("what", "best", "median", "quartile range", f"times `{BARE}`", "")
+        cells = (
+            (*_cells(row), f"{row['best_seconds'] / bare:.1f}" if bare and _is_there(row["best_seconds"]) else "")
+            for row in starts
+        )
+        lines += ["## Start-up", "", *_table(headings, ((row[0], *row[2:5], row[-1], row[-2]) for row in cells))]
     return "\n".join(lines)
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
@@ -51,8 +50,10 @@ def check(folder: Path, paths: Collection[str], *, force: bool = False) -> None:
     ground = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     if not ground.is_dir():
         raise InputError(f"cannot write into {folder}: {ground} is not a folder.")
-    if not os.access(ground, os.W_OK | os.X_OK):
-        raise InputError(f"cannot write into {folder}: you may not write to {ground}.")
+    try:
+        tempfile.TemporaryDirectory(dir=ground).cleanup()  # permissions alone do not say it: think of /proc
+    except OSError as error:
+        raise InputError(f"cannot write into {folder}: {error.strerror or error}.") from None
     known = _known(folder, force)
     blocked = sorted(path for path in paths if _blocked(folder, path))
     if blocked:
