@@ -46,16 +46,25 @@ def parts(costs: Costs) -> Mapping[str, Part]:
 
 
 def part_of_operation(costs: Costs) -> Callable[[Operation, str], str]:
-    """A function from an operation of a trace, and its kind, to the part that it belongs to."""
+    """A function from an operation of a trace, and its kind, to the part that it belongs to.
+
+    All that a convolution or a fully connected layer does is its own, so the gradient of its bias as well.
+    """
     weights = {parameter.tensor.storage for parameter in costs.trace.parameters if not parameter.buffer}
+    modules = costs.trace.module_by_path
     dense = {module.path for module in costs.trace.modules if "in_features" in module.settings}
+    layers = {
+        layer.name: CONV if layer.kind == "conv" else FC
+        for layer in costs.layers
+        if layer.name in modules and parameter_formula(modules[layer.name], layer.parameters)
+    }
 
     def part_of(operation: Operation, kind: str) -> str:
         if kind == "conv":
             return CONV
         if kind == "linear" and (operation.layer in dense or _taken(operation) & weights):
             return FC
-        return REST
+        return layers.get(operation.layer, REST)
 
     return part_of
 

@@ -72,3 +72,18 @@ def test_the_parts_are_the_whole(name: str) -> None:
         assert sum(getattr(part, quantity) for part in found.values()) == total
     shares = parts.time_shares(whole, ((entry.operation, entry.kind, 1.0) for entry in whole.operations))
     assert sum(shares.values()) == pytest.approx(1)
+
+
+def test_the_gradient_of_a_bias_is_its_layer_s() -> None:
+    """LeNet's three dense layers, a step with one image: forward, and backward twice, each 2·I·O; a bias adds O in the
+    forward, and its gradient is a sum over one image, O FLOPs in this count. The rest is what acts, pools and learns."""
+    network = networks.find("lenet")
+    step = count(trace(network.module, network.inputs(1), name="lenet", train=True))
+    found = parts.parts(step)
+    layers = {layer.name: layer.cost.flops for layer in step.layers}
+    assert found[FC].flops == sum(layers[name] for name in ("net.7", "net.9", "net.11"))
+    assert found[CONV].flops == sum(layers[name] for name in ("net.0", "net.3"))
+    products = 400 * 120 + 120 * 84 + 84 * 10
+    biases = 120 + 84 + 10
+    assert found[FC].flops == 3 * 2 * products + 2 * biases
+    assert sum(part.flops for part in found.values()) == step.total.flops
