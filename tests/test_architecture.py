@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -148,3 +149,19 @@ def test_every_public_name_is_there() -> None:
         assert getattr(costmodel, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'vgg'"):
         costmodel.vgg  # noqa: B018
+
+
+CHAPTERS = sorted((ROOT / "book" / "chapters").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_sentences_stand_in_templates(path: Path) -> None:
+    """A chapter's Python computes; what ends with a full stop belongs into its template."""
+    tree = ast.parse(path.read_text())
+    aside = [node for node in ast.walk(tree) if isinstance(node, (ast.Expr, ast.Raise))]  # docstrings and errors
+    other = {id(inner) for node in aside for inner in ast.walk(node) if not isinstance(inner, ast.Call)}
+    strings = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    said = [node.value for node in strings if id(node) not in other]
+    assert not [text for text in said if (text.rstrip().endswith(".") and " " in text.strip()) or ". " in text]
+    chapters = re.findall(r'Chapter\(\s*"(\w+)"', path.read_text())
+    assert all((path.parent / f"{name}.md.j2").exists() for name in chapters)

@@ -76,7 +76,7 @@ def test_the_parts_are_the_whole(name: str) -> None:
 
 def test_the_gradient_of_a_bias_is_its_layer_s() -> None:
     """LeNet's three dense layers, a step with one image: forward, and backward twice, each 2·I·O; a bias adds O in the
-    forward, and its gradient is a sum over one image, O FLOPs in this count. The rest is what acts, pools and learns."""
+    forward, and its gradient is a sum over one image, O FLOPs in this count. The rest acts, pools and learns."""
     network = networks.find("lenet")
     step = count(trace(network.module, network.inputs(1), name="lenet", train=True))
     found = parts.parts(step)

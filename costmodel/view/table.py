@@ -191,6 +191,9 @@ def _listed(values: Values) -> list[Any]:
 
 
 def _as_json(value: Any) -> Any:
+    """A value as JSON has it, which knows no infinity."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     return list(map(_as_json, value)) if isinstance(value, tuple) else value
 
 
