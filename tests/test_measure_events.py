@@ -7,7 +7,10 @@ import json
 
 import pytest
 
-from costmodel.hardware.events import LAYER, OTHERS, PHASE, REPETITION, Event, join, read_events
+from costmodel.hardware.profiles.chrome import read
+from costmodel.hardware.profiles.events import Event
+from costmodel.hardware.profiles.host import LAYER, PHASE, REPETITION
+from costmodel.hardware.profiles.join import OTHERS, join
 
 MAIN, ENGINE, STREAM = (1, 1), (1, 2), (0, 7)
 NODE = "autograd::engine::evaluate_function: "
@@ -69,6 +72,8 @@ def training_step(at: float, scale: float, ids: int) -> list[Event]:
         kernel("wgrad", 60, 15),
         kernel("multi_tensor_apply_kernel", 7, 16),
     ]
+    at_first = 0.5 if ids == 0 else 1.5
+    kernels = [each._replace(start=at_first + 1e-3 * index) for index, each in enumerate(kernels)]
     moved = [event._replace(start=event.start + at * US, external=(event.external or 0) + ids) for event in events]
     ran = [
         each._replace(seconds=each.seconds * scale, external=None if each.external is None else each.external + ids)
@@ -189,7 +194,7 @@ def test_negligible_kernels_are_summed_up() -> None:
     assert layer.kernels[1].seconds / US == pytest.approx(40)
 
 
-def test_a_chrome_trace_is_read() -> None:
+def test_a_chrome_trace_is_read(tmp_path) -> None:
     """In the form that torch writes (torch/profiler/_chrome_trace_export.py); times are microseconds of 16 digits."""
     common = {"ph": "X", "pid": 10, "tid": 10}
     base = 4646560705000.5
@@ -208,7 +213,9 @@ def test_a_chrome_trace_is_read() -> None:
             {"ph": "s", "id": 77, "cat": "ac2g", "name": "ac2g", "pid": 10, "tid": 10, "ts": base},
         ],
     }  # fmt: skip
-    events = read_events(json.loads(json.dumps(document)))
+    path = tmp_path / "trace.json"
+    path.write_text(json.dumps(document))
+    events = read(path).events
     assert [event.category for event in events] == ["user_annotation", "cpu_op", "kernel"]
     assert events[1].seconds == pytest.approx(20.25e-6)
     assert join(events).kernel_time == (pytest.approx(12.125e-6),)

@@ -174,7 +174,7 @@ def test_reading_needs_no_torch(tmp_path) -> None:
     path = RECORD.save(tmp_path / "record.json")
     code = (
         "import sys; sys.modules['torch'] = None\n"
-        "import costmodel.validation.measurement, costmodel.hardware.events\n"
+        "import costmodel.validation.measurement, costmodel.hardware.profiles.join\n"
         f"from costmodel.hardware.record import read; print(read({str(path)!r}).runs[0].model)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "net\n"

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from costmodel.cli.inputs import network, training_options
-from costmodel.cli.options import Force, Format, FormatOptions, Models, NetworkOptions, Tf32Options, TrainingOptions
+from costmodel.cli.inputs import network, traced, training_options
+from costmodel.cli.options import (
+    Force,
+    Format,
+    FormatOptions,
+    InputOptions,
+    Models,
+    NetworkOptions,
+    StepOptions,
+    Tf32Options,
+    TrainingOptions,
+)
 from costmodel.cli.output import Answer, check_free, progress, rendered
 from costmodel.cli.program import command
-from costmodel.errors import HardwareError
+from costmodel.errors import HardwareError, InputError
 
 if TYPE_CHECKING:
     from costmodel.hardware.record import Measurement
@@ -43,10 +54,30 @@ def measure(
         typer.Option("--output", "-o", metavar="RECORD.json", help="Write the record to a file.", show_default=False),
     ] = None,
     force: Force = False,
+    trace: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.json[.gz]",
+            help="Run nothing: read the network's times from a trace that torch.profiler exported, on whatever GPU.",
+            show_default=False,
+        ),
+    ] = None,
+    source: Annotated[
+        str, typer.Option(metavar="TEXT", help="With --trace: where it comes from.", show_default="not stated")
+    ] = "",
 ) -> Answer:
     """Run networks on a device: time by layer and in total, memory, kernels. Random data, random weights."""
     if output is not None:
         check_free(output, force)
+    if source and trace is None:
+        raise InputError("--source says where a trace comes from: give --trace with it.")
+    if trace is not None:
+        if len(models) != 1 or len(batch or [1]) != 1:
+            raise InputError("a trace is of one network at one batch: give one MODEL and one --batch with --trace.")
+        feed = InputOptions(**asdict(fed), batch=(batch or [1])[0])
+        step = StepOptions(**asdict(training), channels_last=channels_last, target="cuda")
+        record = _of_trace(models[0], feed, step, trace, source or "a source that is not stated", tf32, benchmark)
+        return _told(record, output, shown)
     from costmodel import tracer
     from costmodel.hardware.clock import check_threads, torch_device
     from costmodel.hardware.measure import measure, measurement
@@ -82,12 +113,31 @@ def measure(
     record = measurement(
         runs, device=device, precision_settings=settings, thread_count=threads, command=_command_line()
     )
+    answer = _told(record, output, shown)
+    _check_some(record)
+    return answer
+
+
+def _told(record: Measurement, output: Path | None, shown: FormatOptions) -> Answer:
+    """A record as an answer, and in a file."""
     if output is not None:
         record.save(output)
-    _check_some(record)
-    if shown.format is Format.JSON:
-        return Answer(record.to_json())
-    return Answer(rendered(record.table(), shown))
+    return Answer(record.to_json() if shown.format is Format.JSON else rendered(record.table(), shown))
+
+
+def _of_trace(
+    model: str, feed: InputOptions, step: StepOptions, path: Path, source: str, tf32: Tf32Options, benchmark: bool
+) -> Measurement:
+    """The record of somebody's trace."""
+    from costmodel.hardware.profiles import chrome, foreign
+    from costmodel.hardware.record import PrecisionSettings
+
+    layout = "channels_last" if step.channels_last else "contiguous"
+    settings = PrecisionSettings(tf32.tf32_conv, tf32.tf32_matmul, benchmark, layout)
+    profile = chrome.read(path)
+    foreign.check_kernels(profile)
+    ours = traced(model, feed, step)[1]
+    return foreign.measurement(profile, ours, settings, source, foreign.digest_of(path))
 
 
 def _check_some(record: Measurement) -> None:

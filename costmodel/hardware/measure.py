@@ -5,14 +5,13 @@
     measurement([run], device="cuda").save("vgg16.json")
 
 A run is timed first as a user writes it, in rounds before and after everything else, so that what the machine does
-meanwhile shows as noise; then under torch.profiler, whose events `events.join` gives to the layers; on CUDA also as the
-replay of one CUDA graph. The cache holds what the run before left there. Data are random.
+meanwhile shows as noise; then under torch.profiler, whose events `profiles.join` gives to the layers; on CUDA also as
+the replay of one CUDA graph. The cache holds what the run before left there. Data are random.
 """
 
 from __future__ import annotations
 
 import gc
-import json
 import statistics
 import tempfile
 import time
@@ -28,7 +27,10 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from costmodel.errors import HardwareError, InputError
 from costmodel.hardware.clock import Clock, environment, threads
 from costmodel.hardware.estimator import torch_estimate
-from costmodel.hardware.events import ON_DEVICE, REPETITION, Joined, join, read_events
+from costmodel.hardware.profiles.chrome import read
+from costmodel.hardware.profiles.events import ON_DEVICE
+from costmodel.hardware.profiles.host import REPETITION
+from costmodel.hardware.profiles.join import Joined, join
 from costmodel.hardware.record import DEFAULTS, Measurement, MemoryPeaks, PrecisionSettings, Run, Spread
 from costmodel.hardware.workload import Workload, applied
 from costmodel.tracer.inputs import floating_dtype, materialize, tensors_in
@@ -189,8 +191,7 @@ def _profiled(workload: Workload, clock: Clock, seconds: float) -> tuple[Joined,
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trace.json"
         recorded.export_chrome_trace(str(path))
-        document = json.loads(path.read_text(encoding="utf-8", errors="replace"))
-    events = read_events(document)
+        events = read(path).events
     if clock.on_cuda and not any(event.category in ON_DEVICE for event in events):
         raise HardwareError(
             "torch.profiler saw no kernel of this device, so nothing is known of its layers: end other profilers, and "

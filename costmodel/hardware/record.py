@@ -3,7 +3,7 @@
 `Measurement.save` writes it to a file and `read` reads it from there, in the form that `document` fixes.
 
 Three totals of a run are kept apart, because they answer different questions:
-- `kernel_time`: the sum of what the device did, its kernels (on the CPU the operators' own time), under the profiler;
+- `kernel_time`: the time in which a kernel of it ran (on the CPU the operators' own time), under the profiler;
 - `graph`: the replay of the run as one CUDA graph, without the host's launches;
 - `eager`: wall time of the run as a user writes it, without the profiler.
 """
@@ -83,7 +83,7 @@ class LayerTime(Struct, frozen=True, forbid_unknown_fields=True):
     phase: Phase
 
     seconds: Seconds
-    """The median over repetitions of the sum of its kernels."""
+    """The median over repetitions of the time in which any of its kernels ran."""
 
     low: Seconds
     high: Seconds
@@ -154,12 +154,18 @@ class Run(Struct, frozen=True, forbid_unknown_fields=True, rename={"kernel_time"
     profiled: Spread | None = None
     """Wall time under the profiler: against `eager` it says what the profiler costs. Nothing is scaled by it."""
 
+    idle: Spread | None = None
+    """The time of a run under the profiler in which the GPU did nothing, from its first kernel to its last."""
+
+    cold: tuple[Seconds, ...] = ()
+    """The kernels' time of runs before those that count, which had kernels to load and algorithms to search."""
+
     graph: Spread | None = None
     graph_problem: str = ""
     """Why there is no replay of a CUDA graph."""
 
     layers: tuple[LayerTime, ...] = ()
-    """In the order of execution. Their times are sums of kernels, as `kernel_time` is."""
+    """In the order of execution. Their times are those of kernels, as `kernel_time` is."""
 
     unattributed: tuple[Kernel, ...] = ()
     """What ran for no layer: copies between host and device, for example."""
@@ -219,7 +225,8 @@ class Measurement(
     """Some runs on one device in the same environment."""
 
     environment: Mapping[str, Any]
-    """The device, its clocks, versions, threads, date and command, as `clock.environment` reads them."""
+    """The device, its clocks, versions, threads, date and command, as `clock.environment` reads them; of a trace of
+    others the device, the day, and where it comes from."""
 
     precision_settings: PrecisionSettings
     runs: tuple[Run, ...]
@@ -293,10 +300,17 @@ class Measurement(
             )
         )
         where = allowed if self.target == "cuda" else plural(self.threads, "thread")
+        if origin := self.environment.get("trace"):
+            return (
+                f"From a trace of torch.profiler: {origin['source']}.",
+                f"It has {origin['repetitions']}.",
+                f"Layers were found by {origin['layers']}. Stated, not read: {where}, {switches.memory_format} layout.",
+                "Work is the time in which the GPU did something, under the profiler; no run without it is known.",
+            )
         problems = {run.graph_problem for run in self.runs if run.graph_problem and self.target == "cuda"}
         return (
             f"torch {versions.get('torch')}, {self.environment['date']}; {where}, {switches.memory_format} layout.",
-            "Work is the sum of what the device did (kernels; on the CPU the operators' own time) under the profiler; "
+            "Work is the time in which the device did something (kernels; on the CPU operators) under the profiler; "
             "eager is wall time without it. Noise: how far eager's rounds lie apart.",
             *(f"No CUDA graph: {problem}." for problem in sorted(problems)),
         )
@@ -322,7 +336,7 @@ def _check(record: Measurement) -> None:
         if not isinstance(record.environment.get(name), kind):
             raise InputError(f"circumstances.{name} is missing")
     for index, run in enumerate(record.runs):
-        if not run.failure and (run.eager is None or run.kernel_time is None or not run.layers):
+        if not run.failure and ((run.eager or run.profiled) is None or run.kernel_time is None or not run.layers):
             raise InputError(f"runs[{index}] has neither times nor a reason why not")
 
 

@@ -14,7 +14,7 @@ from torch.profiler import record_function
 
 from costmodel.errors import InputError
 from costmodel.graph import BACKWARD, LOSS_LAYER, OPTIMIZER, OPTIMIZER_LAYER
-from costmodel.hardware.events import LAYER, PHASE
+from costmodel.hardware.profiles.host import LAYER, PHASE
 from costmodel.hardware.record import PrecisionSettings
 from costmodel.tracer.inputs import floating_dtype, materialize, tensors_in
 from costmodel.tracer.meta_copy import surround
@@ -70,7 +70,7 @@ class Workload:
             self.optimizer = step.make_optimizer(trainable) if step.make_optimizer else None
 
     def run(self, annotated: bool = False) -> None:
-        """One forward without gradients, or one training step; `annotated` for the profiler (see `events`)."""
+        """One forward without gradients, or one training step; `annotated` for the profiler (see `profiles.host`)."""
 
         def inside(name: str) -> AbstractContextManager[Any]:
             return record_function(name) if annotated else nullcontext()
