@@ -158,10 +158,10 @@ CHAPTERS = sorted((ROOT / "book" / "chapters").glob("*.py"))
 def test_sentences_stand_in_templates(path: Path) -> None:
     """A chapter's Python computes; what ends with a full stop belongs into its template."""
     tree = ast.parse(path.read_text())
-    aside = [node for node in ast.walk(tree) if isinstance(node, (ast.Expr, ast.Raise))]  # docstrings and errors
-    other = {id(inner) for node in aside for inner in ast.walk(node) if not isinstance(inner, ast.Call)}
+    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    errors = {id(inner) for node in ast.walk(tree) if isinstance(node, ast.Raise) for inner in ast.walk(node)}
     strings = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
-    said = [node.value for node in strings if id(node) not in other]
+    said = [node.value for node in strings if id(node) not in docstrings | errors]
     assert not [text for text in said if (text.rstrip().endswith(".") and " " in text.strip()) or ". " in text]
     chapters = re.findall(r'Chapter\(\s*"(\w+)"', path.read_text())
     assert all((path.parent / f"{name}.md.j2").exists() for name in chapters)
