@@ -11,10 +11,10 @@ report: $(READY)  ## write the report on AlexNet and VGG into reports/
 	$(BIN)/costmodel report
 
 test: lint  ## lint, type check and test
-	$(BIN)/pytest --numprocesses 2
+	$(BIN)/pytest --numprocesses 2 --dist loadgroup
 
 coverage: lint  ## the same, and how much of the code the tests run: 95 % and more
-	$(BIN)/pytest --numprocesses 2 --cov=costmodel --cov-report=term:skip-covered
+	$(BIN)/pytest --numprocesses 2 --dist loadgroup --cov=costmodel --cov-report=term:skip-covered
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -28,7 +28,7 @@ docs: $(READY)  ## build the documentation into site/
 test-floor:  ## test with the oldest torch that is supported, in an environment of its own (5 GB)
 	test -d .venv-floor || $(PYTHON) -m venv .venv-floor
 	.venv-floor/bin/pip install --quiet --editable '.[dev]' 'torch==2.11.*' 'torchvision==0.26.*'
-	.venv-floor/bin/pytest --numprocesses 2
+	.venv-floor/bin/pytest --numprocesses 2 --dist loadgroup
 
 format: $(READY)  ## put the code into the house's style
 	$(BIN)/ruff check --fix .

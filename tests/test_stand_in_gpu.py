@@ -39,6 +39,9 @@ SEPARATE_WORKSPACE = 0 if torch.__version__ >= (2, 14) else 2**20
 Python = Callable[..., subprocess.CompletedProcess[str]]
 
 
+pytestmark = pytest.mark.xdist_group("stand-in")  # which one process compiles
+
+
 @pytest.fixture(scope="module")
 def on_gpu(tmp_path_factory: pytest.TempPathFactory) -> Python:
     """Runs Python with arguments where PyTorch believes that there is an H100."""
