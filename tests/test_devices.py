@@ -48,7 +48,8 @@ def refusal(path: str | Path) -> str:
 
 def test_the_devices_that_were_asked_for_are_there() -> None:
     assert {
-        "h200", "h100", "h100-pcie", "a100-40gb", "a100-80gb", "v100", "t4", "rtx3090", "rtx4090",
+        "h200", "h100", "h100-pcie", "a100-40gb", "a100-80gb", "v100", "v100-32gb", "t4", "rtx2080ti", "rtx3090",
+        "rtx4090",
         "amd-epyc-1thread",
         "gtx1080", "gtx1080ti", "titan-x-maxwell", "titan-x-pascal", "xeon-icelake", "xeon-icelake-1core",
     } == set(names())  # fmt: skip
@@ -78,6 +79,8 @@ def test_every_number_has_a_source_with_a_date(name: str) -> None:
         ),
         ("a100-80gb", {"fp32": 19.5, "tf32": 156, "fp16": 312}, 2039, 80),
         ("v100", {"fp32": 15.7, "fp64": 7.8, "fp16": 125}, 900, 16),
+        ("v100-32gb", {"fp32": 15.7, "fp64": 7.8, "fp16": 125}, 900, 32),
+        ("rtx2080ti", {"fp32": 13.45, "fp16": 53.8, "int8": 215.2}, 616, 11),
         ("t4", {"fp32": 8.1, "fp16": 65, "int8": 130}, 320, 15),
         ("rtx3090", {"fp32": 35.6, "tf32": 35.6, "fp16": 71, "bf16": 71}, 936, 24),
         ("rtx4090", {"fp32": 82.6, "tf32": 82.6, "fp16": 165.2}, 1008, 24),
@@ -96,7 +99,8 @@ def test_published_figures(name: str, peaks: dict[str, float], bandwidth: float,
 @pytest.mark.parametrize(
     ("name", "lanes"),
     [  # fp32 units in a multiprocessor: 64 in Volta, Turing, A100; 128 in the others. AVX-512: 2 x 16 in a core
-        ("h200", 128), ("h100-pcie", 128), ("a100-80gb", 64), ("v100", 64), ("t4", 64), ("rtx3090", 128),
+        ("h200", 128), ("h100-pcie", 128), ("a100-80gb", 64), ("v100", 64), ("t4", 64), ("rtx2080ti", 64),
+        ("rtx3090", 128),
         ("rtx4090", 128), ("gtx1080", 128), ("gtx1080ti", 128), ("titan-x-pascal", 128), ("titan-x-maxwell", 128),
         ("xeon-icelake", 32), ("xeon-icelake-1core", 32),
     ],
@@ -126,7 +130,9 @@ def test_ridge_points() -> None:
         ("h200", "h200"), ("H200 SXM", "h200"), ("NVIDIA H200", "h200"), ("H100_PCIe", "h100-pcie"),
         ("NVIDIA H100 80GB HBM3", "h100"), ("Tesla V100-SXM2-16GB", "v100"), ("a100", "a100-80gb"),
         ("NVIDIA A100-SXM4-40GB", "a100-40gb"), ("NVIDIA GeForce RTX 3090", "rtx3090"), ("gtx 1080 ti", "gtx1080ti"),
-        ("NVIDIA TITAN X (Pascal)", "titan-x-pascal"), ("Tesla T4", "t4"), ("xeon", "xeon-icelake"),
+        ("NVIDIA A100-PG509-200", "a100-40gb"), ("Tesla V100-DGXS-32GB", "v100-32gb"),
+        ("NVIDIA GeForce RTX 2080 Ti", "rtx2080ti"), ("NVIDIA TITAN X (Pascal)", "titan-x-pascal"), 
+        ("Tesla T4", "t4"), ("xeon", "xeon-icelake"),
     ],
 )  # fmt: skip
 def test_names_ignore_case_spaces_and_vendor(given: str, expected: str) -> None:

@@ -268,7 +268,8 @@ def compare(prediction: Prediction, run: Run, device_name: str) -> Comparison:
     if run.failure or run.kernel_time is None:
         raise InputError(f"there is nothing to compare with: {run.name} failed ({run.failure or 'no times'}).")
     rows = tuple(_rows(prediction, run))
-    notes = [f"Noise floor of the run: {percent(run.noise)}, between rounds of eager wall time."]
+    rounds = f"Noise floor of the run: {percent(run.noise)}, between rounds of eager wall time."
+    notes = [rounds if run.rounds else "No run without the profiler is known, nor how far such runs lie apart."]
     if run.profiler_ratio:
         notes.append(
             f"Under the profiler a run takes {run.profiler_ratio:.2f} times as long in wall time; layers' times are "

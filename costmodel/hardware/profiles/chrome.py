@@ -1,4 +1,4 @@
-"""torch.profiler's Chrome trace -> events, read in pieces: a trace of gigabytes needs no more memory than its events.
+"""torch.profiler's Chrome trace -> events, read in pieces, and of a trace of gigabytes the first million of them.
 
 The format is the Trace Event Format (https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU)
 as Kineto writes it (https://github.com/pytorch/kineto, libkineto/src/output_json.cpp): an object with "traceEvents",
@@ -9,7 +9,9 @@ and the GPUs' properties beside it. Until torch 1.11 categories had other names 
 from __future__ import annotations
 
 import gzip
+import math
 import re
+import statistics
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from os import PathLike
@@ -94,6 +96,9 @@ _AT_THE_END = re.compile(rb"\}\s*\]")
 _NO_NUMBER = re.compile(rb"(:\s*)-?(?:nan|inf|Infinity|NaN)\b")
 _TRIES = 200
 
+_MOST_EVENTS = 1_000_000
+"""Of a longer trace the beginning is kept: some hundred steps of a network, in half a gigabyte of memory."""
+
 _CUT_OFF = "this trace is cut off: its JSON ends in the middle. Let the profiler finish, and export it again."
 _OTHER = "this is no trace of torch.profiler: give what `export_chrome_trace` or `tensorboard_trace_handler` wrote."
 
@@ -136,6 +141,7 @@ def _read(read: Callable[[int], bytes]) -> Profile:
         tuple(header.devices),
         found.origin or 0.0,
         world if isinstance(world, int) else 1,
+        found.until,
     )
 
 
@@ -196,10 +202,15 @@ class _Found:
         self.allocations: list[Allocation] = []
         self.origin: float | None = None
         """The first event's time, subtracted from all: the times have 16 digits."""
+        self.until = math.inf
+        """What begins later is left out."""
         self._known: dict[Any, Any] = {}
 
     def add(self, raw: Iterable[_Raw]) -> None:
         """Keep what is needed of some events."""
+        if len(self.events) > _MOST_EVENTS:
+            self.until = statistics.median_low(each.start for each in self.events if each.category not in ON_DEVICE)
+            self.events = [each for each in self.events if each.start <= self.until]
         for event in raw:
             if event.ph == "X":
                 self._add(event)
@@ -214,6 +225,9 @@ class _Found:
             return
         if category in LAUNCHES and not _NEEDED.search(event.name):
             return
+        start = self._time(event.ts)
+        if start > self.until:
+            return
         args = event.args or _Args()
         if category == OPERATOR and event.name.startswith(("ProfilerStep#", "Optimizer.", "enumerate(")):
             category = ANNOTATION  # as which they came until torch 1.11
@@ -225,7 +239,7 @@ class _Found:
                 category,
                 self._once(event.name),
                 self._once(thread),
-                self._time(event.ts),
+                start,
                 event.dur / 1e6,
                 args.external if args.external is not None else args.external_until_1_11,
                 args.correlation,

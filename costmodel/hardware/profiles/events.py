@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -93,13 +94,15 @@ class Profile:
     workers: int = 1
     """How many processes the run had, where the trace says so."""
 
+    until: float = math.inf
+    """Where it was cut because it is too long: what began later is not here."""
+
     kernels: tuple[Event, ...] = field(init=False, repr=False)
-    host: tuple[Event, ...] = field(init=False, repr=False)
+    """What ran on a GPU, copies and fills too."""
 
     def __post_init__(self) -> None:
-        on_device = tuple(event for event in self.events if event.category in ON_DEVICE)
-        object.__setattr__(self, "kernels", on_device)
-        object.__setattr__(self, "host", tuple(event for event in self.events if event.category not in ON_DEVICE))
+        kernels = tuple(event for event in self.events if event.category in ON_DEVICE)
+        object.__setattr__(self, "kernels", kernels)
 
     @property
     def device(self) -> Properties | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import math
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +20,7 @@ from costmodel.hardware.profiles.alignment import Located, OtherShapeError, alig
 from costmodel.hardware.profiles.annotations import annotated
 from costmodel.hardware.profiles.events import OPERATOR, Profile
 from costmodel.hardware.profiles.host import LAYER, REPETITION, STEP, Host, Places
-from costmodel.hardware.profiles.join import Joined, joined
+from costmodel.hardware.profiles.join import Interval, Joined, joined
 from costmodel.hardware.profiles.repetitions import Repetitions, of_forwards, of_profiler, without_cold
 from costmodel.hardware.record import Measurement, PrecisionSettings, Run, Spread
 from costmodel.units import plural
@@ -58,6 +59,7 @@ def attribute(profile: Profile, trace: Trace) -> Foreign:
     steps = tuple(step for step in steps if any(step[0] <= start <= step[1] for start, _ in located.forwards))
     if not steps:
         steps, found_by = of_forwards(host, located.forwards, trace.train), "its forwards"
+    steps = _whole(profile, host, steps)
     repetitions = Repetitions(steps, (), found_by) if marked else without_cold(host, steps, found_by)
     places = Places(host, located.layers, None)
     found = joined(host, places, profile.kernels, repetitions.warm)
@@ -155,6 +157,18 @@ def _located(profile: Profile, host: Host, trace: Trace) -> Located:
         if found := annotated(host, trace):
             return found
         raise
+
+
+def _whole(profile: Profile, host: Host, steps: tuple[Interval, ...]) -> tuple[Interval, ...]:
+    """The steps whose kernels are all there, where the trace was cut. Raises InputError if there is none."""
+    if profile.until == math.inf:
+        return steps
+    pairs = ((kernel, host.operator_of(kernel)) for kernel in profile.kernels)
+    lag = max((kernel.start - host.events[index].start for kernel, index in pairs if index is not None), default=0.0)
+    found = tuple(step for step in steps if step[1] + lag <= profile.until)
+    if not found:
+        raise InputError("this trace is too long, and its first step alone does not fit: record fewer steps, no stack.")
+    return found
 
 
 def _check_copies(profile: Profile, located: Located, trace: Trace) -> None:
