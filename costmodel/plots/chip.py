@@ -64,7 +64,7 @@ def iso_throughput(
         ax.plot([rate], [width], "o", color=COLOURS[1], markerfacecolor="white", markersize=7, zorder=4)
         ax.annotate(
             f"{each.area_mm2:.3g} mm²: {si(each.frames_per_second)} frames/s\n"
-            f"{each.pes:,.0f} elements, {iec(each.buffer_bytes)}",
+            f"{each.pes:,.0f} PEs, {iec(each.buffer_bytes)}",
             (rate, width), (9, -12), textcoords="offset points", ha="left", va="top", fontsize=7.5, linespacing=1.25,
             bbox=BACKING, zorder=5,
         )  # fmt: skip
