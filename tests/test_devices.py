@@ -49,16 +49,27 @@ def refusal(path: str | Path) -> str:
 def test_the_devices_that_were_asked_for_are_there() -> None:
     assert {
         "h200", "h100", "h100-pcie", "a100-40gb", "a100-80gb", "v100", "v100-32gb", "t4", "rtx2080ti", "rtx3090",
-        "rtx4090",
-        "amd-epyc-1thread",
+        "rtx4090", "p100-sxm2", "p100-pcie", "p4", "l4", "l40s", "amd-epyc-1thread",
         "gtx1080", "gtx1080ti", "titan-x-maxwell", "titan-x-pascal", "xeon-icelake", "xeon-icelake-1core",
     } == set(names())  # fmt: skip
+
+
+CORES = {"rtx2080ti": 64, "p100-sxm2": 64, "p100-pcie": 64, "p4": 128, "l4": 128, "l40s": 128}
+"""FP32 units of a multiprocessor: 64 on GP100 and Turing, 128 on other Pascals and on Ada."""
+
+
+@pytest.mark.parametrize("name", CORES)
+def test_peaks_are_those_of_the_units_and_the_clock(name: str) -> None:
+    found = device(name)
+    assert found.units and found.clock_hertz
+    assert found.peaks["fp32"] == pytest.approx(2 * found.units * CORES[name] * found.clock_hertz, rel=0.015)
 
 
 @pytest.mark.parametrize("name", names())
 def test_every_number_has_a_source_with_a_date(name: str) -> None:
     found = device(name)
-    numbers = {"memory_bandwidth", "memory_bytes", "l2_bytes", "units", "clock_hertz"}
+    numbers = {"memory_bandwidth", "memory_bytes", "units", "clock_hertz"}
+    numbers |= {"l2_bytes"} if found.l2_bytes else set()
     numbers |= {f"peaks.{path}" for path in found.peaks}
     assert numbers <= set(found.facts)
     for fact in found.facts.values():
