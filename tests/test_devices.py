@@ -142,7 +142,7 @@ def test_ridge_points() -> None:
         ("NVIDIA H100 80GB HBM3", "h100"), ("Tesla V100-SXM2-16GB", "v100"), ("a100", "a100-80gb"),
         ("NVIDIA A100-SXM4-40GB", "a100-40gb"), ("NVIDIA GeForce RTX 3090", "rtx3090"), ("gtx 1080 ti", "gtx1080ti"),
         ("NVIDIA A100-PG509-200", "a100-40gb"), ("Tesla V100-DGXS-32GB", "v100-32gb"),
-        ("NVIDIA GeForce RTX 2080 Ti", "rtx2080ti"), ("NVIDIA TITAN X (Pascal)", "titan-x-pascal"), 
+        ("NVIDIA GeForce RTX 2080 Ti", "rtx2080ti"), ("NVIDIA TITAN X (Pascal)", "titan-x-pascal"),
         ("Tesla T4", "t4"), ("xeon", "xeon-icelake"),
     ],
 )  # fmt: skip

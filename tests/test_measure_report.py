@@ -175,7 +175,8 @@ def test_the_chapter(folder) -> None:
     (bench,) = benches(folder / "measurements")
     assert bench.device is not None and bench.device.name == "h100"
     chapter = hardware_chapter([bench], ["alexnet"])
-    section, published = chapter.sections
+    section, traces, published = chapter.sections
+    assert traces.anchor == "gpu-traces"
     assert "is 20.0 % off on average and 20.0 % at worst" in section.answer, "1 / 1.25 - 1"
     assert "over 4 runs" in section.answer
     assert "AlexNet (book), batch " in section.answer
@@ -204,7 +205,9 @@ def test_the_chapter(folder) -> None:
 def test_without_records(tmp_path) -> None:
     assert benches(tmp_path / "measurements") == ()
     chapter = hardware_chapter([], ["vgg16"])
-    assert "No GPU has been measured yet" in " ".join(getattr(block, "text", "") for block in chapter.blocks)
+    assert "No GPU has been measured for this report yet" in " ".join(
+        getattr(block, "text", "") for block in chapter.blocks
+    )
     assert not hardware_chapter([], ["lenet"]).blocks
 
 

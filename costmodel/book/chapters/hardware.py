@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from costmodel.book.benches import Bench
 from costmodel.book.chapters import published
+from costmodel.book.chapters.gpu_traces import gpu_traces
 from costmodel.book.chapters.measured import Accuracy, accuracy, measured
 from costmodel.book.engine import Chapter, section
 from costmodel.book.model import Section
@@ -27,11 +28,12 @@ class Numbers:
 
 
 def hardware_chapter(benches: Sequence[Bench], models: Iterable[str]) -> Section:
-    """The chapter; published times only where the report's networks are theirs. Empty if there is nothing to say."""
+    """The chapter; what others measured where the report's networks are theirs. Empty if there is nothing to say."""
     times = published_times() if any("alexnet" in model or "vgg" in model for model in models) else ()
     if not benches and not times:
         return Section("", ())
-    sections = [*map(measured, benches), *([published.published(times)] if times else [])]
+    others = [gpu_traces(), published.published(times)] if times else []
+    sections = [*map(measured, benches), *others]
     return section(
         Chapter(
             "hardware",
