@@ -243,7 +243,8 @@ def saved_tensors() -> None:
     node = checkpoint(torch.exp, given, use_reentrant=False).grad_fn
     (placeholder,) = saved_by(node)
     (block,) = checkpointed_blocks(placeholder.unpack_hook)
-    assert [one.data.shape for one in saved_by_block(block) if isinstance(one.data, torch.Tensor)] == [(3,)]
+    held = [one.data.shape for one in saved_by_block(block) if isinstance(one.data, torch.Tensor)]
+    assert [shape for shape in held if shape.numel()] == [(3,)]  # torch 2.11 holds an empty one as well
 
 
 def the_engine() -> None:

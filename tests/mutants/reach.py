@@ -13,6 +13,8 @@ import coverage
 import pytest
 from edits import ROOT, Mutant
 
+SHARED = "shared fixtures"
+
 PYTEST = ["-q", "-p", "no:cacheprovider", "--hypothesis-seed=0"]
 
 
@@ -39,8 +41,22 @@ def record(test_file: str) -> dict[str, Any]:
     counter = coverage.Coverage(data_file=None, source=["costmodel"], config_file=False)
 
     class Plugin:
+        test = ""
+
         def pytest_runtest_logstart(self, nodeid: str) -> None:
+            self.test = nodeid
             counter.switch_context(nodeid)
+
+        @pytest.hookimpl(wrapper=True)
+        def pytest_fixture_setup(self, fixturedef: Any) -> Any:
+            """What a fixture that tests share reaches, each of them may judge."""
+            if fixturedef.scope == "function":
+                return (yield)
+            counter.switch_context(SHARED)
+            try:
+                return (yield)
+            finally:
+                counter.switch_context(self.test)
 
         def pytest_runtest_logreport(self, report: Any) -> None:
             if report.when == "call" and report.passed:
@@ -57,7 +73,8 @@ def record(test_file: str) -> dict[str, Any]:
         by_function = defaultdict(set)
         for line, contexts in data.contexts_by_lineno(name).items():
             if line in inside:
-                by_function[inside[line]].update(context for context in contexts if context in taken)
+                tests = taken if SHARED in contexts else contexts
+                by_function[inside[line]].update(test for test in tests if test in taken)
         kept = {function: sorted(tests) for function, tests in by_function.items() if tests}
         if kept:
             reached[path.relative_to(Path.cwd()).as_posix()] = kept
