@@ -7,7 +7,7 @@ from by_hand import ALEXNET, bound_seconds, rows
 from holding import hold
 
 from costmodel import device, networks
-from costmodel.book.chapters.batch import Launches, numbers, smallest_batch
+from costmodel.book.chapters.batch import Launches, batch, numbers, smallest_batch
 from costmodel.book.study import Study
 
 H200 = device("h200")
@@ -93,3 +93,19 @@ def test_smallest_batch() -> None:
         assert smallest_batch(lambda batch, threshold=threshold: batch >= threshold) == threshold
     assert smallest_batch(lambda batch: False, limit=64) is None
     assert smallest_batch(lambda batch: batch == 1 or batch > 5) == 6  # what one image does may not last
+
+
+def test_the_table_of_batches() -> None:
+    """AlexNet at every batch: rate and share of the limit from the bound by hand, weights in traffic from the bytes."""
+    chapter = batch([Study.of(networks.find("alexnet"))], H200)
+    (table,) = chapter.tables.values()
+    one, two = rows(ALEXNET, 1), rows(ALEXNET, 2)
+    parameters = 4 * sum(row.parameters for row in one)
+    image = sum(row.moved_bytes for row in two) - sum(row.moved_bytes for row in one)
+    for row in table.data.records():
+        bound = bound_seconds(ALEXNET, row["batch"])
+        assert row["bound_seconds"] == pytest.approx(bound)
+        assert row["images_per_second"] == int(row["batch"] / bound)
+        assert row["limit_share"] == pytest.approx(row["batch"] / bound / chapter.numbers.limit_images_per_second)
+        assert row["fixed_share"] == pytest.approx(parameters / (parameters + row["batch"] * image))
+    assert [row["batch"] for row in table.data.records()][:3] == [1, 2, 4]
