@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 CONVENTIONS = {
     "mac": "one multiply-accumulate of a contraction (convolution, matrix product); of complex numbers it is four",
     "flops": "2 x MACs + vector FLOPs (bias, activation, pooling, normalisation, softmax, loss, optimizer)",
-    "bytes": "each distinct tensor that an operation takes or makes, once, at its own dtype; a view moves nothing",
+    "bytes": "each distinct tensor that an operation takes or makes, once, at its own dtype, but for what lies between "
+    "the windows of a convolution; a view moves nothing",
     "arithmetic_intensity": "FLOPs / (read + write bytes)",
 }
 

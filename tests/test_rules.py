@@ -12,8 +12,10 @@ from torch import nn
 from torch.nn import functional
 
 from costmodel.cost import Cost, Costs, count
+from costmodel.devices import device
 from costmodel.errors import InputError
 from costmodel.graph import BACKWARD, FORWARD, Operation, TensorSpec
+from costmodel.roofline import predict
 from costmodel.rules import Rule, Work, rule, rules
 from costmodel.tracer import Shape, trace
 
@@ -550,3 +552,36 @@ def test_no_rule_returns_less_than_nothing() -> None:
     for module, shape in ZOO:
         for entry in count(trace(Trainable(module), shape, train=True, loss="sum")).operations:
             assert min(entry.cost.macs, entry.cost.vector_flops, entry.cost.read_bytes, entry.cost.write_bytes) >= 0
+
+
+@pytest.mark.parametrize(
+    ("side", "window", "stride", "padding", "dilation", "met"),
+    [
+        (56, 1, 2, 0, 1, 28),  # every second pixel
+        (57, 1, 2, 0, 1, 29),
+        (56, 3, 2, 1, 1, 56),  # windows overlap: all
+        (16, 3, 3, 0, 1, 16),  # and touch: all are counted, though the last pixel is beyond the last window
+        (16, 2, 4, 0, 1, 8),  # two of four
+        (16, 2, 4, 1, 1, 8),  # the first and the last window stand on padding: 0, 3 4, 7 8, 11 12, 15
+        (20, 2, 8, 0, 3, 6),  # windows of taps three apart, at 0 3, 8 11, 16 19
+    ],
+)
+def test_windows_that_stand_apart_do_not_read_what_is_between(side, window, stride, padding, dilation, met) -> None:
+    layer = nn.Conv2d(3, 5, (window, 1), stride=(stride, 1), padding=(padding, 0), dilation=(dilation, 1), bias=False)
+    (entry,) = count(trace(layer, (2, 3, side, 4))).operations
+    assert entry.cost.read_bytes == 4 * (2 * 3 * met * 4 + 5 * 3 * window)
+    step = count(trace(nn.Sequential(nn.Conv2d(3, 3, 1), layer), (2, 3, side, 4), train=True))
+    (backward,) = [
+        e for e in step.operations if e.operation.layer == "1" and "convolution_backward" in e.operation.operator
+    ]
+    outputs = backward.operation.inputs["grad_output"].numel
+    assert backward.cost.read_bytes == 4 * (outputs + 2 * 3 * met * 4 + 5 * 3 * window)
+
+
+def test_a_strided_convolution_is_not_faster_than_its_bound() -> None:
+    """DeepBench (da81ba7, cuDNN 7) on a T4 in float16: 16 images of 256 x 56 x 56 into 128 maps by 1x1 with stride 2
+    took 53 us by IMPLICIT_PRECOMP_GEMM; with the whole input the bound was 90.5 us."""
+    traced = trace(nn.Conv2d(256, 128, 1, stride=2, bias=False), (16, 256, 56, 56), dtype="float16")
+    bound = predict(count(traced), device("t4")).bound_seconds
+    assert bound == pytest.approx(2 * (16 * 256 * 28**2 + 256 * 128 + 16 * 128 * 28**2) / 320e9)
+    assert bound < 53e-6 < 2 * (16 * 256 * 56**2 + 256 * 128 + 16 * 128 * 28**2) / 320e9
