@@ -110,6 +110,13 @@ def test_checks(alexnet: Study) -> None:
     assert [table.data["verdict"] for table in chapter.tables.values() if table.data][1] == (
         "agrees", "explained", "differs",
     )  # fmt: skip
+    assert {name: "layer" in table.data.names for name, table in chapter.tables.items()} == {
+        "differing": False, "totals": False, "layers": True,
+    }  # fmt: skip
+    assert tuple(chapter.tables["layers"].data["layer"]) == ("net.0", "net.1", "net.0")
+    assert {name: table.folded for name, table in chapter.tables.items()} == {
+        "differing": False, "totals": True, "layers": True,
+    }  # fmt: skip
 
 
 def test_layers(alexnet: Study) -> None:
