@@ -48,8 +48,8 @@ def test_conventions() -> None:
             "mac": "one multiply-accumulate of a contraction (convolution, matrix product); "
             "of complex numbers it is four",
             "flops": "2 x MACs + vector FLOPs (bias, activation, pooling, normalisation, softmax, loss, optimizer)",
-            "moved": "each distinct tensor that an operation takes or makes, once, at its own dtype; "
-            "a view moves nothing",
+            "moved": "each distinct tensor that an operation takes or makes, once, at its own dtype, "
+            "but for what lies between the windows of a convolution; a view moves nothing",
             "arithmetic_intensity": "FLOPs / (read + write bytes)",
             "bound": "bound of unfused execution from memory: "
             "each operation takes the longer of its arithmetic and its traffic",
