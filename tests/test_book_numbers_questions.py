@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from functools import cache
 
 import pytest
-from by_hand import ALEXNET, VGG11, VGG16, Row, rows
+from by_hand import ALEXNET, LENET, VGG11, VGG16, Row, rows
 from holding import hold
 
 import costmodel as cm
@@ -383,3 +383,24 @@ def test_no_chapter_is_without_derived_numbers() -> None:
         hold({"a": 1, "b": 2}, {"a": 1})
     with pytest.raises(AssertionError, match="b"):
         hold({"a": 1, "b": 2.0}, {"a": 1, "b": 2.001})
+
+
+def test_the_table_of_the_comparison() -> None:
+    """AlexNet, LeNet and VGG-11 by hand: parameters and FLOPs by part, and as multiples of the first network's."""
+    chapter = comparison.comparison(study("alexnet"), [study("lenet"), study("vgg11")])
+    (table,) = chapter.tables.values()
+    parts = []
+    for layers, shape in ((ALEXNET, (1, 224, 224)), (LENET, (1, 28, 28)), (VGG11, (1, 224, 224))):
+        found = rows(layers, 1, shape)
+        conv, fc = ([row for row in found if row.kind == kind] for kind in ("conv", "fc"))
+        rest = [row for row in found if row.kind not in ("conv", "fc")]
+        held = [sum(row.parameters for row in part) for part in (conv, fc)]
+        parts.append(held + [sum(row.flops for row in part) for part in (conv, fc, rest)])
+    first = parts[0]
+    for record, (conv, fc, conv_flops, fc_flops, rest_flops) in zip(table.data.records(), parts, strict=True):
+        assert (record["conv_parameters"], record["fc_parameters"], record["parameters"]) == (conv, fc, conv + fc)
+        flops = conv_flops + fc_flops + rest_flops
+        assert (record["conv_flops"], record["fc_flops"], record["other_flops"]) == (conv_flops, fc_flops, rest_flops)
+        assert record["flops"] == flops
+        assert record["parameters_ratio"] == pytest.approx((conv + fc) / sum(first[:2]))
+        assert record["flops_ratio"] == pytest.approx(flops / sum(first[2:]))
