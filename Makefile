@@ -11,10 +11,10 @@ report: $(READY)  ## write the report on AlexNet and VGG into reports/
 	$(BIN)/costmodel report
 
 test: lint  ## lint, type check and test
-	$(BIN)/pytest --numprocesses 2 --dist loadgroup
+	$(BIN)/pytest --numprocesses 2 --dist loadgroup $(PYTEST)
 
-coverage: lint  ## the same, and how much of the code the tests run: 95 % and more
-	$(BIN)/pytest --numprocesses 2 --dist loadgroup --cov=costmodel --cov-report=term:skip-covered
+coverage:  ## the same, and how much of the code the tests run: 95 % and more
+	$(MAKE) test PYTEST='--cov=costmodel --cov-report=term:skip-covered'
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -35,6 +35,7 @@ format: $(READY)  ## put the code into the house's style
 	$(BIN)/ruff format .
 
 mutants: $(READY)  ## change numbers in the code, a sample of 200, and list the changes that no test notices
+	$(BIN)/python tests/mutants/named.py
 	$(BIN)/python tests/mutants $(or $(MUTANTS),--sample 200)
 
 bench: $(READY)  ## measure us and the peers side by side
