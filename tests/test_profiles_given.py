@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import os
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -84,9 +83,7 @@ def of_type(trace: cm.Trace, joined, kind: str, phase: str) -> list[float]:
 @given
 @pytest.mark.parametrize("file", [ALEXNET, RESNET18, RESNET50, VGG])
 def test_every_kernel_is_in_a_layer_or_named(file) -> None:
-    started = time.perf_counter()
     profile = chrome.read(TRACES / file)
-    assert time.perf_counter() - started < 3
     result = found(file)
     for repetition, work in zip(result.repetitions.warm, result.joined.kernel_time, strict=True):
         begin, end = repetition
